@@ -1,0 +1,17 @@
+//! Artifacts, stages, pipelines, the store, the scheduler and workers of Ropeway.
+
+mod error;
+mod nearest;
+mod runtime;
+
+pub mod data;
+pub mod pipeline;
+pub mod run;
+pub mod schedule;
+pub mod stage;
+pub mod store;
+pub mod worker;
+
+pub use error::{Context, Error, Fault, Result};
+pub use nearest::nearest;
+pub use runtime::runtime;

@@ -1,0 +1,85 @@
+//! What happens: a run asks the store what is known, gives the rest to the scheduler, and tells what happens.
+//!
+//! Everything that a run knows is in the store: kill it at any moment, run it again, and it goes on.
+
+mod clock;
+mod coordinator;
+mod event;
+mod key;
+mod log;
+mod nodes;
+mod plan;
+mod task;
+#[cfg(test)]
+mod tests;
+
+pub use clock::{Clock, SystemClock};
+pub use event::{Event, Line, Outcome, Report, Sink, StageReport};
+pub use log::read_events;
+pub use plan::{Planned, State, plan};
+
+use crate::pipeline::Pipeline;
+use crate::stage::{Cancel, Registry};
+use crate::store::Store;
+use crate::{Error, Result, nearest};
+use std::sync::Arc;
+
+/// How to run a pipeline.
+#[derive(Clone)]
+pub struct Options {
+    /// Only these stages, and what they need; all if empty.
+    pub only: Vec<String>,
+    /// How many cores to keep busy.
+    pub cores: usize,
+    /// Cancel it to interrupt the run.
+    pub cancel: Cancel,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            only: Vec::new(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cancel: Cancel::default(),
+            clock: Arc::new(SystemClock::default()),
+        }
+    }
+}
+
+/// Runs a pipeline on this thread and a worker inside this process. Call it from outside the runtime.
+///
+/// A stage that fails does not stop those that do not need it; the report says how each ended.
+///
+/// # Errors
+/// The store can't be used, or `only` names no stage. A failed stage is no error here.
+pub fn run(
+    pipeline: &Pipeline,
+    registry: &Arc<Registry>,
+    store: &Store,
+    options: &Options,
+    sink: &mut dyn Sink,
+) -> Result<Report> {
+    let wanted = wanted(pipeline, &options.only)?;
+    coordinator::Coordinator::new(pipeline, registry.clone(), store.clone(), options, sink, wanted)?.run()
+}
+
+/// The stages that a run sees through, by position in the pipeline.
+fn wanted(pipeline: &Pipeline, only: &[String]) -> Result<Vec<usize>> {
+    let mut chosen = Vec::new();
+    for name in only {
+        let position = pipeline.stages.iter().position(|node| node.name == *name).ok_or_else(|| {
+            let error = Error::usage(format!("there is no stage {name:?} in this pipeline"));
+            match nearest(name, pipeline.stages.iter().map(|node| node.name.as_str())) {
+                Some(near) => error.help(format!("did you mean {near:?}?")),
+                None => error,
+            }
+        })?;
+        chosen.push(position);
+    }
+    if only.is_empty() {
+        chosen = (0..pipeline.stages.len()).filter(|index| !pipeline.stages[*index].template_only).collect();
+    }
+    Ok(nodes::needed(pipeline, &chosen))
+}

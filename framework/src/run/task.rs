@@ -1,0 +1,64 @@
+//! A task while it is under way.
+
+use crate::Result;
+use crate::data::Ref;
+use crate::stage::{Cancel, Stage, Stored, TaskRequest, Template};
+use crate::store::Key;
+use std::collections::BTreeMap;
+use std::sync::{Arc, mpsc};
+
+/// One call of a stage that somebody asked for.
+#[derive(Clone)]
+pub(super) struct Request {
+    pub(super) task: TaskRequest,
+    pub(super) stage: Arc<dyn Stage>,
+    pub(super) templates: BTreeMap<String, Template>,
+}
+
+/// Who waits for a task.
+pub(super) enum Waiter {
+    /// A stage of the pipeline.
+    Node(usize),
+    /// A stage that asked for it while it runs.
+    Stage(mpsc::Sender<Result<BTreeMap<String, Stored>>>),
+    /// A task one of whose inputs was lost.
+    Task(crate::schedule::TaskId),
+}
+
+/// A task under way.
+pub(super) struct Task {
+    pub(super) request: Request,
+    pub(super) key: Option<Key>,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) cancel: Cancel,
+    /// The attempt under way.
+    pub(super) attempt: u32,
+    /// Run it even though its result is known: its bytes are lost.
+    pub(super) again: bool,
+    /// How often an input of it was lost and made again.
+    pub(super) recoveries: u32,
+    /// The last attempt's error, until the scheduler has decided what becomes of the task.
+    pub(super) failure: Option<crate::Error>,
+    /// The last attempt's result, likewise.
+    pub(super) outcome: Option<(BTreeMap<String, Ref>, f64)>,
+}
+
+impl Task {
+    pub(super) fn new(request: Request, waiter: Waiter) -> Self {
+        Self {
+            request,
+            key: None,
+            waiters: vec![waiter],
+            cancel: Cancel::default(),
+            attempt: 0,
+            again: false,
+            recoveries: 0,
+            failure: None,
+            outcome: None,
+        }
+    }
+
+    pub(super) fn label(&self) -> &str {
+        &self.request.task.label
+    }
+}

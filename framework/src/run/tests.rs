@@ -1,0 +1,367 @@
+//! Whole runs, of small stages.
+
+use super::*;
+use crate::data::{Artifact, Digest, Frame, Metrics};
+use crate::stage::{Params, Seed, TaskRequest, Tasks, Template, stage};
+use crate::{Error, runtime};
+use arrow::array::{ArrayRef, AsArray, Float64Array};
+use arrow::datatypes::Float64Type;
+use rand::RngExt;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Rows {
+    rows: usize,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct By {
+    #[serde(default)]
+    by: f64,
+}
+
+fn noise(Params(p): Params<Rows>, seed: Seed) -> Result<Frame> {
+    let mut rng = seed.rng("noise");
+    let values: ArrayRef = Arc::new(Float64Array::from_iter_values((0..p.rows).map(|_| rng.random::<f64>())));
+    Frame::from_columns([("x", values)])
+}
+
+fn add(rows: Frame, Params(p): Params<By>) -> Result<Frame> {
+    rows.map_numeric(|x| x + p.by)
+}
+
+fn round(rows: Frame) -> Result<Frame> {
+    rows.map_numeric(f64::trunc)
+}
+
+fn total(rows: Frame) -> Result<Metrics> {
+    let column = rows.column("x")?;
+    Ok(Metrics::new().with("total", column.as_primitive::<Float64Type>().values().iter().sum()))
+}
+
+fn fail(_: Frame) -> Result<Frame> {
+    Err(Error::new("it never works").help("do without it"))
+}
+
+fn blow_up(_: Frame) -> Frame {
+    panic!("out of fuel")
+}
+
+/// Runs its template with three values and gives the totals; the second is asked for twice.
+fn sweep(trial: Template, tasks: Tasks) -> Result<Metrics> {
+    let submit = |by: f64| {
+        let params = json!({ "by": by });
+        (by, tasks.submit(TaskRequest { label: format!("sweep/{by}"), params, ..trial.task.clone() }))
+    };
+    let pending: Vec<_> = [1.0, 2.0, 2.0, 3.0].into_iter().map(submit).collect();
+    let mut totals = Metrics::new();
+    for (by, pending) in pending {
+        let frame: Frame = pending.wait()?["output"].load_as()?;
+        totals.insert(format!("by {by}"), total(frame)?.get("total").unwrap_or_default());
+    }
+    Ok(totals)
+}
+
+fn registry() -> Arc<Registry> {
+    Arc::new(
+        Registry::new()
+            .stage("noise", stage(noise).version(1))
+            .stage("add", stage(add).version(1))
+            .stage("round", stage(round).version(1))
+            .stage("total", stage(total).version(1))
+            .stage("fail", stage(fail).version(1))
+            .stage("blow_up", stage(blow_up).version(1))
+            .stage("sweep", stage(sweep).inputs(["trial", ]).version(1)),
+    )
+}
+
+fn pipeline(text: &str, registry: &Registry) -> Pipeline {
+    let source = crate::pipeline::SourceFile::new("test.toml", text);
+    let (pipeline, found) = crate::pipeline::resolve(&source, registry, &[]);
+    pipeline.unwrap_or_else(|| panic!("{found:?}"))
+}
+
+const CHAIN: &str = r#"
+name = "chain"
+seed = 3
+[stage.rows]
+use = "noise"
+with = { rows = 1000 }
+[stage.more]
+use = "add"
+from = "rows"
+with = { by = 0.25 }
+[stage.whole]
+use = "round"
+from = "more"
+[stage.sum]
+use = "total"
+from = "whole"
+"#;
+
+fn go(text: &str, store: &Store, cores: usize) -> (Report, Vec<Line>) {
+    let registry = registry();
+    let mut lines = Vec::new();
+    let options = Options { cores, ..Options::default() };
+    let mut sink = |line: &Line| lines.push(line.clone());
+    let report = run(&pipeline(text, &registry), &registry, store, &options, &mut sink).unwrap();
+    (report, lines)
+}
+
+fn outcomes(report: &Report) -> Vec<(&str, Outcome)> {
+    report.stages.iter().map(|stage| (stage.name.as_str(), stage.outcome)).collect()
+}
+
+fn digests(report: &Report) -> BTreeMap<String, Vec<Digest>> {
+    report.stages.iter().map(|stage| (stage.name.clone(), stage.outputs.values().copied().collect())).collect()
+}
+
+#[test]
+fn a_second_run_does_nothing_and_gives_the_same() {
+    let store = Store::memory();
+    let (first, _) = go(CHAIN, &store, 2);
+    assert!(first.succeeded());
+    assert!(first.stages.iter().all(|stage| stage.outcome == Outcome::Done));
+    let (second, _) = go(CHAIN, &store, 2);
+    assert!(second.stages.iter().all(|stage| stage.outcome == Outcome::Cached));
+    assert_eq!(digests(&first), digests(&second));
+    assert_eq!((first.run.as_str(), second.run.as_str()), ("chain-1", "chain-2"));
+}
+
+#[test]
+fn fresh_stores_and_any_number_of_cores_give_the_same_bytes() {
+    let reference = digests(&go(CHAIN, &Store::memory(), 1).0);
+    for cores in [1, 2, 4, 8] {
+        assert_eq!(digests(&go(CHAIN, &Store::memory(), cores).0), reference);
+    }
+}
+
+#[test]
+fn only_what_changed_runs_and_equal_bytes_leave_the_rest_cached() {
+    let store = Store::memory();
+    go(CHAIN, &store, 2);
+    // Another addend, but the same rows after rounding? No: 0.25 and 0.3 move other rows over 1.
+    let (changed, _) = go(&CHAIN.replace("0.25", "0.3"), &store, 2);
+    use Outcome::{Cached, Done};
+    assert_eq!(outcomes(&changed), [("rows", Cached), ("more", Done), ("whole", Done), ("sum", Done)]);
+    // 1 and 1 + 1e-18 are the same number: the stage runs again, its bytes are equal, the rest is cached.
+    go(&CHAIN.replace("0.25", "1.0"), &store, 2);
+    let registry = registry();
+    let mut cut = pipeline(&CHAIN.replace("0.25", "1.0"), &registry);
+    cut.stages[1].params = json!({ "by": 1.0, "note": "another key" });
+    let report = run(&cut, &registry, &store, &Options::default(), &mut |_: &Line| {}).unwrap();
+    assert_eq!(outcomes(&report), [("rows", Cached), ("more", Done), ("whole", Cached), ("sum", Cached)]);
+}
+
+#[test]
+fn another_seed_gives_other_bytes_only_where_chance_is() {
+    let store = Store::memory();
+    let first = digests(&go(CHAIN, &store, 2).0);
+    let second = digests(&go(&CHAIN.replace("seed = 3", "seed = 4"), &store, 2).0);
+    assert_ne!(first["rows"], second["rows"]);
+}
+
+#[test]
+fn a_failure_stops_what_needs_it_and_nothing_else() {
+    let text = format!(
+        "{CHAIN}\n[stage.bad]\nuse = \"fail\"\nfrom = \"rows\"\n[stage.after]\nuse = \"round\"\nfrom = \"bad\"\n\
+         [stage.worse]\nuse = \"blow_up\"\nfrom = \"rows\"\n"
+    );
+    let store = Store::memory();
+    let (report, _) = go(&text, &store, 2);
+    assert!(!report.succeeded());
+    let outcome: BTreeMap<_, _> = outcomes(&report).into_iter().collect();
+    assert_eq!(outcome["sum"], Outcome::Done);
+    assert_eq!((outcome["bad"], outcome["after"], outcome["worse"]), (Outcome::Failed, Outcome::Skipped, Outcome::Failed));
+    let said = |name: &str| report.stages.iter().find(|stage| stage.name == name).unwrap().error.clone().unwrap();
+    assert_eq!(said("bad"), "it never works");
+    assert_eq!(said("worse"), "the stage panicked: out of fuel");
+    // What was done is kept.
+    let (again, _) = go(&text, &store, 2);
+    assert_eq!(outcomes(&again).into_iter().filter(|(_, outcome)| *outcome == Outcome::Cached).count(), 4);
+}
+
+const SWEEP: &str = r#"
+name = "sweep"
+seed = 3
+[stage.rows]
+use = "noise"
+with = { rows = 1000 }
+[stage.trial]
+use = "add"
+from = "rows"
+[stage.best]
+use = "sweep"
+from = { trial = "trial" }
+"#;
+
+#[test]
+fn a_stage_runs_others_on_any_number_of_cores_and_its_tasks_are_remembered() {
+    let store = Store::memory();
+    let (report, lines) = go(SWEEP, &store, 1);
+    assert!(report.succeeded(), "{report:?}");
+    // The template is not run on its own.
+    assert_eq!(outcomes(&report), [("rows", Outcome::Done), ("best", Outcome::Done)]);
+    let tasks = |lines: &[Line], wanted: Outcome| {
+        let wanted = |line: &&Line| matches!(&line.event, Event::TaskFinished { outcome, .. } if *outcome == wanted);
+        lines.iter().filter(wanted).count()
+    };
+    assert_eq!(tasks(&lines, Outcome::Done) + tasks(&lines, Outcome::Cached), 4);
+    // Another seed for the search itself: the trials are known.
+    let registry = registry();
+    let mut again = pipeline(SWEEP, &registry);
+    again.stages[2].params = json!({ "note": "another key" });
+    let mut lines = Vec::new();
+    let mut sink = |line: &Line| lines.push(line.clone());
+    let second = run(&again, &registry, &store, &Options::default(), &mut sink).unwrap();
+    assert_eq!(tasks(&lines, Outcome::Cached), 4);
+    assert_eq!(digests(&second), digests(&report));
+}
+
+#[test]
+fn what_the_store_lost_is_made_again_and_said() {
+    let store = Store::memory();
+    go(CHAIN, &store, 2);
+    let (first, _) = go(CHAIN, &store, 2);
+    // The rows are missing, which shows when their memo is looked up.
+    let memo = runtime().unwrap().block_on(store.memo(first.stages[0].key.unwrap())).unwrap().unwrap();
+    runtime().unwrap().block_on(store.discard(crate::store::Entry::Blob(memo.outputs["output"]))).unwrap();
+    let (second, _) = go(&CHAIN.replace("0.25", "0.75"), &store, 2);
+    assert!(second.succeeded(), "{second:?}");
+}
+
+#[test]
+fn what_is_corrupt_is_found_by_whoever_reads_it_and_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || runtime().unwrap().block_on(Store::open(&folder.path().display().to_string())).unwrap();
+    let (first, _) = go(CHAIN, &open(), 2);
+    let digest = first.stages[0].outputs["output"].to_string();
+    let path = folder.path().join("blobs").join(&digest[..2]).join(&digest);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    // The length is right, so only reading shows it: `more` needs the rows.
+    let (second, lines) = go(&CHAIN.replace("0.25", "0.75"), &open(), 2);
+    assert!(second.succeeded(), "{second:?}");
+    let said = lines.iter().any(|line| matches!(&line.event, Event::Warning { message, .. } if message.contains("corrupt")));
+    assert!(said, "{lines:?}");
+    assert_eq!(second.stages[0].outputs, first.stages[0].outputs);
+    let (third, _) = go(CHAIN, &open(), 2);
+    assert!(third.stages.iter().all(|stage| stage.outcome == Outcome::Cached));
+}
+
+#[test]
+fn two_runs_at_once_commit_each_key_once() {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    fn counted(rows: Frame) -> Frame {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        rows
+    }
+    let registry = Arc::new((*registry()).clone().stage("counted", stage(counted).version(1)));
+    let text = CHAIN.replace("\"round\"", "\"counted\"");
+    let store = Store::memory();
+    let results: Vec<Report> = std::thread::scope(|scope| {
+        let one = || run(&pipeline(&text, &registry), &registry, &store, &Options::default(), &mut |_: &Line| {}).unwrap();
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(one)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(results.iter().all(|report| digests(report) == digests(&results[0])));
+    let names: std::collections::BTreeSet<_> = results.iter().map(|report| report.run.clone()).collect();
+    assert_eq!(names.len(), 4, "each run has a name of its own");
+}
+
+#[test]
+fn an_unstable_stage_is_reported_and_the_first_result_counts() {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    fn unstable() -> Metrics {
+        Metrics::new().with("calls", CALLS.fetch_add(1, Ordering::Relaxed) as f64)
+    }
+    let registry = Arc::new(Registry::new().stage("unstable", stage(unstable).version(1)));
+    let built = pipeline("name = \"u\"\n[stage.a]\nuse = \"unstable\"\n", &registry);
+    let store = Store::memory();
+    let first = run(&built, &registry, &store, &Options::default(), &mut |_: &Line| {}).unwrap();
+    let memo = runtime().unwrap().block_on(store.memo(first.stages[0].key.unwrap())).unwrap().unwrap();
+    // Its bytes are lost: it runs again and gives something else.
+    runtime().unwrap().block_on(store.discard(crate::store::Entry::Blob(memo.outputs["output"]))).unwrap();
+    let mut warned = false;
+    let mut sink = |line: &Line| warned |= matches!(line.event, Event::Warning { .. });
+    run(&built, &registry, &store, &Options::default(), &mut sink).unwrap();
+    assert_eq!(CALLS.load(Ordering::Relaxed) > 1, warned);
+}
+
+#[test]
+fn an_interrupted_run_says_so_and_goes_on_later() {
+    let store = Store::memory();
+    let registry = registry();
+    let built = pipeline(CHAIN, &registry);
+    let options = Options::default();
+    let cancel = options.cancel.clone();
+    let mut sink = |line: &Line| {
+        if matches!(&line.event, Event::StageFinished(report) if report.name == "more") {
+            cancel.cancel();
+        }
+    };
+    let report = run(&built, &registry, &store, &options, &mut sink).unwrap();
+    assert!(report.interrupted && !report.succeeded());
+    let (again, _) = go(CHAIN, &store, 2);
+    assert!(again.succeeded());
+    assert_eq!(again.stages[1].outcome, Outcome::Cached);
+}
+
+#[test]
+fn the_log_in_the_store_tells_the_run() {
+    let store = Store::memory();
+    let (report, lines) = go(CHAIN, &store, 2);
+    let kept = read_events(&store, &report.run).unwrap();
+    let told: Vec<Line> = lines.into_iter().filter(|line| !matches!(line.event, Event::Progress { .. })).collect();
+    assert_eq!(kept, told);
+    assert!(read_events(&store, "chain-9").unwrap_err().to_string().contains("no run"));
+}
+
+#[test]
+fn a_plan_says_what_a_run_would_do() {
+    let store = Store::memory();
+    let registry = registry();
+    let states = |text: &str| -> Vec<State> {
+        plan(&pipeline(text, &registry), &store, &[]).unwrap().into_iter().map(|planned| planned.state).collect()
+    };
+    use State::{Cached, Depends, Run};
+    assert_eq!(states(CHAIN), [Run, Depends, Depends, Depends]);
+    go(CHAIN, &store, 2);
+    assert_eq!(states(CHAIN), [Cached; 4]);
+    assert_eq!(states(&CHAIN.replace("0.25", "0.5")), [Cached, Run, Depends, Depends]);
+    let error = plan(&pipeline(CHAIN, &registry), &store, &["summ".into()]).unwrap_err();
+    assert_eq!(error.advice(), Some("did you mean \"sum\"?"));
+}
+
+#[test]
+fn only_runs_what_is_asked_for_and_what_it_needs() {
+    let registry = registry();
+    let options = Options { only: vec!["more".into()], ..Options::default() };
+    let report =
+        run(&pipeline(CHAIN, &registry), &registry, &Store::memory(), &options, &mut |_: &Line| {}).unwrap();
+    assert_eq!(outcomes(&report), [("rows", Outcome::Done), ("more", Outcome::Done)]);
+}
+
+#[test]
+fn metrics_stand_in_the_report() {
+    let (report, _) = go(CHAIN, &Store::memory(), 2);
+    assert!(report.stages[3].metrics.get("total").unwrap() > 0.0);
+    let text = serde_json::to_string(&report).unwrap();
+    assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+}
+
+#[test]
+fn an_artifact_is_read_back_as_it_was_given() {
+    let store = Store::memory();
+    let (report, _) = go(CHAIN, &store, 2);
+    let memo = runtime().unwrap().block_on(store.memo(report.stages[0].key.unwrap())).unwrap().unwrap();
+    let read = runtime().unwrap().block_on(store.get(memo.outputs["output"])).unwrap();
+    assert!(matches!(read, Artifact::Frame(frame) if frame.rows() == 1000));
+}

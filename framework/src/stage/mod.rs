@@ -1,0 +1,73 @@
+//! What computes: a stage is a function from artifacts and parameters to artifacts.
+//!
+//! Most stages are plain functions whose arguments say what they need ([`Argument`]); [`stage()`] gives such a
+//! function port names, a version and the rest. A [`Registry`] knows stages by name.
+
+mod argument;
+mod call;
+mod function;
+mod model;
+mod params;
+mod registry;
+mod returns;
+mod seed;
+mod signature;
+mod tasks;
+
+pub use argument::{Argument, Inputs, OneOrMany, Params};
+pub use call::{Call, Cancel, Checkpoint, Checkpoints, Models, Progress, Report, ReportSink, Scratch, Threads};
+pub use function::{FnStage, IntoStage, stage};
+pub use model::{Apply, LoadModel};
+pub use params::{ParamError, ParamSchema, Parameters};
+pub use registry::Registry;
+pub use returns::{Outputs, Returns};
+pub use seed::Seed;
+pub use signature::{Input, Output, Signature};
+pub use tasks::{Device, Fetch, Needs, Pending, StageRef, Stored, Submit, TaskRequest, Tasks, Template};
+
+pub use crate::data::canonical_json;
+
+use crate::Result;
+use serde_json::Value;
+
+/// A function from artifacts and parameters to artifacts.
+///
+/// A plain function becomes one by [`IntoStage`]; implement it by hand for a stage whose ports depend on its
+/// parameters.
+pub trait Stage: Send + Sync + 'static {
+    /// What it takes and gives.
+    fn signature(&self) -> &Signature;
+
+    /// Checks parameters and fills in the defaults; equal meanings give equal values.
+    ///
+    /// # Errors
+    /// The first mistake and where in the parameters it is.
+    fn normalise(&self, params: &Value) -> Result<Value, ParamError> {
+        match &self.signature().params {
+            Some(schema) => schema.normalise(params),
+            None => params::expect_none(params),
+        }
+    }
+
+    /// The outputs that a call with these (normalised) parameters gives; the first is the default one.
+    fn outputs(&self, params: &Value) -> Vec<Output> {
+        let _ = params;
+        self.signature().outputs.clone()
+    }
+
+    /// What the result depends on besides inputs and parameters, such as the content of a file that the parameters
+    /// name. It becomes part of the key.
+    ///
+    /// # Errors
+    /// Something that it depends on is missing.
+    fn fingerprint(&self, params: &Value) -> Result<Option<String>> {
+        let _ = params;
+        Ok(None)
+    }
+
+    /// Does the work. It runs on a thread of its own and may block.
+    ///
+    /// # Errors
+    /// Whatever goes wrong, in words for the user.
+    fn run(&self, call: Call) -> Result<Outputs>;
+}

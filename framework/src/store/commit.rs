@@ -1,0 +1,65 @@
+//! Results by key: who writes the memo first wins.
+
+use super::backend::Created;
+use super::blobs::blob_path;
+use super::{Commit, Key, Memo, Store, StoreError};
+use bytes::Bytes;
+
+pub(super) const MEMO: &str = "memo";
+
+impl Store {
+    pub(super) async fn read_memo(&self, key: Key) -> Result<Option<Memo>, StoreError> {
+        let path = memo_path(key);
+        let Some(bytes) = self.backend().read(&path, 0).await? else { return Ok(None) };
+        Memo::unseal(&bytes).map(Some).map_err(|reason| StoreError::Corrupt {
+            what: format!("memo {} ({path})", key.0.short()),
+            reason,
+            url: self.url().to_owned(),
+        })
+    }
+
+    pub(super) async fn try_commit(&self, key: Key, memo: &Memo) -> Result<Commit, StoreError> {
+        let (path, bytes) = (memo_path(key), Bytes::from(memo.seal()?));
+        // A memo in the way may be corrupt, or may be collected before it is read: then the next round writes ours.
+        for _ in 0..8 {
+            if self.backend().create(&path, bytes.clone()).await? == Created::Now {
+                return Ok(Commit::First);
+            }
+            match self.read_memo(key).await {
+                Ok(Some(there)) if there.outputs == memo.outputs => return Ok(Commit::Same),
+                Ok(Some(there)) if self.has_outputs(&there).await? => return Ok(Commit::Different(there)),
+                Ok(Some(_)) => {
+                    tracing::warn!("the outputs of memo {} are lost; it is replaced", key.0.short());
+                    self.backend().set_aside(&path).await?;
+                }
+                Ok(None) => {}
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::warn!("{error}; it is replaced");
+                    self.backend().set_aside(&path).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Unavailable {
+            action: "write",
+            path,
+            reason: "it can neither be created nor read".into(),
+            url: self.url().to_owned(),
+        })
+    }
+
+    async fn has_outputs(&self, memo: &Memo) -> Result<bool, StoreError> {
+        for output in memo.outputs.values() {
+            if self.backend().size(&blob_path(output.digest)).await? != Some(output.bytes) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// `memo/12/<key>`
+pub(super) fn memo_path(key: Key) -> String {
+    let key = key.to_string();
+    format!("{MEMO}/{}/{key}", &key[..2])
+}

@@ -1,0 +1,189 @@
+//! Where files are written before they get their names, and how those of dead processes are told from others.
+
+use super::backend::Leftovers;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
+
+/// A folder with one folder for each process that writes.
+///
+/// Each of those holds a file `lock` that its process keeps locked. The system lets go of the lock when the process
+/// ends, however it ends, so whoever gets the lock knows that the process is dead; that holds between containers as
+/// well, where process numbers mean nothing.
+pub(super) struct Staging {
+    folder: PathBuf,
+    session: Mutex<Option<Arc<Session>>>,
+    next: AtomicU64,
+}
+
+/// The folder of a living process. The lock is let go before the folder is removed.
+struct Session {
+    _lock: File,
+    folder: TempDir,
+}
+
+const LOCK: &str = "lock";
+
+/// A folder without a lock is of a process that died, or is about to lock it; after this time it is the former.
+const TO_LOCK: Duration = Duration::from_secs(60);
+
+impl Staging {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder, session: Mutex::new(None), next: AtomicU64::new(0) }
+    }
+
+    /// Writes a file under a name that nobody else uses.
+    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<PathBuf> {
+        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let mut last = io::Error::from(ErrorKind::NotFound);
+        for _ in 0..3 {
+            let session = self.session()?;
+            let path = session.folder.path().join(&name);
+            match write_new(&path, bytes) {
+                Ok(()) => return Ok(path),
+                // Somebody removed the folder, as `rm -r` or a sweep just before the lock was taken does.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    self.leave(&session);
+                    last = error;
+                }
+                Err(error) => {
+                    // Half a file helps nobody, least of all on a full disk.
+                    let _ = fs::remove_file(&path);
+                    return Err(error);
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Removes the folders of dead processes, or only counts what is in them.
+    pub(super) fn sweep(&self, dry_run: bool) -> io::Result<Leftovers> {
+        let mut left = Leftovers::default();
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(left),
+            entries => entries?,
+        };
+        for entry in entries {
+            let folder = entry?.path();
+            // The lock must be held while the folder is removed.
+            let Some(_lock) = dead(&folder) else { continue };
+            for file in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                if file.file_name() != LOCK {
+                    left.files += 1;
+                    left.bytes += file.metadata().map_or(0, |metadata| metadata.len());
+                }
+            }
+            if !dry_run {
+                // What can't be removed (another user's) is left to others.
+                let _ = fs::remove_dir_all(&folder);
+            }
+        }
+        Ok(left)
+    }
+
+    fn session(&self) -> io::Result<Arc<Session>> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = &*session {
+            return Ok(session.clone());
+        }
+        let made = Arc::new(Session::new(&self.folder)?);
+        *session = Some(made.clone());
+        Ok(made)
+    }
+
+    fn leave(&self, lost: &Arc<Session>) {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if session.as_ref().is_some_and(|session| Arc::ptr_eq(session, lost)) {
+            *session = None;
+        }
+    }
+}
+
+impl Session {
+    fn new(parent: &Path) -> io::Result<Self> {
+        fs::create_dir_all(parent)?;
+        loop {
+            let folder = tempfile::Builder::new().prefix("p").tempdir_in(parent)?;
+            let lock = match File::create_new(folder.path().join(LOCK)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                lock => lock?,
+            };
+            match lock.try_lock() {
+                // Where files can't be locked nobody can sweep either.
+                Ok(()) | Err(TryLockError::Error(_)) => return Ok(Self { _lock: lock, folder }),
+                // A sweep was faster and removes the folder.
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+    }
+}
+
+/// A proof that the process of a folder is dead: its lock, if it came that far.
+fn dead(folder: &Path) -> Option<Option<File>> {
+    match File::options().read(true).write(true).open(folder.join(LOCK)) {
+        Ok(lock) => lock.try_lock().is_ok().then_some(Some(lock)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let modified = fs::metadata(folder).and_then(|metadata| metadata.modified()).ok()?;
+            let age = SystemTime::now().duration_since(modified).ok()?;
+            (age > TO_LOCK).then_some(None)
+        }
+        Err(_) => None,
+    }
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    File::create_new(path)?.write_all(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dead_are_swept_and_the_living_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let living = Staging::new(root.path().to_owned());
+        let kept = living.write(b"living").unwrap();
+
+        // A process that was killed: its folder is there, and nobody holds the lock.
+        let dead = root.path().join("pdead");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join(LOCK), b"").unwrap();
+        fs::write(dead.join("0"), b"half").unwrap();
+
+        let expected = Leftovers { files: 1, bytes: 4 };
+        assert_eq!(living.sweep(true).unwrap(), expected);
+        assert!(dead.exists());
+        assert_eq!(living.sweep(false).unwrap(), expected);
+        assert!(!dead.exists());
+        assert_eq!(living.sweep(false).unwrap(), Leftovers::default());
+        assert_eq!(fs::read(kept).unwrap(), b"living");
+    }
+
+    #[test]
+    fn a_folder_that_may_be_about_to_be_locked_stays_for_a_minute() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("pnew");
+        fs::create_dir(&folder).unwrap();
+        let staging = Staging::new(root.path().to_owned());
+        staging.sweep(false).unwrap();
+        assert!(folder.exists());
+        let long_ago = SystemTime::now() - TO_LOCK * 2;
+        File::open(&folder).unwrap().set_modified(long_ago).unwrap();
+        staging.sweep(false).unwrap();
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_removed_folder_is_made_again() {
+        let root = tempfile::tempdir().unwrap();
+        let staging = Staging::new(root.path().join("staging"));
+        staging.write(b"one").unwrap();
+        fs::remove_dir_all(root.path().join("staging")).unwrap();
+        assert_eq!(fs::read(staging.write(b"two").unwrap()).unwrap(), b"two");
+    }
+}

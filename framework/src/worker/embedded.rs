@@ -1,0 +1,47 @@
+//! The worker inside the coordinator's own process.
+
+use super::execute::{Failure, Outcome, execute};
+use super::pool::Pool;
+use super::scratch::ScratchRoot;
+use super::Assignment;
+use crate::Result;
+use crate::schedule::Resources;
+use crate::store::Store;
+use std::sync::Arc;
+
+/// Runs assignments on threads of this process.
+pub struct EmbeddedWorker {
+    store: Store,
+    pool: Pool,
+    scratch: Arc<ScratchRoot>,
+    cores: usize,
+}
+
+impl EmbeddedWorker {
+    /// A worker that keeps `cores` cores busy.
+    ///
+    /// # Errors
+    /// No folder for temporary files can be made.
+    pub fn new(store: Store, cores: usize) -> Result<Self> {
+        let scratch = Arc::new(ScratchRoot::create(&std::env::temp_dir())?);
+        Ok(Self { store, pool: Pool::default(), scratch, cores: cores.max(1) })
+    }
+
+    /// What it has.
+    pub fn resources(&self) -> Resources {
+        Resources { millicores: self.cores as u64 * 1000, gpus: 0 }
+    }
+
+    /// Starts an attempt; `done` hears how it ended, on the attempt's thread.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(
+        &self,
+        work: Assignment,
+        done: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
+    ) -> Result<()> {
+        let (store, scratch) = (self.store.clone(), self.scratch.clone());
+        self.pool.run(move || done(execute(&store, scratch.path(), &work)))
+    }
+}

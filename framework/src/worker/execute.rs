@@ -1,0 +1,118 @@
+//! One attempt, from its inputs to its commit.
+
+use super::Assignment;
+use crate::data::{Artifact, Ref};
+use crate::stage::{Call, Checkpoint, Fetch, Outputs, Scratch, Stored, Threads};
+use crate::store::{Commit, Memo, Store, StoreError};
+use crate::{Context, Error, Fault, Result, runtime};
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// What a committed attempt gave.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The committed outputs: this attempt's, or those of whoever committed first.
+    pub outputs: BTreeMap<String, Ref>,
+    /// Seconds that the stage ran.
+    pub seconds: f64,
+    /// Whether somebody else had committed another result for the same key: the stage is not deterministic.
+    pub differs: bool,
+}
+
+/// Why an attempt gave nothing.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What went wrong.
+    pub error: Error,
+    /// An input that the store has lost; it must be made again.
+    pub lost: Option<Ref>,
+}
+
+/// Reads inputs and remembers the first that could not be had.
+struct Inputs {
+    store: Store,
+    lost: Mutex<Option<Ref>>,
+}
+
+impl Fetch for Inputs {
+    fn fetch(&self, reference: Ref) -> Result<Artifact> {
+        runtime()?.block_on(self.store.get(reference)).inspect_err(|error| {
+            if StoreError::of(error).is_some_and(StoreError::is_lost) {
+                self.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reference);
+            }
+        })
+    }
+}
+
+/// Runs an assignment on this thread.
+pub(super) fn execute(store: &Store, scratch: PathBuf, work: &Assignment) -> Result<Outcome, Failure> {
+    let inputs = Arc::new(Inputs { store: store.clone(), lost: Mutex::default() });
+    attempt(store, scratch, work, inputs.clone()).map_err(|error| {
+        let lost = *inputs.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        Failure { error, lost }
+    })
+}
+
+fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Inputs>) -> Result<Outcome> {
+    let stored = |refs: &Vec<Ref>| refs.iter().map(|one| Stored::new(*one, source.clone())).collect();
+    let call = Call {
+        inputs: work.inputs.iter().map(|(port, refs)| (port.clone(), stored(refs))).collect(),
+        templates: work.templates.clone(),
+        params: work.params.clone(),
+        seed: work.seed.clone(),
+        progress: work.progress.clone(),
+        checkpoint: Checkpoint::new(store.checkpoints(work.key)),
+        tasks: work.tasks.clone(),
+        cancel: work.cancel.clone(),
+        scratch: Scratch::new(Some(scratch)),
+        models: work.models.clone(),
+        threads: Threads(work.threads),
+    };
+    let started = Instant::now();
+    // A stage that panics must not take the run with it.
+    let outputs = catch_unwind(AssertUnwindSafe(|| work.stage.run(call))).map_err(panicked)??;
+    let seconds = started.elapsed().as_secs_f64();
+    work.cancel.check()?;
+    runtime()?.block_on(commit(store, work, outputs, seconds))
+}
+
+/// Blobs first, then the memo: whoever writes the memo first wins.
+async fn commit(store: &Store, work: &Assignment, outputs: Outputs, seconds: f64) -> Result<Outcome> {
+    let mut artifacts = outputs.into_map();
+    let mut refs = BTreeMap::new();
+    for port in work.stage.outputs(&work.params) {
+        let artifact = artifacts.remove(&port.name).ok_or_else(|| {
+            Error::new(format!("stage {:?} gave no output {:?}, which its signature promises", work.uses, port.name))
+        })?;
+        let reference = store.put(&artifact).await.context(format!("output {:?}", port.name))?;
+        refs.insert(port.name, reference);
+    }
+    if let Some(extra) = artifacts.keys().next() {
+        return Err(Error::new(format!("stage {:?} gave an output {extra:?} that its signature lacks", work.uses)));
+    }
+    let memo = Memo {
+        outputs: refs.clone(),
+        stage: work.uses.clone(),
+        seconds,
+        device: "cpu".into(),
+        build: work.build.clone(),
+    };
+    let (outputs, differs) = match store.commit(work.key, &memo).await? {
+        Commit::First | Commit::Same => (refs, false),
+        Commit::Different(first) => (first.outputs, true),
+    };
+    store.forget_checkpoints(work.key).await?;
+    Ok(Outcome { outputs, seconds, differs })
+}
+
+fn panicked(payload: Box<dyn Any + Send>) -> Error {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into());
+    Error::new(format!("the stage panicked: {text}"))
+        .help("a panic is a mistake in the stage's code: it should return an error instead")
+        .fault(Fault::Stage)
+}

@@ -1,0 +1,143 @@
+//! The command line: what can be typed, and what a process ends with.
+
+use crate::commands;
+use crate::stage::Registry;
+use crate::{Error, Fault};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Machine-learning pipelines that give the same bytes at any scale.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a pipeline: only what is not known yet
+    Run(commands::run::Run),
+    /// Find the mistakes in a pipeline file, all at once, without running it
+    Check(commands::check::Check),
+    /// Say what a run would do
+    Plan(commands::plan::Plan),
+    /// Show runs, and what they gave
+    Show(commands::show::Show),
+    /// List the stages that a pipeline can use, or describe one
+    Stages(commands::stages::Stages),
+    /// Serve trained models over HTTP (Open Inference Protocol v2)
+    Serve(commands::serve::Serve),
+    /// Send rows through a model: rows in, predictions out
+    Infer(commands::infer::Infer),
+    /// Write an artifact as CSV, Parquet, Arrow, safetensors or JSON
+    Export(commands::export::Export),
+    /// Remove from the store what no kept result needs
+    Gc(commands::gc::Gc),
+    /// Print the JSON Schema of pipeline files, for editors
+    Schema(commands::schema::SchemaCommand),
+    /// Begin a project with a stage of its own
+    New(commands::new::New),
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// A pipeline file, and what is different about it this time.
+#[derive(Args)]
+pub(crate) struct PipelineArgs {
+    /// The pipeline file
+    pub(crate) pipeline: PathBuf,
+    /// Change a value: `seed=3`, `fit.epochs=5`, `fit.needs.cpus=2`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Another seed
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Another store: memory://, file://PATH, s3://BUCKET/PREFIX, …
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
+}
+
+/// What every command is given.
+pub(crate) struct Context {
+    pub(crate) registry: Arc<Registry>,
+}
+
+/// How a command ended, if not with an error.
+pub(crate) type Exit = crate::Result<u8>;
+
+/// Runs the program: every command, over the stages of a registry.
+///
+/// Exit codes: 0 done, 1 a stage failed, 2 wrong pipeline or usage, 3 store or fleet unavailable, 70 a bug of ours, 130
+/// interrupted.
+pub fn main(registry: Registry) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors and go to stdout.
+            let code = if error.use_stderr() { Fault::Usage.exit_code() } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let context = Context { registry: Arc::new(registry) };
+    let ended = catch_unwind(AssertUnwindSafe(|| dispatch(cli.command, &context)));
+    let code = match ended {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => report(&error),
+        Err(_) => {
+            complain("this is a bug of Ropeway; please report it with the lines above");
+            Fault::Bug.exit_code()
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn dispatch(command: Command, context: &Context) -> Exit {
+    match command {
+        Command::Run(command) => command.execute(context),
+        Command::Check(command) => command.execute(context),
+        Command::Plan(command) => command.execute(context),
+        Command::Show(command) => command.execute(context),
+        Command::Stages(command) => command.execute(context),
+        Command::Serve(command) => command.execute(context),
+        Command::Infer(command) => command.execute(context),
+        Command::Export(command) => command.execute(context),
+        Command::Gc(command) => command.execute(context),
+        Command::Schema(command) => command.execute(context),
+        Command::New(command) => command.execute(context),
+    }
+}
+
+/// Prints an error and gives its exit code. A reader that went away (`ropeway show | head`) is no error.
+fn report(error: &Error) -> u8 {
+    let closed = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    if closed.is_some_and(|source| source.kind() == io::ErrorKind::BrokenPipe) {
+        return 0;
+    }
+    // What was already drawn at its place in the file has an empty message.
+    if !error.to_string().is_empty() {
+        complain(&format!("error: {error}"));
+    }
+    if let Some(help) = error.advice() {
+        complain(&format!("help: {help}"));
+    }
+    error.whose().exit_code()
+}
+
+/// Writes a line to stderr.
+pub(crate) fn complain(line: &str) {
+    // There is nowhere to say that stderr is gone.
+    let _ = writeln!(io::stderr(), "{line}");
+}

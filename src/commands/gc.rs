@@ -1,0 +1,48 @@
+//! `ropeway gc`
+
+use super::{open, print, print_json};
+use crate::cli::{Context, Exit, Format};
+use crate::runtime;
+use crate::store::Collect;
+use crate::table::bytes;
+
+/// `ropeway gc`
+#[derive(clap::Args)]
+pub(crate) struct Gc {
+    /// The store [default: file://.ropeway]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Keep only the results of the newest N runs [default: all results]
+    #[arg(long, value_name = "N")]
+    keep: Option<usize>,
+    /// Only say what would be removed
+    #[arg(long)]
+    dry_run: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+impl Gc {
+    pub(crate) fn execute(self, _: &Context) -> Exit {
+        let store = open(self.store.as_deref())?;
+        let options = Collect { runs: self.keep, dry_run: self.dry_run, ..Collect::default() };
+        let gone = runtime()?.block_on(store.collect(options))?;
+        match self.format {
+            Format::Json => print_json(&gone)?,
+            Format::Text => print(format!(
+                "{} {}: {} artifacts, {} results, {} runs, {} checkpoints, {} leftovers; {} artifacts stay ({})",
+                if self.dry_run { "would free" } else { "freed" },
+                bytes(gone.bytes),
+                gone.blobs,
+                gone.memos,
+                gone.runs,
+                gone.checkpoints,
+                gone.leftovers,
+                gone.kept_blobs,
+                bytes(gone.kept_bytes),
+            ))?,
+        }
+        Ok(0)
+    }
+}

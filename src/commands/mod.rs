@@ -1,0 +1,135 @@
+//! One file a command.
+
+pub(crate) mod check;
+pub(crate) mod export;
+pub(crate) mod gc;
+pub(crate) mod infer;
+pub(crate) mod new;
+pub(crate) mod plan;
+pub(crate) mod run;
+pub(crate) mod schema;
+pub(crate) mod serve;
+pub(crate) mod show;
+pub(crate) mod stages;
+
+use crate::cli::{Context, PipelineArgs};
+use crate::data::{Artifact, Ref};
+use crate::diagnostics;
+use crate::pipeline::{Override, Pipeline, SourceFile, resolve};
+use crate::run::{Event, StageReport, read_events};
+use crate::store::Store;
+use crate::{Context as _, Error, Result, nearest, runtime};
+use serde::Serialize;
+use std::io::Write;
+
+/// Where results are kept unless the pipeline or `--store` says otherwise.
+const DEFAULT_STORE: &str = "file://.ropeway";
+
+/// Writes a line of data to stdout.
+pub(crate) fn print(line: impl std::fmt::Display) -> Result<()> {
+    Ok(writeln!(std::io::stdout().lock(), "{line}")?)
+}
+
+/// Writes a value as one line of JSON to stdout.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
+    print(serde_json::to_string(value)?)
+}
+
+/// Reads and resolves a pipeline file. Mistakes are drawn on stderr, all of them.
+pub(crate) fn load(args: &PipelineArgs, context: &Context) -> Result<Pipeline> {
+    let name = args.pipeline.display().to_string();
+    let text = std::fs::read_to_string(&args.pipeline).map_err(|error| {
+        let error = Error::usage(format!("can't read the pipeline file {name}: {error}"));
+        match near_file(&args.pipeline) {
+            Some(near) => error.help(format!("did you mean {near}?")),
+            None => error.help("give the path of a TOML file, such as configs/digits.toml"),
+        }
+    })?;
+    let mut overrides = args.overrides.iter().map(|text| Override::parse(text)).collect::<Result<Vec<_>>>()?;
+    if let Some(seed) = args.seed {
+        overrides.push(Override::parse(&format!("seed={seed}"))?);
+    }
+    let source = SourceFile::new(name, text);
+    let (pipeline, found) = resolve(&source, &context.registry, &overrides);
+    diagnostics::draw(&source, &found);
+    // What is wrong has been drawn; the exit code says that something is.
+    pipeline.ok_or_else(|| Error::usage(""))
+}
+
+fn near_file(path: &std::path::Path) -> Option<String> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(".".as_ref());
+    let names: Vec<String> =
+        std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+    Some(path.with_file_name(near).display().to_string())
+}
+
+/// Opens the store of a pipeline.
+pub(crate) fn open_store(args: &PipelineArgs, pipeline: &Pipeline) -> Result<Store> {
+    open(args.store.as_deref().or(pipeline.store.as_deref()))
+}
+
+/// Opens a store, or the default one.
+pub(crate) fn open(url: Option<&str>) -> Result<Store> {
+    runtime()?.block_on(Store::open_with(url.unwrap_or(DEFAULT_STORE), std::env::vars()))
+}
+
+/// An artifact as people name it: `STAGE`, `STAGE.OUTPUT`, `RUN/STAGE.OUTPUT`; the newest run if none is named.
+pub(crate) fn find_artifact(store: &Store, name: &str) -> Result<(Ref, Artifact)> {
+    let (run, rest) = match name.split_once('/') {
+        Some((run, rest)) => (run.to_owned(), rest),
+        None => (newest_run(store)?, name),
+    };
+    let (stage, output) = match rest.split_once('.') {
+        Some((stage, output)) => (stage, Some(output)),
+        None => (rest, None),
+    };
+    let stages = stages_of(store, &run)?;
+    let report = stages.iter().find(|report| report.name == stage).ok_or_else(|| {
+        let error = Error::usage(format!("run {run} has no stage {stage:?}"));
+        did_you_mean(error, stage, stages.iter().map(|report| report.name.as_str()))
+    })?;
+    let key = report.key.context(format!("stage {stage:?} of run {run} has no result"))?;
+    let memo = runtime()?.block_on(store.memo(key))?;
+    let memo = memo.context(format!("the result of stage {stage:?} of run {run} is no longer in the store"))?;
+    // The default output is the first.
+    let output = output.or_else(|| report.outputs.keys().next().map(String::as_str)).unwrap_or_default();
+    let reference = memo.outputs.get(output).copied().ok_or_else(|| {
+        let error = Error::usage(format!("stage {stage:?} has no output {output:?}"));
+        did_you_mean(error, output, memo.outputs.keys().map(String::as_str))
+    })?;
+    let artifact = runtime()?.block_on(store.get(reference))?;
+    Ok((reference, artifact))
+}
+
+/// The run that began last.
+pub(crate) fn newest_run(store: &Store) -> Result<String> {
+    let mut newest: Option<(u64, usize, String)> = None;
+    for (order, run) in runtime()?.block_on(store.runs())?.into_iter().enumerate() {
+        let Some(Event::Started { unix, .. }) = read_events(store, &run)?.into_iter().next().map(|line| line.event) else {
+            continue;
+        };
+        newest = newest.max(Some((unix, order, run)));
+    }
+    newest.map(|(.., run)| run).ok_or_else(|| {
+        Error::usage(format!("there are no runs in {}", store.url())).help("run a pipeline first: ropeway run PIPELINE")
+    })
+}
+
+/// How the stages of a run ended, as far as it got.
+pub(crate) fn stages_of(store: &Store, run: &str) -> Result<Vec<StageReport>> {
+    let lines = read_events(store, run)?;
+    let reports = lines.into_iter().filter_map(|line| match line.event {
+        Event::StageFinished(report) => Some(report),
+        _ => None,
+    });
+    Ok(reports.collect())
+}
+
+pub(crate) fn did_you_mean<'a>(error: Error, name: &str, known: impl Iterator<Item = &'a str>) -> Error {
+    let known: Vec<&str> = known.collect();
+    match nearest(name, known.iter().copied()) {
+        Some(near) => error.help(format!("did you mean {near:?}?")),
+        None => error.help(format!("there are: {}", known.join(", "))),
+    }
+}

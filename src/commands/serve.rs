@@ -1,0 +1,103 @@
+//! `ropeway serve`
+
+use super::{load, open_store};
+use crate::cli::{Context, Exit, Format, PipelineArgs, complain};
+use crate::data::{Artifact, Model};
+use crate::pipeline::Pipeline;
+use crate::run::{Planned, plan};
+use crate::serving::{Endpoint, Server};
+use crate::stage::{Apply, Registry};
+use crate::store::Store;
+use crate::{Context as _, Error, Result, runtime};
+use serde_json::json;
+
+/// `ropeway serve PIPELINE`
+#[derive(clap::Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// The address to listen on; port 0 takes any free one
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
+    listen: String,
+    /// How to say where it listens
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+impl Serve {
+    pub(crate) fn execute(self, context: &Context) -> Exit {
+        let pipeline = load(&self.pipeline, context)?;
+        let store = open_store(&self.pipeline, &pipeline)?;
+        let names = self.pipeline.pipeline.display().to_string();
+        let endpoints = endpoints(&pipeline, &store, &context.registry, &names)?;
+        let served: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name().to_owned()).collect();
+        let server = Server::new(endpoints).bind(&self.listen)?;
+        let address = server.local_addr();
+        match self.format {
+            Format::Text => {
+                for name in &served {
+                    complain(&format!("serving http://{address}/v2/models/{name}"));
+                }
+            }
+            Format::Json => super::print_json(&json!({
+                "event": "serving", "address": address.to_string(), "models": served,
+            }))?,
+        }
+        runtime()?.block_on(server.serve(stopped()))?;
+        Ok(0)
+    }
+}
+
+/// The endpoints of a pipeline whose stages have run.
+pub(super) fn endpoints(
+    pipeline: &Pipeline,
+    store: &Store,
+    registry: &Registry,
+    file: &str,
+) -> Result<Vec<Endpoint>> {
+    if pipeline.serve.is_empty() {
+        return Err(Error::usage(format!("{file} has nothing to serve"))
+            .help("add a table such as [serve.NAME] with apply = [\"features\", \"best\"]"));
+    }
+    let needed = pipeline.serve.values().flat_map(|serve| &serve.apply).map(|(node, _)| &pipeline.stages[*node].name);
+    let only: Vec<String> = needed.cloned().collect();
+    let planned = plan(pipeline, store, &only)?;
+    let mut endpoints = Vec::new();
+    for (name, serve) in &pipeline.serve {
+        let mut chain: Vec<Box<dyn Apply>> = Vec::new();
+        let mut version = String::new();
+        for (node, output) in &serve.apply {
+            let model = fitted(&planned, &pipeline.stages[*node].name, output, store, file)?;
+            version = model.0;
+            chain.push(registry.load(&model.1).context(format!("stage {:?}", pipeline.stages[*node].name))?);
+        }
+        endpoints.push(Endpoint::new(name, version, chain)?);
+    }
+    Ok(endpoints)
+}
+
+/// A model that a stage gave, and the name of its content.
+fn fitted(planned: &[Planned], stage: &str, output: &str, store: &Store, file: &str) -> Result<(String, Model)> {
+    let known = planned.iter().find(|planned| planned.name == stage).and_then(|planned| planned.outputs.get(output));
+    let reference = *known.ok_or_else(|| {
+        Error::usage(format!("stage {stage:?} has not run yet")).help(format!("run it first: ropeway run {file}"))
+    })?;
+    match runtime()?.block_on(store.get(reference))? {
+        Artifact::Model(model) => Ok((reference.digest.short(), model)),
+        other => Err(Error::usage(format!("stage {stage:?} gave a {}, which can't be served", other.kind()))),
+    }
+}
+
+/// Completes when the process is asked to stop.
+async fn stopped() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = interrupt => {}
+            _ = terminate.recv() => {}
+        }
+        return;
+    }
+    let _ = interrupt.await;
+}

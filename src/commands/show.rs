@@ -1,0 +1,122 @@
+//! `ropeway show`
+
+use super::{find_artifact, newest_run, open, print, print_json, stages_of};
+use crate::cli::{Context, Exit, Format};
+use crate::data::Artifact;
+use crate::run::{Event, Outcome, read_events};
+use crate::store::Store;
+use crate::table::{Table, bytes, seconds, stage_table};
+use crate::{Result, runtime};
+use arrow::util::pretty::pretty_format_batches;
+use serde_json::{Value, json};
+
+/// Rows of a table that `show` prints; `export` writes them all.
+const ROWS: usize = 20;
+
+/// `ropeway show [WHAT]`
+#[derive(clap::Args)]
+pub(crate) struct Show {
+    /// Nothing for all runs; a RUN (or `last`) for its stages; STAGE, STAGE.OUTPUT or RUN/STAGE.OUTPUT for what it gave
+    what: Option<String>,
+    /// The store [default: file://.ropeway]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+impl Show {
+    pub(crate) fn execute(self, _: &Context) -> Exit {
+        let store = open(self.store.as_deref())?;
+        match self.what.as_deref() {
+            None => runs(&store, self.format)?,
+            Some("last") => run(&store, &newest_run(&store)?, self.format)?,
+            Some(name) if runtime()?.block_on(store.runs())?.iter().any(|run| run == name) => {
+                run(&store, name, self.format)?;
+            }
+            Some(name) => artifact(&store, name, self.format)?,
+        }
+        Ok(0)
+    }
+}
+
+fn runs(store: &Store, format: Format) -> Result<()> {
+    let mut table = Table::new(["run", "stages", "time", "ended"]);
+    for run in runtime()?.block_on(store.runs())? {
+        let stages = stages_of(store, &run)?;
+        let finished = read_events(store, &run)?.into_iter().rev().find_map(|line| match line.event {
+            Event::Finished(report) => Some(report),
+            _ => None,
+        });
+        let ended = match &finished {
+            None => "under way or killed",
+            Some(report) if report.interrupted => "interrupted",
+            Some(report) if report.succeeded() => "done",
+            Some(_) => "failed",
+        };
+        let time = finished.as_ref().map(|report| report.seconds);
+        if format == Format::Json {
+            print_json(&json!({ "run": run, "stages": stages.len(), "seconds": time, "ended": ended }))?;
+        }
+        let fresh = stages.iter().filter(|stage| stage.outcome == Outcome::Done).count();
+        let shown = format!("{} ({fresh} fresh)", stages.len());
+        table.row([run, shown, time.map(seconds).unwrap_or_default(), ended.to_owned()]);
+    }
+    if format == Format::Text { print(table) } else { Ok(()) }
+}
+
+fn run(store: &Store, run: &str, format: Format) -> Result<()> {
+    let stages = stages_of(store, run)?;
+    match format {
+        Format::Json => stages.iter().try_for_each(print_json),
+        Format::Text => print(stage_table(&stages)),
+    }
+}
+
+fn artifact(store: &Store, name: &str, format: Format) -> Result<()> {
+    let (reference, artifact) = find_artifact(store, name)?;
+    let described = describe(&artifact);
+    if format == Format::Json {
+        return print_json(&json!({
+            "kind": reference.kind, "digest": reference.digest, "bytes": reference.bytes, "content": described,
+        }));
+    }
+    print(format!("{} {} ({})", reference.kind, reference.digest, bytes(reference.bytes)))?;
+    match &artifact {
+        Artifact::Frame(frame) => {
+            let batch = frame.to_batch()?;
+            let shown = batch.slice(0, batch.num_rows().min(ROWS));
+            print(pretty_format_batches(&[shown])?)?;
+            print(format!("{} rows, {} columns", frame.rows(), frame.columns()))
+        }
+        Artifact::Metrics(metrics) => metrics.iter().try_for_each(|(name, value)| print(format!("{name} = {value}"))),
+        _ => print(serde_json::to_string_pretty(&described)?),
+    }
+}
+
+/// What an artifact is like, as JSON; its contents only where they are small.
+fn describe(artifact: &Artifact) -> Value {
+    match artifact {
+        Artifact::Frame(frame) => json!({
+            "rows": frame.rows(),
+            "columns": frame.schema().fields().iter()
+                .map(|field| json!({ "name": field.name(), "type": field.data_type().to_string() }))
+                .collect::<Vec<_>>(),
+        }),
+        Artifact::Tensors(tensors) => shapes(tensors),
+        Artifact::Model(model) => {
+            json!({ "kind": model.kind(), "spec": model.spec(), "tensors": shapes(model.tensors()) })
+        }
+        Artifact::Metrics(metrics) => json!(metrics),
+        Artifact::List(list) => list.items().iter().map(describe).collect(),
+        Artifact::Bytes(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
+            Err(_) => json!({ "bytes": bytes.len() }),
+        },
+    }
+}
+
+fn shapes(tensors: &crate::data::Tensors) -> Value {
+    tensors.iter().map(|(name, tensor)| (name.to_owned(), json!(tensor.shape()))).collect()
+}

@@ -1,0 +1,105 @@
+//! What is seen while a run is under way: bars on a terminal, plain lines elsewhere.
+
+use crate::cli::complain;
+use crate::run::{Event, Line, Outcome, Sink, StageReport};
+use crate::table::{number, seconds};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+/// Shows the events of a run on stderr.
+pub(crate) struct Live {
+    bars: MultiProgress,
+    terminal: bool,
+    running: BTreeMap<String, ProgressBar>,
+    width: usize,
+}
+
+impl Live {
+    pub(crate) fn new() -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bars = MultiProgress::with_draw_target(match terminal {
+            true => ProgressDrawTarget::stderr_with_hz(15),
+            false => ProgressDrawTarget::hidden(),
+        });
+        Self { bars, terminal, running: BTreeMap::new(), width: 8 }
+    }
+
+    fn say(&self, line: &str) {
+        match self.terminal {
+            // There is nowhere to say that stderr is gone.
+            true => drop(self.bars.println(line)),
+            false => complain(line),
+        }
+    }
+
+    fn progress(&self, name: &str, event: &Event) {
+        let Event::Progress { done, total, unit, metrics, .. } = event else { return };
+        // A trial's steps are too many to see; the search itself says how far it is.
+        let Some(bar) = self.running.get(name) else { return };
+        if let Some(total) = total
+            && bar.length() != Some(*total)
+        {
+            bar.set_length(*total);
+            bar.set_style(style(
+                "{prefix} {bar:24.cyan/dim} {pos}/{len} {msg} {elapsed:.dim} {eta:>4.dim} left",
+            ));
+        }
+        bar.set_position(*done);
+        let shown: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {}", number(*value))).collect();
+        bar.set_message(format!("{unit}s  {}", shown.join("  ")));
+    }
+
+    fn finished(&mut self, report: &StageReport) {
+        if let Some(bar) = self.running.remove(&report.name) {
+            bar.finish_and_clear();
+        }
+        let name = format!("{:<width$}", report.name, width = self.width);
+        let metrics: Vec<String> =
+            report.metrics.iter().take(4).map(|(name, value)| format!("{name} {}", number(value))).collect();
+        match report.outcome {
+            Outcome::Done => self.say(&format!("{name} done     {:>8}  {}", seconds(report.seconds), metrics.join("  "))),
+            Outcome::Cached => self.say(&format!("{name} cached             {}", metrics.join("  "))),
+            Outcome::Failed => self.say(&format!("{name} failed   {}", report.error.as_deref().unwrap_or(""))),
+            Outcome::Skipped => self.say(&format!("{name} skipped")),
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─")
+}
+
+impl Sink for Live {
+    fn event(&mut self, line: &Line) {
+        match &line.event {
+            Event::Started { run, stages, .. } => {
+                self.width = stages.iter().map(|name| name.chars().count()).max().unwrap_or(8);
+                self.say(&format!("run {run}"));
+            }
+            Event::StageStarted { name } => {
+                let bar = ProgressBar::no_length();
+                bar.set_style(style("{prefix} {spinner:.cyan} {msg} {elapsed:.dim}"));
+                bar.set_prefix(format!("{name:<width$}", width = self.width));
+                let bar = self.bars.add(bar);
+                bar.enable_steady_tick(Duration::from_millis(100));
+                self.running.insert(name.clone(), bar);
+            }
+            event @ Event::Progress { name, .. } => self.progress(name, event),
+            Event::Log { name, line } => self.say(&format!("{name}: {line}")),
+            Event::Warning { name, message } => self.say(&format!("warning: {name}: {message}")),
+            Event::TaskFinished { name, outcome: Outcome::Failed, error, .. } => {
+                self.say(&format!("{name} failed: {}", error.as_deref().unwrap_or("")));
+            }
+            Event::TaskFinished { .. } | Event::Finished(_) => {}
+            Event::StageFinished(report) => self.finished(report),
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.running.values().for_each(ProgressBar::finish_and_clear);
+    }
+}

@@ -1,0 +1,190 @@
+//! `command`: any program as a stage.
+//!
+//! What the program gets:
+//!
+//! - **stdin**: the input frame as an Arrow IPC stream (the input called `input`, or else the first frame by name);
+//! - **`ROPEWAY_INPUT_<PORT>`**: the path of a file with that input, if there are several inputs or the one is no
+//!   frame: an Arrow IPC file (Feather) for a frame, safetensors for tensors and models, JSON for metrics;
+//! - **`ROPEWAY_PARAMS`**: its parameters, as a JSON object;
+//! - **`ROPEWAY_SEED`**: a number below 2^32 that depends on the run's seed and the stage's name;
+//! - of the environment only what programs need to start (`PATH`, `HOME` and a few more), what `env` states, and
+//!   `PYTHONHASHSEED=0`, so that Python's sets have the same order in every run. A setting that is not named is not
+//!   there: a result must not depend on who runs it.
+//!
+//! What it gives: an Arrow IPC stream on stdout, and nothing else there. What it writes to stderr becomes the stage's
+//! log. It runs in the current directory and in a process group of its own; the whole group is killed when the program
+//! ends, takes longer than `timeout`, or the run is interrupted. Files among its arguments, such as the script, are
+//! part of the key: a changed script runs again.
+//!
+//! ```python
+//! import json, os, sys
+//! import pyarrow as pa
+//!
+//! rows = pa.ipc.open_stream(sys.stdin.buffer).read_all()
+//! params = json.loads(os.environ["ROPEWAY_PARAMS"])
+//! with pa.ipc.new_stream(sys.stdout.buffer, rows.schema) as out:
+//!     out.write_table(rows.slice(0, params["rows"]))
+//! ```
+
+mod outcome;
+mod ports;
+mod process;
+
+use self::process::Program;
+use ropeway_framework::data::{Artifact, Frame};
+use ropeway_framework::stage::{Cancel, FnStage, Inputs, Params, Progress, Registry, Scratch, Seed};
+use ropeway_framework::{Context, Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+/// The parameters of `command`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandParams {
+    /// The program and its arguments. No shell reads them; for one, say `["sh", "-c", "..."]`.
+    pub run: Words,
+    /// What the program finds in `ROPEWAY_PARAMS`.
+    #[serde(default)]
+    pub params: BTreeMap<String, serde_json::Value>,
+    /// More environment variables.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// How long it may run: `"500ms"`, `"60s"`, `"5m"`, `"2h"`; as long as it needs if not stated.
+    #[serde(default)]
+    pub timeout: Option<Timeout>,
+    /// Whether what it writes to stderr is logged.
+    #[serde(default = "yes")]
+    pub log: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A program and its arguments.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+#[schemars(with = "Vec<String>")]
+pub struct Words {
+    program: String,
+    arguments: Vec<String>,
+}
+
+impl TryFrom<Vec<String>> for Words {
+    type Error = &'static str;
+
+    fn try_from(words: Vec<String>) -> Result<Self, Self::Error> {
+        let mut words = words.into_iter();
+        match words.next() {
+            Some(program) if !program.is_empty() => Ok(Self { program, arguments: words.collect() }),
+            _ => Err("expected a program and its arguments: [\"python3\", \"score.py\"]"),
+        }
+    }
+}
+
+impl From<Words> for Vec<String> {
+    fn from(words: Words) -> Self {
+        std::iter::once(words.program).chain(words.arguments).collect()
+    }
+}
+
+/// A length of time with its unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Timeout(Duration);
+
+impl TryFrom<String> for Timeout {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+        let unit = match text.get(digits.len()..) {
+            Some("ms") => Some(1),
+            Some("s") => Some(1000),
+            Some("m") => Some(60_000),
+            Some("h") => Some(3_600_000),
+            _ => None,
+        };
+        let millis = digits.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+        match millis {
+            Some(millis) if millis > 0 => Ok(Self(Duration::from_millis(millis))),
+            _ => Err(format!("expected a time like \"500ms\", \"60s\", \"5m\" or \"2h\", found {text:?}")),
+        }
+    }
+}
+
+impl From<Timeout> for String {
+    fn from(timeout: Timeout) -> Self {
+        // One form for equal times, since parameters are part of the key.
+        match timeout.0.as_millis() {
+            millis if millis % 1000 == 0 => format!("{}s", millis / 1000),
+            millis => format!("{millis}ms"),
+        }
+    }
+}
+
+/// The stages of this module.
+pub fn registry() -> Registry {
+    Registry::new().stage("command", stage())
+}
+
+fn stage() -> FnStage {
+    ropeway_framework::stage::stage(command)
+        .inputs(["input"])
+        .about("Runs any program: Arrow IPC in on stdin and out on stdout, parameters and seed in the environment.")
+        .fingerprint(|params: CommandParams| files(&params.run))
+}
+
+#[allow(clippy::too_many_arguments, reason = "a stage's arguments say what it needs")]
+fn command(
+    input: Option<Artifact>,
+    Inputs(mut inputs): Inputs,
+    Params(params): Params<CommandParams>,
+    seed: Seed,
+    progress: Progress,
+    cancel: Cancel,
+    mut scratch: Scratch,
+) -> Result<Frame> {
+    if let Some(input) = input {
+        inputs.insert("input".into(), input);
+    }
+    let mut environment = ports::inherited();
+    environment.extend(ports::files(&inputs, &mut scratch)?);
+    environment.push(("ROPEWAY_PARAMS".into(), serde_json::to_string(&params.params)?.into()));
+    environment.push(("ROPEWAY_SEED".into(), (seed.number("command") >> 32).to_string().into()));
+    environment.push(("PYTHONHASHSEED".into(), "0".into()));
+    environment.extend(params.env.into_iter().map(|(key, value)| (key.into(), value.into())));
+    let program = Program {
+        program: params.run.program,
+        arguments: params.run.arguments,
+        environment,
+        timeout: params.timeout.map(|timeout| timeout.0),
+        log: params.log,
+    };
+    program.run(ports::first_frame(&inputs), &progress, &cancel)
+}
+
+/// The content of the files among the words, such as the script.
+fn files(words: &Words) -> Result<String> {
+    let mut whole = blake3::Hasher::new();
+    for (place, word) in std::iter::once(&words.program).chain(&words.arguments).enumerate() {
+        // A bare program name is looked up in PATH, even if a file here has that name.
+        if (place == 0 && !word.contains('/')) || !Path::new(word).is_file() {
+            continue;
+        }
+        let mut one = blake3::Hasher::new();
+        let file = File::open(word).context(format!("can't read {word}"))?;
+        one.update_reader(file).map_err(|error| Error::from(error).context(format!("can't read {word}")))?;
+        whole.update(&(place as u64).to_le_bytes());
+        whole.update(one.finalize().as_bytes());
+    }
+    Ok(whole.finalize().to_hex().to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+//! Which columns a model reads, and their values as rows of `f32`.
+
+use arrow::array::{Array, ArrayRef, AsArray, UInt8Array};
+use arrow::buffer::ScalarBuffer;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Float32Type, Schema, SchemaRef, UInt8Type};
+use ropeway_framework::data::Frame;
+use ropeway_framework::{Context, Error, Result};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// A column that a model reads: a number, or a list of numbers of one length.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    /// Arrow's name of the number's type: `Float64`.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The length of the list.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    length: Option<usize>,
+}
+
+/// Rows of features, dense.
+#[derive(Clone, Debug)]
+pub(crate) struct Features {
+    rows: usize,
+    width: usize,
+    values: Values,
+}
+
+#[derive(Clone, Debug)]
+enum Values {
+    Numbers(Vec<f32>),
+    /// One list of bytes a row: pixels, divided by 255 when read. Kept as they are, shared with the frame.
+    Pixels(ScalarBuffer<u8>),
+}
+
+const WHITE: f32 = 1.0 / 255.0;
+
+/// The columns of a frame but the target, as a model reads them.
+///
+/// # Errors
+/// A column that is no number and no list of numbers, or none at all.
+pub(crate) fn columns(frame: &Frame, target: &str) -> Result<Vec<Column>> {
+    let fields = frame.schema().fields().iter().filter(|field| field.name() != target);
+    let columns = fields.map(|field| column(field)).collect::<Result<Vec<_>>>()?;
+    if columns.is_empty() {
+        return Err(Error::new(format!("there is no feature column: {target:?} is the only column")));
+    }
+    Ok(columns)
+}
+
+fn number(kind: &DataType) -> bool {
+    kind.is_integer() || kind.is_floating() || matches!(kind, DataType::Boolean)
+}
+
+fn column(field: &Field) -> Result<Column> {
+    let name = field.name().clone();
+    match field.data_type() {
+        kind if number(kind) => Ok(Column { name, kind: kind.to_string(), length: None }),
+        DataType::FixedSizeList(item, length) if number(item.data_type()) && *length > 0 => {
+            Ok(Column { name, kind: item.data_type().to_string(), length: usize::try_from(*length).ok() })
+        }
+        kind => Err(Error::new(format!("column {name:?} is of type {kind}; a model reads numbers only"))
+            .help("turn it into numbers with a `features.fit` stage (input `features`), or leave it out with `sql`")),
+    }
+}
+
+impl Column {
+    pub(crate) fn width(&self) -> usize {
+        self.length.unwrap_or(1)
+    }
+
+    fn pixels(&self) -> bool {
+        self.length.is_some() && self.kind == "UInt8"
+    }
+
+    fn field(&self) -> Result<Field> {
+        let kind: DataType = self.kind.parse().context(format!("the type of column {:?}", self.name))?;
+        let kind = match self.length {
+            None => kind,
+            Some(length) => {
+                DataType::FixedSizeList(Arc::new(Field::new_list_field(kind, true)), i32::try_from(length)?)
+            }
+        };
+        Ok(Field::new(&self.name, kind, false))
+    }
+}
+
+/// The schema of columns.
+pub(crate) fn schema(columns: &[Column]) -> Result<SchemaRef> {
+    Ok(Arc::new(Schema::new(columns.iter().map(Column::field).collect::<Result<Vec<_>>>()?)))
+}
+
+impl Features {
+    /// Reads columns from a frame.
+    ///
+    /// # Errors
+    /// A column that is missing or of another type; a null, NaN or infinite value, with its row.
+    pub(crate) fn read(frame: &Frame, columns: &[Column]) -> Result<Self> {
+        let (rows, width) = (frame.rows(), columns.iter().map(Column::width).sum());
+        if let [only] = columns
+            && only.pixels()
+        {
+            let bytes = list(&frame.column(&only.name)?, only, 0)?;
+            let bytes = bytes.as_primitive_opt::<UInt8Type>().context("pixels are bytes")?;
+            return Ok(Self { rows, width, values: Values::Pixels(bytes.values().clone()) });
+        }
+        let mut values = vec![0.0f32; rows * width];
+        let mut first = 0;
+        for batch in frame.batches() {
+            let part = &mut values[first * width..(first + batch.num_rows()) * width];
+            let mut offset = 0;
+            for column in columns {
+                let array = batch.column(frame.position(&column.name)?);
+                fill(array, column, first, part, (offset, width))?;
+                offset += column.width();
+            }
+            first += batch.num_rows();
+        }
+        Ok(Self { rows, width, values: Values::Numbers(values) })
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Writes one row after the other; `out` has room for them.
+    pub(crate) fn gather(&self, rows: impl Iterator<Item = usize>, out: &mut [f32]) {
+        for (row, out) in rows.zip(out.chunks_exact_mut(self.width)) {
+            let place = row * self.width..(row + 1) * self.width;
+            match &self.values {
+                Values::Numbers(values) => out.copy_from_slice(&values[place]),
+                Values::Pixels(bytes) => {
+                    for (out, byte) in out.iter_mut().zip(&bytes[place]) {
+                        *out = f32::from(*byte) * WHITE;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The values of a list column, one row after the other.
+fn list(array: &ArrayRef, column: &Column, first: usize) -> Result<ArrayRef> {
+    let misfit = || {
+        Error::new(format!(
+            "column {:?} is of type {}, not a list of {} {} values",
+            column.name,
+            array.data_type(),
+            column.width(),
+            column.kind
+        ))
+    };
+    let list = array.as_fixed_size_list_opt().ok_or_else(misfit)?;
+    if list.value_length() as usize != column.width() {
+        return Err(misfit());
+    }
+    no_nulls(list, &column.name, first, 1)?;
+    let start = list.value_offset(0) as usize;
+    let values = list.values().slice(start, list.len() * column.width());
+    no_nulls(&values, &column.name, first, column.width())?;
+    Ok(values)
+}
+
+fn no_nulls(array: &dyn Array, name: &str, first: usize, width: usize) -> Result<()> {
+    match array
+        .nulls()
+        .filter(|nulls| nulls.null_count() > 0)
+        .and_then(|_| (0..array.len()).find(|i| array.is_null(*i)))
+    {
+        None => Ok(()),
+        Some(place) => Err(bad_value(name, first + place / width, "null")),
+    }
+}
+
+/// A value that no model can read; rows are counted from 0.
+pub(crate) fn bad_value(name: &str, row: usize, value: impl std::fmt::Display) -> Error {
+    Error::new(format!("column {name:?} is {value} in row {row} (the first is row 0)"))
+        .help("fill or drop such rows: `features.fit` has the step `impute`, `sql` a WHERE")
+}
+
+fn fill(
+    array: &ArrayRef,
+    column: &Column,
+    first: usize,
+    out: &mut [f32],
+    (offset, stride): (usize, usize),
+) -> Result<()> {
+    let width = column.width();
+    let values = match column.length {
+        Some(_) => list(array, column, first)?,
+        None if number(array.data_type()) => array.clone(),
+        None => {
+            let found = array.data_type();
+            return Err(Error::new(format!("column {:?} is of type {found}, not {}", column.name, column.kind)));
+        }
+    };
+    no_nulls(&values, &column.name, first, width)?;
+    let bytes = column.pixels().then(|| values.as_primitive_opt::<UInt8Type>()).flatten();
+    if let Some(bytes) = bytes {
+        copy_rows(bytes, width, out, offset, stride);
+        return Ok(());
+    }
+    let numbers = cast(&values, &DataType::Float32)?;
+    let numbers = numbers.as_primitive::<Float32Type>().values();
+    for (row, (from, to)) in numbers.chunks_exact(width).zip(out.chunks_exact_mut(stride)).enumerate() {
+        to[offset..offset + width].copy_from_slice(from);
+        if let Some(bad) = from.iter().find(|value| !value.is_finite()) {
+            return Err(bad_value(&column.name, first + row, bad));
+        }
+    }
+    Ok(())
+}
+
+fn copy_rows(bytes: &UInt8Array, width: usize, out: &mut [f32], offset: usize, stride: usize) {
+    for (from, to) in bytes.values().chunks_exact(width).zip(out.chunks_exact_mut(stride)) {
+        for (to, from) in to[offset..offset + width].iter_mut().zip(from) {
+            *to = f32::from(*from) * WHITE;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{FixedSizeListArray, Float64Array, Int32Array, StringArray};
+
+    fn frame(columns: Vec<(&str, ArrayRef)>) -> Frame {
+        Frame::from_columns(columns).unwrap()
+    }
+
+    fn images(bytes: Vec<u8>, length: i32) -> ArrayRef {
+        let item = Arc::new(Field::new_list_field(DataType::UInt8, false));
+        Arc::new(FixedSizeListArray::new(item, length, Arc::new(UInt8Array::from(bytes)), None))
+    }
+
+    #[test]
+    fn numbers_and_lists_become_rows() {
+        let label: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+        let x: ArrayRef = Arc::new(Float64Array::from(vec![1.5, 2.5]));
+        let n: ArrayRef = Arc::new(Int32Array::from(vec![3, 4]));
+        let frame = frame(vec![("x", x), ("label", label), ("image", images(vec![0, 255, 51, 0], 2)), ("n", n)]);
+        let columns = columns(&frame, "label").unwrap();
+        let features = Features::read(&frame, &columns).unwrap();
+        let mut rows = vec![0.0; 8];
+        features.gather([1, 0].into_iter(), &mut rows);
+        assert_eq!(rows, [2.5, 0.2, 0.0, 4.0, 1.5, 0.0, 1.0, 3.0]);
+        assert_eq!(
+            schema(&columns).unwrap().field(1).data_type(),
+            &DataType::new_fixed_size_list(DataType::UInt8, 2, true)
+        );
+    }
+
+    #[test]
+    fn pixels_are_shared_and_scaled() {
+        let frame = frame(vec![("image", images(vec![0, 255, 51, 102, 0, 0], 2))]);
+        let sliced = Frame::new(frame.schema().clone(), vec![frame.to_batch().unwrap().slice(1, 2)]).unwrap();
+        let columns = columns(&sliced, "label").unwrap();
+        let features = Features::read(&sliced, &columns).unwrap();
+        let mut row = vec![0.0; 2];
+        features.gather([0].into_iter(), &mut row);
+        assert_eq!(row, [0.2, 0.4]);
+    }
+
+    #[test]
+    fn what_no_model_can_read_is_named() {
+        let text: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
+        let error = columns(&frame(vec![("city", text)]), "label").unwrap_err();
+        assert!(error.to_string().contains("\"city\"") && error.advice().unwrap().contains("features.fit"));
+        for (values, said) in [(vec![Some(1.0), None], "null"), (vec![Some(1.0), Some(f64::NAN)], "NaN")] {
+            let x: ArrayRef = Arc::new(Float64Array::from(values));
+            let frame = frame(vec![("x", x)]);
+            let columns = columns(&frame, "label").unwrap();
+            let error = Features::read(&frame, &columns).unwrap_err();
+            assert_eq!(error.to_string(), format!("column \"x\" is {said} in row 1 (the first is row 0)"));
+        }
+        let only: ArrayRef = Arc::new(Float64Array::from(vec![1.0]));
+        assert!(columns(&frame(vec![("label", only)]), "label").is_err());
+    }
+}

@@ -1,0 +1,80 @@
+//! What a layer is.
+
+use rand::Rng;
+
+/// One layer of a network: a function of rows with weights, and its gradient. Rows are dense `f32`, one after the
+/// other; images are channels last.
+///
+/// The flat weight slice that a layer gets is its own part of the network's, its parameters in order.
+pub(super) trait Layer: Send + Sync {
+    /// Its name in messages and in the names of its weights: `conv2`.
+    fn name(&self) -> &str;
+
+    /// Values of a row of its input.
+    fn inputs(&self) -> usize;
+
+    /// Values of a row of its output.
+    fn outputs(&self) -> usize;
+
+    /// Its weights, in the order in which they lie in the flat slice.
+    fn parameters(&self) -> Vec<Parameter> {
+        Vec::new()
+    }
+
+    /// Whether its forward pass in training takes chance.
+    fn uses_chance(&self) -> bool {
+        false
+    }
+
+    /// Computes `output` from `input`; `chance` is there in training only.
+    fn forward(
+        &self,
+        weights: &[f32],
+        input: &[f32],
+        output: &mut [f32],
+        kept: &mut Kept,
+        chance: Option<&mut dyn Rng>,
+    );
+
+    /// Computes the gradients of the weights and, if asked for, of the input. `output_gradient` may be overwritten.
+    fn backward(&self, weights: &[f32], pass: Pass<'_>, gradient: &mut [f32], kept: &mut Kept);
+}
+
+/// What the backward pass of a layer reads and writes besides weights.
+pub(super) struct Pass<'a> {
+    pub(super) input: &'a [f32],
+    pub(super) output: &'a [f32],
+    pub(super) output_gradient: &'a mut [f32],
+    pub(super) input_gradient: Option<&'a mut [f32]>,
+}
+
+/// What a layer keeps between its forward and its backward pass, and its scratch space. Reused from step to step.
+#[derive(Default)]
+pub(super) struct Kept {
+    pub(super) marks: Vec<u8>,
+    pub(super) columns: Vec<f32>,
+    pub(super) column_gradients: Vec<f32>,
+}
+
+/// A weight tensor of a layer.
+#[derive(Clone, Debug)]
+pub(super) struct Parameter {
+    /// `weight` or `bias`.
+    pub(super) name: &'static str,
+    pub(super) shape: Vec<usize>,
+    pub(super) start: Start,
+}
+
+/// How a weight tensor begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Start {
+    Zero,
+    /// Uniform in `-bound..bound`.
+    Uniform(f32),
+}
+
+impl Parameter {
+    pub(super) fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}

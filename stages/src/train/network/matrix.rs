@@ -1,0 +1,235 @@
+//! Matrix products with fixed bits.
+
+use super::simd::vectorized;
+use gemm::{Parallelism, gemm};
+
+/// How far one product sums at once. Within it the sum of an element is one chain of fused multiply-adds, whatever
+/// the sizes of the machine's caches; longer sums are cut here, not where the library would.
+const DEPTH: usize = 512;
+
+/// Lanes of a dot product: fixed, so that wider registers do not change the order of the sum.
+const LANES: usize = 16;
+
+/// A matrix of `f32`, row-major or the transpose of a row-major one.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    values: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A row-major matrix.
+    pub(super) fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
+        debug_assert_eq!(values.len(), rows * columns);
+        Self { values, rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    /// Its transpose, without moving a value.
+    pub(super) fn transposed(self) -> Self {
+        Self {
+            values: self.values,
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+        }
+    }
+}
+
+/// `out = a · b`, or `out += a · b`; `out` is row-major.
+///
+/// An element's bits depend on its row of `a`, its column of `b` and nothing else once `a` has two rows or more:
+/// not on the number of rows, the position in the batch, threads, or caches.
+pub(super) fn multiply(a: Matrix<'_>, b: Matrix<'_>, accumulate: bool, out: &mut [f32]) {
+    assert!(a.columns == b.rows && out.len() == a.rows * b.columns, "matrices that do not fit");
+    assert!(a.values.len() == a.rows * a.columns && b.values.len() == b.rows * b.columns, "a matrix of another size");
+    if a.columns == 0 && !accumulate {
+        out.fill(0.0);
+    }
+    if b.columns == 1 {
+        return vectorized(
+            #[inline(always)]
+            || multiply_vector(a, b.values, accumulate, out),
+        );
+    }
+    let blocks = a.columns.div_ceil(DEPTH).max(1);
+    let depth = a.columns.div_ceil(blocks).max(1);
+    for start in (0..a.columns).step_by(depth) {
+        let count = depth.min(a.columns - start);
+        let (a_values, b_values) = (&a.values[start * a.column_stride..], &b.values[start * b.row_stride..]);
+        // SAFETY: the assertions above say that the values of `a`, `b` and `out` are as many as their sides say, so
+        // every element of columns `start..start + count` of `a`, of the same rows of `b`, and of `out` is in bounds;
+        // `out` is borrowed mutably, so it overlaps neither.
+        unsafe {
+            gemm(
+                a.rows,
+                b.columns,
+                count,
+                out.as_mut_ptr(),
+                1,
+                b.columns as isize,
+                accumulate || start > 0,
+                a_values.as_ptr(),
+                a.column_stride as isize,
+                a.row_stride as isize,
+                b_values.as_ptr(),
+                b.column_stride as isize,
+                b.row_stride as isize,
+                1.0f32,
+                1.0f32,
+                false,
+                false,
+                false,
+                Parallelism::None,
+            );
+        }
+    }
+}
+
+#[inline(always)]
+fn multiply_vector(a: Matrix<'_>, vector: &[f32], accumulate: bool, out: &mut [f32]) {
+    if !accumulate {
+        out.fill(0.0);
+    }
+    if a.column_stride == 1 {
+        for (row, sum) in a.values.chunks_exact(a.columns.max(1)).zip(out) {
+            *sum += dot(row, vector);
+        }
+    } else {
+        for (column, &factor) in a.values.chunks_exact(a.rows.max(1)).zip(vector) {
+            for (sum, value) in out.iter_mut().zip(column) {
+                *sum += value * factor;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for lane in 0..LANES {
+            lanes[lane] += a[lane] * b[lane];
+        }
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+        width /= 2;
+    }
+    a_rest.iter().zip(b_rest).fold(lanes[0], |sum, (a, b)| sum + a * b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::RngExt;
+    use ropeway_framework::stage::Seed;
+
+    fn random(count: usize, purpose: &str) -> Vec<f32> {
+        let mut rng = Seed::new(1, "matrix").rng(purpose);
+        (0..count).map(|_| rng.random::<f32>() - 0.5).collect()
+    }
+
+    fn naive(a: &[f32], b: &[f32], (m, k, n): (usize, usize, usize)) -> Vec<f32> {
+        let mut out = vec![0.0; m * n];
+        for i in 0..m {
+            for j in 0..n {
+                out[i * n + j] = (0..k).map(|l| f64::from(a[i * k + l]) * f64::from(b[l * n + j])).sum::<f64>() as f32;
+            }
+        }
+        out
+    }
+
+    fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+        (0..columns).flat_map(|c| (0..rows).map(move |r| values[r * columns + c])).collect()
+    }
+
+    #[test]
+    fn products_are_right_in_every_layout() {
+        for (m, k, n) in [(1, 1, 1), (2, 3, 1), (5, 1, 7), (33, 784, 10), (64, 9, 16), (7, 1300, 5), (1, 20, 4)] {
+            let (a, b) = (random(m * k, "a"), random(k * n, "b"));
+            let expected = naive(&a, &b, (m, k, n));
+            let (at, bt) = (transpose(&a, m, k), transpose(&b, k, n));
+            let left = [Matrix::new(&a, m, k), Matrix::new(&at, k, m).transposed()];
+            let right = [Matrix::new(&b, k, n), Matrix::new(&bt, n, k).transposed()];
+            for a in left {
+                for b in right {
+                    let mut out = vec![1.0; m * n];
+                    multiply(a, b, false, &mut out);
+                    let close = |out: &[f32], add: f32| {
+                        out.iter().zip(&expected).all(|(x, y)| (x - y - add).abs() < 1e-4 * (1.0 + y.abs()))
+                    };
+                    assert!(close(&out, 0.0), "{m} {k} {n}");
+                    out.fill(2.0);
+                    multiply(a, b, true, &mut out);
+                    assert!(close(&out, 2.0), "{m} {k} {n}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_wherever_it_stands() {
+        for (rows, k, n) in [(97, 784, 10), (64, 30, 2), (130, 3, 5), (70, 1030, 33), (65, 17, 1), (9, 2, 3)] {
+            let (a, b) = (random(rows * k, "a"), random(k * n, "b"));
+            let mut whole = vec![0.0; rows * n];
+            multiply(Matrix::new(&a, rows, k), Matrix::new(&b, k, n), false, &mut whole);
+            for (start, count) in [(0, 2), (1, 2), (3, 5), (rows - 7, 7)] {
+                let mut part = vec![0.0; count * n];
+                let a = Matrix::new(&a[start * k..(start + count) * k], count, k);
+                multiply(a, Matrix::new(&b, k, n), false, &mut part);
+                assert_eq!(part, whole[start * n..(start + count) * n], "{rows} {k} {n} {start} {count}");
+            }
+        }
+    }
+
+    /// What candle's own products rely on: the library's bits do not depend on its threads.
+    #[test]
+    fn the_library_gives_the_same_bits_at_any_number_of_threads() {
+        for (m, k, n) in [(200usize, 784usize, 256usize), (512, 1500, 130), (33, 70_000, 20)] {
+            let (a, b) = (random(m * k, "a"), random(k * n, "b"));
+            let run = |parallelism| {
+                let mut out = vec![0.0f32; m * n];
+                // SAFETY: all three are dense row-major matrices of the sides given.
+                unsafe {
+                    let (out, a, b) = (out.as_mut_ptr(), a.as_ptr(), b.as_ptr());
+                    let (k_, n_) = (k as isize, n as isize);
+                    gemm(
+                        m,
+                        n,
+                        k,
+                        out,
+                        1,
+                        n_,
+                        false,
+                        a,
+                        1,
+                        k_,
+                        b,
+                        1,
+                        n_,
+                        0.0f32,
+                        1.0f32,
+                        false,
+                        false,
+                        false,
+                        parallelism,
+                    );
+                }
+                out
+            };
+            let one = run(Parallelism::None);
+            for threads in [2, 3, 8] {
+                assert_eq!(run(Parallelism::Rayon(threads)), one, "{m} {k} {n} {threads}");
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Gradients of every layer: against difference quotients, and against candle's own.
+
+use super::*;
+use crate::train::loss::{Objective, Truth};
+use crate::train::spec::ModelSpec;
+use candle_core::{Device, Tensor as Candle, Var};
+use serde_json::{Value, json};
+
+fn network(spec: Value, inputs: usize, outputs: usize) -> Network {
+    Network::new(&serde_json::from_value::<ModelSpec>(spec).unwrap(), inputs, outputs).unwrap()
+}
+
+fn random(count: usize, purpose: &str) -> Vec<f32> {
+    let mut rng = Seed::new(3, "network").rng(purpose);
+    (0..count).map(|_| 2.0 * rng.random::<f32>() - 1.0).collect()
+}
+
+/// Loss and gradient of a network on random rows, with the same chance at every call.
+fn run(network: &Network, weights: &[f32], rows: usize) -> (f64, Vec<f32>) {
+    let mut workspace = Workspace::default();
+    let input = random(rows * network.inputs(), "input");
+    let truth: Vec<u32> = (0..rows).map(|row| (row % network.outputs()) as u32).collect();
+    // Twice, to see that nothing is left over from an earlier step.
+    let mut gradient = vec![f32::NAN; network.parameters()];
+    let mut sums = Default::default();
+    for _ in 0..2 {
+        network.input(&mut workspace, rows).copy_from_slice(&input);
+        let mut rng = Seed::new(1, "chance").rng("dropout");
+        network.forward(weights, &mut workspace, Some(&mut rng));
+        let (output, output_gradient) = network.output(&mut workspace);
+        let truth = Truth::Classes(&truth);
+        sums = Objective::CrossEntropy.losses(output, truth, &[], 1.0 / rows as f32, Some(output_gradient));
+        network.backward(weights, &mut workspace, &mut gradient);
+    }
+    (sums.mean(), gradient)
+}
+
+#[test]
+fn gradients_are_difference_quotients() {
+    let specs = [
+        (json!({"softmax": {}}), 5),
+        (json!({"mlp": {"hidden": [7, 6], "activation": "tanh"}}), 5),
+        (json!({"mlp": {"hidden": [6], "activation": "sigmoid"}}), 5),
+        (json!({"mlp": {"hidden": [6], "activation": "elu"}}), 5),
+        (json!({"mlp": {"hidden": [6], "activation": "leaky_relu", "dropout": 0.4}}), 5),
+        (json!({"mlp": {"hidden": [1, 1], "activation": "identity"}}), 5),
+        (json!({"cnn": {"input": [1, 5, 6], "channels": [3], "pool": 1, "activation": "tanh"}}), 30),
+        (
+            json!({"cnn": {"input": [2, 6, 5], "channels": [2, 3], "activation": "tanh", "padding": "valid", "kernel": 2, "pool": 2}}),
+            60,
+        ),
+        (
+            json!({"cnn": {"input": [3, 5, 5], "channels": [2, 1], "activation": "sigmoid", "kernel": 4, "hidden": [4], "dropout": 0.2}}),
+            75,
+        ),
+    ];
+    for (spec, inputs) in specs {
+        let network = network(spec.clone(), inputs, 3);
+        let weights = random(network.parameters(), "weights");
+        let (_, gradient) = run(&network, &weights, 4);
+        for index in 0..weights.len() {
+            let at = |shift: f32| {
+                let mut weights = weights.clone();
+                weights[index] += shift;
+                run(&network, &weights, 4).0
+            };
+            let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
+            let found = f64::from(gradient[index]);
+            assert!((slope - found).abs() < 2e-3 + 0.02 * found.abs(), "{spec} {index}: {slope} is not {found}");
+        }
+    }
+}
+
+/// The same network in candle: its loss and its gradients, by parameter.
+fn candle(network: &Network, weights: &[f32], rows: usize, image: [usize; 3]) -> candle_core::Result<(f32, Vec<f32>)> {
+    let vars: Vec<(Vec<usize>, Var)> = network
+        .places()
+        .map(|(_, shape, range)| Ok((shape.clone(), Var::from_vec(weights[range].to_vec(), shape, &Device::Cpu)?)))
+        .collect::<candle_core::Result<_>>()?;
+    let [channels, height, width] = image;
+    let input = random(rows * network.inputs(), "input");
+    let mut x = Candle::from_vec(input, (rows, channels, height, width), &Device::Cpu)?;
+    let last = vars.len() / 2 - 1;
+    for (index, pair) in vars.chunks(2).enumerate() {
+        let (shape, weight, bias) = (&pair[0].0, &pair[0].1, &pair[1].1);
+        x = if shape.len() == 4 {
+            let x = x.conv2d(&weight.permute((3, 2, 0, 1))?.contiguous()?, (shape[0] - 1) / 2, 1, 1, 1)?;
+            x.broadcast_add(&bias.reshape((1, shape[3], 1, 1))?)?
+        } else {
+            // Flattened channels last, as our networks do.
+            let x = if x.rank() == 4 { x.permute((0, 2, 3, 1))?.flatten_from(1)? } else { x };
+            x.matmul(weight)?.broadcast_add(bias)?
+        };
+        if index < last {
+            x = x.relu()?;
+        }
+        if shape.len() == 4 {
+            x = x.max_pool2d(2)?;
+        }
+    }
+    let truth: Vec<u32> = (0..rows).map(|row| (row % network.outputs()) as u32).collect();
+    let loss = candle_nn::loss::cross_entropy(&x, &Candle::new(truth, &Device::Cpu)?)?;
+    let gradients = loss.backward()?;
+    let mut flat = Vec::new();
+    for (_, var) in &vars {
+        flat.extend(gradients.get(var).unwrap().flatten_all()?.to_vec1::<f32>()?);
+    }
+    Ok((loss.to_scalar()?, flat))
+}
+
+#[test]
+fn gradients_are_candles() {
+    let cnn = json!({"cnn": {"input": [2, 12, 8], "channels": [4, 6], "hidden": [10]}});
+    for (spec, image) in [(json!({"mlp": {"hidden": [33, 9]}}), [1, 4, 10]), (cnn, [2, 12, 8])] {
+        let network = network(spec, image.iter().product(), 5);
+        let weights = network.initial(&Seed::new(5, "init"));
+        let (loss, gradient) = run(&network, &weights, 20);
+        let (expected, gradients) = candle(&network, &weights, 20, image).unwrap();
+        assert!((loss as f32 - expected).abs() < 1e-5);
+        for (found, expected) in gradient.iter().zip(&gradients) {
+            assert!((found - expected).abs() < 1e-5, "{found} is not {expected}");
+        }
+    }
+}
+
+#[test]
+fn layers_that_do_not_fit_are_named() {
+    let error = |spec: Value, inputs: usize| {
+        let spec: ModelSpec = serde_json::from_value(spec).unwrap();
+        Network::new(&spec, inputs, 2).err().unwrap().to_string()
+    };
+    let spec = json!({"cnn": {"input": [1, 8, 8], "channels": [2, 2, 2], "kernel": 3}});
+    assert_eq!(error(spec, 64), "layer conv3: `model.cnn.kernel` is 3, but only 2 x 2 pixels come in");
+    let spec = json!({"cnn": {"input": [1, 8, 8], "channels": [2], "pool": 9}});
+    assert_eq!(error(spec, 64), "layer pool1: `model.cnn.pool` is 9, but only 8 x 8 pixels come in");
+    let spec = json!({"cnn": {"input": [1, 28, 28]}});
+    assert!(
+        error(spec, 64).starts_with("`model.cnn.input` is 1 x 28 x 28 = 784 values, but the feature columns have 64")
+    );
+}
+
+#[test]
+fn weights_go_into_tensors_and_back() {
+    let network = network(json!({"cnn": {"input": [1, 6, 6], "channels": [2]}}), 36, 3);
+    let weights = network.initial(&Seed::new(5, "init"));
+    let tensors = network.tensors(&weights).unwrap();
+    assert_eq!(tensors.get("conv1.weight").unwrap().shape(), [3, 3, 1, 2]);
+    assert_eq!(network.weights(&tensors).unwrap(), weights);
+    assert!(network.weights(&Tensors::new()).is_err());
+}

@@ -1,0 +1,212 @@
+//! The `train` stage.
+
+use super::columns::{Column, Features, columns};
+use super::engine::{Examples, NetworkEngine, Target};
+use super::fit::{Plan, Surroundings, begin, fit};
+use super::fitted::Description;
+use super::loss::{Loss, Objective};
+use super::numbers::Shards;
+use super::pool::Pool;
+use super::spec::{ClassWeights, ModelSpec, TrainSpec, WeightRule};
+use super::state::State;
+use super::target::{Classes, classifies, numbers};
+use ropeway_framework::data::{Frame, Metrics, Model, Tensors};
+use ropeway_framework::stage::{Params, Seed};
+use ropeway_framework::{Context, Error, Result, nearest};
+use serde_json::{Value, json};
+
+/// Rows a step where the pipeline does not say.
+const BATCH: usize = 64;
+
+/// Classes beyond which an integer column is taken for a mistake.
+const MANY_CLASSES: usize = 1000;
+
+/// Trains a model on rows: `(model, metrics, curve, state)`.
+pub(super) fn train(
+    train: Frame,
+    valid: Option<Frame>,
+    features: Option<Model>,
+    resume: Option<Tensors>,
+    Params(spec): Params<TrainSpec>,
+    seed: Seed,
+    around: Surroundings,
+) -> Result<(Model, Metrics, Frame, Tensors)> {
+    spec.optimizer.check()?;
+    if spec.early_stop.is_some() && valid.is_none() {
+        return Err(Error::usage("`early_stop` watches the validation loss, but there is no input \"valid\""));
+    }
+    let (train, valid) = transformed(train, valid, features.as_ref(), &around)?;
+    let (train, valid, description) = read(&train, valid.as_ref(), &spec)?;
+    let network = description.network(train.features.width())?;
+    let plan = plan(&spec, train.features.rows())?;
+    let shards = spec.shards.unwrap_or(Shards::for_batch(plan.batch)).get();
+
+    let pool = Pool::new(around.threads.0.min(shards.max(EVALUATORS)))?;
+    let mut engine = NetworkEngine::new(&network, description.objective, (&train, valid.as_ref()), shards, &pool);
+    engine.weights = class_weights(&spec, &description, &train)?;
+
+    let chance = seed.number("training");
+    let fresh = State {
+        identity: identity(&spec, &description, &train, shards)?,
+        chance,
+        weights: network.initial(&Seed::new(chance, "train")),
+        moments: vec![vec![0.0; network.parameters()]; spec.optimizer.moments()],
+        ..State::default()
+    };
+    let state = begin(fresh, resume.as_ref(), &plan, &around)?;
+    let state = fit(&plan, &mut engine, state, &pool, &around)?;
+    let model = description.model(&network, state.chosen())?;
+    Ok((model, state.metrics(), state.curve()?, state.tensors()?))
+}
+
+/// Threads that validation may use even if there are fewer shards.
+const EVALUATORS: usize = 8;
+
+/// The parts as the fitted features give them.
+fn transformed(
+    train: Frame,
+    valid: Option<Frame>,
+    features: Option<&Model>,
+    around: &Surroundings,
+) -> Result<(Frame, Option<Frame>)> {
+    let Some(model) = features else { return Ok((train, valid)) };
+    let features = around.models.load(model).context("input \"features\"")?;
+    let train = features.apply(&train).context("input \"train\"")?;
+    let valid = valid.map(|rows| features.apply(&rows)).transpose().context("input \"valid\"")?;
+    Ok((train, valid))
+}
+
+/// The examples of both parts, and what the model will be.
+fn read(train: &Frame, valid: Option<&Frame>, spec: &TrainSpec) -> Result<(Examples, Option<Examples>, Description)> {
+    if train.rows() == 0 {
+        return Err(Error::new("input \"train\" has no rows"));
+    }
+    if valid.is_some_and(|rows| rows.rows() == 0) {
+        return Err(
+            Error::new("input \"valid\" has no rows").help("leave the input out, or split off more rows for it")
+        );
+    }
+    let target = train.column(&spec.target).context("`target`")?;
+    let objective = objective(spec, target.data_type())?;
+    let columns = columns(train, &spec.target).context("input \"train\"")?;
+    let (classes, values) = match objective.classifies() {
+        true => {
+            let (classes, values) = Classes::find(&target, &spec.target).context("input \"train\"")?;
+            check_classes(&classes, spec, objective, values.len())?;
+            (Some(classes), Target::Classes(values))
+        }
+        false => (None, Target::Numbers(numbers(&target, &spec.target).context("input \"train\"")?)),
+    };
+    let features = Features::read(train, &columns).context("input \"train\"")?;
+    let train = Examples { features, target: values };
+    let valid = valid.map(|rows| examples(rows, &columns, &spec.target, classes.as_ref()));
+    let valid = valid.transpose().context("input \"valid\"")?;
+    let description =
+        Description { model: spec.model.clone(), objective, target: spec.target.clone(), classes, columns };
+    Ok((train, valid, description))
+}
+
+fn examples(rows: &Frame, columns: &[Column], target: &str, classes: Option<&Classes>) -> Result<Examples> {
+    let values = rows.column(target)?;
+    let target = match classes {
+        Some(classes) => Target::Classes(classes.encode(&values, target)?),
+        None => Target::Numbers(numbers(&values, target)?),
+    };
+    Ok(Examples { features: Features::read(rows, columns)?, target })
+}
+
+/// What is made small: as asked for, or by the model and the type of the target.
+fn objective(spec: &TrainSpec, kind: &arrow::datatypes::DataType) -> Result<Objective> {
+    let objective = match (spec.loss, &spec.model) {
+        (Loss::CrossEntropy, _) | (Loss::Auto, ModelSpec::Softmax {}) => Objective::CrossEntropy,
+        (Loss::Bce, _) | (Loss::Auto, ModelSpec::Logistic {}) => Objective::BinaryCrossEntropy,
+        (Loss::Mse, _) | (Loss::Auto, ModelSpec::Linear {}) => Objective::SquaredError,
+        (Loss::Mae, _) => Objective::AbsoluteError,
+        (Loss::Huber(huber), _) => Objective::Huber(huber.delta.get() as f32),
+        (Loss::Auto, _) if classifies(kind) => Objective::CrossEntropy,
+        (Loss::Auto, _) => Objective::SquaredError,
+    };
+    let fits = match spec.model {
+        ModelSpec::Linear {} => !objective.classifies(),
+        ModelSpec::Logistic {} => objective == Objective::BinaryCrossEntropy,
+        ModelSpec::Softmax {} => objective == Objective::CrossEntropy,
+        ModelSpec::Mlp(_) | ModelSpec::Cnn(_) => true,
+    };
+    if !fits {
+        return Err(Error::usage(format!("`loss` does not go with the model `{}`", spec.model.name()))
+            .help("leave `loss` out, or use an mlp with `hidden = []`"));
+    }
+    Ok(objective)
+}
+
+fn check_classes(classes: &Classes, spec: &TrainSpec, objective: Objective, rows: usize) -> Result<()> {
+    let (count, target) = (classes.len(), &spec.target);
+    if objective == Objective::BinaryCrossEntropy && count != 2 {
+        return Err(Error::new(format!("column {target:?} has {count} classes; {} is for two", spec.model.name()))
+            .help("use the model `softmax`, or leave `loss` out"));
+    }
+    if count > MANY_CLASSES && count > rows / 10 {
+        return Err(Error::new(format!("column {target:?} has {count} different values in {rows} rows"))
+            .help("if it is a number to predict, say loss = \"mse\"; if it is no target, name another with `target`"));
+    }
+    Ok(())
+}
+
+fn plan(spec: &TrainSpec, rows: usize) -> Result<Plan> {
+    let batch = spec.batch.map_or(BATCH.min(rows), std::num::NonZeroUsize::get);
+    if batch > rows {
+        return Err(Error::usage(format!("`batch` is {batch}, but input \"train\" has only {rows} rows"))
+            .help(format!("set `batch` to {rows} or less; {rows} makes the whole part one batch")));
+    }
+    Ok(Plan {
+        epochs: spec.epochs.get() as u64,
+        batch,
+        optimizer: spec.optimizer.clone(),
+        schedule: spec.schedule.clone(),
+        clip: spec.clip.map(super::numbers::Positive::get),
+        early_stop: spec.early_stop.clone(),
+        checkpoint: spec.checkpoint.get() as u64,
+        shuffle: spec.shuffle,
+    })
+}
+
+/// The weights of the classes in the loss; empty for none.
+fn class_weights(spec: &TrainSpec, description: &Description, train: &Examples) -> Result<Vec<f32>> {
+    let Some(weights) = &spec.class_weights else { return Ok(Vec::new()) };
+    let (Some(classes), Target::Classes(rows)) = (&description.classes, &train.target) else {
+        return Err(Error::usage("`class_weights` needs classes, but the target is a number"));
+    };
+    let names = classes.names();
+    match weights {
+        ClassWeights::Rule(WeightRule::Balanced) => {
+            let mut counts = vec![0usize; names.len()];
+            rows.iter().for_each(|class| counts[*class as usize] += 1);
+            // A class without rows has no weight to speak of, and none is ever looked up for it.
+            Ok(counts.iter().map(|count| rows.len() as f32 / (names.len() * (*count).max(1)) as f32).collect())
+        }
+        ClassWeights::Table(table) => {
+            if let Some(strange) = table.keys().find(|key| !names.contains(key)) {
+                let error = Error::usage(format!("`class_weights` names {strange:?}, which is no class"));
+                return Err(match nearest(strange, names.iter().map(String::as_str)) {
+                    Some(near) => error.help(format!("did you mean {near:?}?")),
+                    None => error.help(format!("the classes are {}", names.join(", "))),
+                });
+            }
+            Ok(names.iter().map(|name| table.get(name).map_or(1.0, |weight| weight.get() as f32)).collect())
+        }
+    }
+}
+
+/// What a training is: all that its steps depend on but the data's values.
+fn identity(spec: &TrainSpec, description: &Description, train: &Examples, shards: usize) -> Result<Value> {
+    let mut identity = serde_json::to_value(spec)?;
+    if let Value::Object(map) = &mut identity {
+        map.remove("epochs");
+        map.remove("checkpoint");
+        map.insert("shards".to_owned(), json!(shards));
+        map.insert("rows".to_owned(), json!(train.features.rows()));
+        map.insert("columns".to_owned(), serde_json::to_value(&description.columns)?);
+        map.insert("classes".to_owned(), serde_json::to_value(&description.classes)?);
+    }
+    Ok(identity)
+}

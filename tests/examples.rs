@@ -1,0 +1,84 @@
+//! Every example runs.
+
+use crate::support::{Ended, Project, root};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// An example's program; cargo builds them beside the tests.
+fn example(name: &str) -> Command {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_ropeway"));
+    Command::new(program.parent().unwrap().join("examples").join(name))
+}
+
+fn run(name: &str, arguments: &[&str], project: &Project) -> Ended {
+    Ended::of(example(name).args(arguments).current_dir(project.path()).output().unwrap())
+}
+
+fn pipeline(name: &str) -> String {
+    root().join("examples").join(name).display().to_string()
+}
+
+#[test]
+fn a_custom_stage() {
+    let project = Project::new();
+    let ended = run("custom_stage", &["run", &pipeline("custom_stage.toml"), "--format", "json"], &project).ok();
+    let stages = ended.stages();
+    let score = stages.iter().find(|stage| stage["name"] == "score").unwrap();
+    assert!(score["metrics"]["accuracy"].as_f64().unwrap() > 0.9, "{score}");
+}
+
+#[test]
+fn a_stage_that_fits_and_one_that_applies() {
+    let project = Project::new();
+    run("fit_and_apply", &["run", &pipeline("fit_and_apply.toml")], &project).ok();
+    let shown = run("fit_and_apply", &["export", "farthest", "--as", "csv"], &project).ok();
+    assert!(shown.stdout.starts_with("wines,farthest\n178,"), "{}", shown.stdout);
+}
+
+#[test]
+fn a_candle_module_trained_by_the_trainer() {
+    let project = Project::new();
+    let ended = run("trainer", &["run", &pipeline("trainer.toml"), "--format", "json"], &project).ok();
+    let stages = ended.stages();
+    let score = stages.iter().find(|stage| stage["name"] == "score").unwrap();
+    assert!(score["metrics"]["accuracy"].as_f64().unwrap() > 0.9, "{score}");
+}
+
+#[test]
+fn a_pipeline_made_in_rust() {
+    let ended = run("builder", &[], &Project::new()).ok();
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines.len(), 12, "{ended:?}");
+    assert!(lines[..5].iter().all(|line| line.ends_with("ran")) && lines[6..11].iter().all(|line| line.ends_with("cached")));
+    assert_eq!(lines[5], lines[11], "the same accuracy");
+}
+
+#[test]
+fn a_client_of_the_server() {
+    let project = Project::new();
+    let (_server, url) = crate::serving::serve_digits(&project);
+    let ended = run("client", &[&url], &project).ok();
+    assert!(ended.stdout.starts_with("digits ") && ended.stdout.contains("prediction"), "{ended:?}");
+}
+
+#[test]
+fn a_new_project_is_the_example() {
+    let project = Project::new();
+    project.run(&["new", "mine"]).ok();
+    let read = |file: &str| std::fs::read_to_string(project.path().join("mine").join(file)).unwrap();
+    assert_eq!(read("src/main.rs"), std::fs::read_to_string(root().join("examples/custom_stage.rs")).unwrap());
+    let manifest = read("Cargo.toml");
+    assert!(manifest.contains("name = \"mine\"") && manifest.contains("opt-level = 1"), "{manifest}");
+    // What it holds is what the example's program runs.
+    let ended = run("custom_stage", &["check", "mine/pipeline.toml"], &project).ok();
+    assert!(ended.stdout.contains("no mistakes"), "{ended:?}");
+    // Cargo understands the manifest.
+    let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(project.path().join("mine"))
+        .output()
+        .unwrap();
+    assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
+    let again = project.run(&["new", "mine"]);
+    assert!(again.code == Some(2) && again.stderr.contains("exists already"), "{again:?}");
+}

@@ -1,0 +1,101 @@
+//! The same answer, however the run goes: fresh stores, other numbers of cores, kills, two runs at once.
+
+use crate::support::{Ended, Project, root};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The digits pipeline, smaller: what is tested here is not how good the model is.
+fn digits() -> Vec<String> {
+    let config = root().join("configs/digits.toml").display().to_string();
+    let small = ["run", &config, "--format", "json", "--set", "best.trials=6", "--set", "fit.epochs=6"];
+    small.map(str::to_owned).to_vec()
+}
+
+fn run(project: &Project, more: &[&str]) -> Ended {
+    let mut arguments = digits();
+    arguments.extend(more.iter().map(|text| (*text).to_owned()));
+    project.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).ok()
+}
+
+/// The keys that are committed in a project's store.
+fn committed(project: &Project) -> BTreeSet<String> {
+    fn files(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                files(&entry.path(), found);
+            } else {
+                found.insert(entry.file_name().into_string().unwrap());
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    files(&project.path().join(".ropeway/memo"), &mut found);
+    found
+}
+
+#[test]
+fn fresh_stores_and_other_numbers_of_cores_give_equal_bytes() {
+    let first = run(&Project::new(), &[]).digests();
+    for cores in ["1", "2", "4", "8"] {
+        assert_eq!(run(&Project::new(), &["--cores", cores]).digests(), first, "at {cores} cores");
+    }
+}
+
+#[test]
+fn a_killed_run_goes_on_and_does_nothing_twice() {
+    let project = Project::new();
+    let begun = Instant::now();
+    let reference = run(&project, &["--cores", "2"]).digests();
+    let undisturbed = begun.elapsed();
+    let arguments = digits();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut caught = 0;
+    for attempt in 0..24u32 {
+        let project = Project::new();
+        let mut child = project.spawn(&arguments);
+        // Spread over the whole run; the moment itself is the test, nothing waits for it.
+        std::thread::sleep(undisturbed.mul_f64(f64::from(attempt) / 24.0) + Duration::from_millis(u64::from(attempt % 7)));
+        child.kill().unwrap();
+        caught += u32::from(!child.wait().unwrap().success());
+        let before = committed(&project);
+        let again = run(&project, &[]);
+        assert_eq!(again.digests(), reference, "after kill {attempt}");
+        for stage in again.stages() {
+            let known = before.contains(stage["key"].as_str().unwrap());
+            assert_eq!(stage["outcome"] == "cached", known, "{stage} after kill {attempt}");
+        }
+        assert!(run(&project, &[]).outcomes().values().all(|outcome| outcome == "cached"));
+    }
+    assert!(caught >= 20, "only {caught} runs were killed before their end");
+}
+
+#[test]
+fn two_processes_on_one_store_commit_each_key_once() {
+    let project = Project::new();
+    let arguments = digits();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let both = [project.spawn(&arguments), project.spawn(&arguments)];
+    let [one, other] = both.map(|child| Ended::of(child.wait_with_output().unwrap()).ok());
+    assert_eq!(one.digests(), other.digests());
+    let keys = |ended: &Ended| -> BTreeSet<String> {
+        ended.stages().iter().map(|stage| stage["key"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(keys(&one), keys(&other));
+    assert!(keys(&one).is_subset(&committed(&project)));
+    for ended in [&one, &other] {
+        assert!(!ended.stdout.contains("not deterministic"), "{}", ended.stdout);
+    }
+}
+
+#[test]
+fn only_what_changed_runs_again() {
+    let project = Project::new();
+    run(&project, &[]);
+    assert!(run(&project, &[]).outcomes().values().all(|outcome| outcome == "cached"));
+    let changed = run(&project, &["--set", "best.trials=7"]).outcomes();
+    let done: BTreeSet<&str> =
+        changed.iter().filter(|(_, outcome)| *outcome == "done").map(|(name, _)| name.as_str()).collect();
+    assert!(done.contains("best") && !done.contains("features") && !done.contains("split"), "{changed:?}");
+}

@@ -1,0 +1,104 @@
+//! The second command: a trained model as an endpoint.
+
+use crate::support::{Ended, Project, root};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
+/// Stops a server when dropped.
+pub(crate) struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub(crate) fn digits() -> String {
+    root().join("configs/digits.toml").display().to_string()
+}
+
+const SMALL: [&str; 4] = ["--set", "best.trials=3", "--set", "fit.epochs=3"];
+
+/// Runs a small digits pipeline and serves it; gives the server and its URL.
+pub(crate) fn serve_digits(project: &Project) -> (Server, String) {
+    let config = digits();
+    project.run(&[&["run", config.as_str()][..], &SMALL].concat()).ok();
+    let serve = [&["serve", config.as_str(), "--listen", "127.0.0.1:0", "--format", "json"][..], &SMALL].concat();
+    let mut child = project.command(&serve).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let said: Value = serde_json::from_str(&line).unwrap();
+    (Server(child), format!("http://{}", said["address"].as_str().unwrap()))
+}
+
+#[test]
+fn predictions_are_the_same_over_http_and_from_the_store() {
+    let project = Project::new();
+    let (_server, url) = serve_digits(&project);
+    let config = digits();
+    project.run(&["export", "split.test", "-o", "rows.csv"]).ok();
+    let served = project.run(&["infer", &url, "rows.csv"]).ok();
+    let stored = project.run(&[&["infer", config.as_str(), "rows.csv"][..], &SMALL].concat()).ok();
+    assert!(served.stdout.starts_with("prediction,probability.0"), "{}", served.stdout);
+    assert_eq!(served.stdout, stored.stdout);
+    assert!(served.stdout.lines().count() > 200);
+}
+
+#[test]
+fn a_plain_http_client_gets_a_prediction() {
+    let project = Project::new();
+    let (_server, url) = serve_digits(&project);
+    let get = |path: &str| -> Value { ureq::get(format!("{url}{path}")).call().unwrap().body_mut().read_json().unwrap() };
+    let metadata = get("/v2/models/digits");
+    let inputs = metadata["inputs"].as_array().unwrap();
+    assert_eq!(inputs.len(), 64);
+    let tensors: Vec<Value> = inputs
+        .iter()
+        .map(|input| json!({ "name": input["name"], "datatype": input["datatype"], "shape": [2], "data": [0, 0] }))
+        .collect();
+    let mut answer = ureq::post(format!("{url}/v2/models/digits/infer")).send_json(json!({ "inputs": tensors })).unwrap();
+    let answer: Value = answer.body_mut().read_json().unwrap();
+    assert_eq!(answer["outputs"][0]["name"], "prediction");
+    assert_eq!(answer["outputs"][0]["shape"], json!([2]));
+}
+
+#[test]
+fn what_has_not_run_cannot_be_served_and_a_port_in_use_is_named() {
+    let project = Project::new();
+    let unknown = project.run(&["serve", &digits()]);
+    assert_eq!(unknown.code, Some(2), "{unknown:?}");
+    assert!(unknown.stderr.contains("has not run yet") && unknown.stderr.contains("ropeway run"), "{unknown:?}");
+
+    let (_server, url) = serve_digits(&project);
+    let address = url.strip_prefix("http://").unwrap().to_owned();
+    let config = digits();
+    let second = project.run(&[&["serve", config.as_str(), "--listen", &address][..], &SMALL].concat());
+    assert_eq!(second.code, Some(3), "{second:?}");
+    assert!(second.stderr.contains("in use"), "{second:?}");
+}
+
+#[test]
+fn a_server_that_is_asked_to_stop_stops() {
+    let project = Project::new();
+    let (mut server, _) = serve_digits(&project);
+    let pid = server.0.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(server.0.wait().unwrap().success());
+}
+
+#[test]
+fn bad_rows_are_refused_with_the_reason() {
+    let project = Project::new();
+    project.run(&[&["run", digits().as_str()][..], &SMALL].concat()).ok();
+    let infer = |rows: &str| -> Ended {
+        project.write("rows.csv", rows);
+        project.run(&[&["infer", digits().as_str(), "rows.csv"][..], &SMALL].concat())
+    };
+    let missing = infer("a,b\n1,2\n");
+    assert!(missing.code == Some(1) || missing.code == Some(2), "{missing:?}");
+    assert!(missing.stderr.contains("column"), "{missing:?}");
+    let empty = infer("");
+    assert_ne!(empty.code, Some(0), "{empty:?}");
+}
