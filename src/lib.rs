@@ -46,10 +46,12 @@ mod live;
 mod rows;
 mod table;
 
+pub use arrow;
 pub use cli::main;
 pub use ropeway_datasets as datasets;
-pub use arrow;
-pub use ropeway_framework::{Context, Error, Fault, Result, data, nearest, pipeline, run, runtime, schedule, stage, store};
+pub use ropeway_framework::{
+    Context, Error, Fault, Result, data, nearest, pipeline, run, runtime, schedule, stage, store,
+};
 pub use ropeway_serving as serving;
 pub use ropeway_stages as stages;
 pub use ropeway_tuner as tuner;
@@ -66,8 +68,8 @@ pub mod prelude {
     pub use crate::data::{Artifact, Frame, List, Metrics, Model, Tensor, Tensors};
     pub use crate::pipeline::Pipeline;
     pub use crate::stage::{
-        Apply, Cancel, Checkpoint, Inputs, Models, OneOrMany, Outputs, Params, Progress, Registry, Scratch, Seed, Stage,
-        Tasks, Template, Threads, stage,
+        Apply, Cancel, Checkpoint, Inputs, Models, OneOrMany, Outputs, Params, Progress, Registry, Scratch, Seed,
+        Stage, Tasks, Template, Threads, stage,
     };
     pub use crate::store::Store;
     pub use crate::{Context, Error, Result};

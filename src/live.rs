@@ -27,6 +27,7 @@ impl Live {
     }
 
     fn say(&self, line: &str) {
+        let line = line.trim_end();
         match self.terminal {
             // There is nowhere to say that stderr is gone.
             true => drop(self.bars.println(line)),
@@ -42,9 +43,7 @@ impl Live {
             && bar.length() != Some(*total)
         {
             bar.set_length(*total);
-            bar.set_style(style(
-                "{prefix} {bar:24.cyan/dim} {pos}/{len} {msg} {elapsed:.dim} {eta:>4.dim} left",
-            ));
+            bar.set_style(style("{prefix} {bar:24.cyan/dim} {pos}/{len} {msg} {elapsed:.dim} {eta:>4.dim} left"));
         }
         bar.set_position(*done);
         let shown: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {}", number(*value))).collect();
@@ -59,7 +58,9 @@ impl Live {
         let metrics: Vec<String> =
             report.metrics.iter().take(4).map(|(name, value)| format!("{name} {}", number(value))).collect();
         match report.outcome {
-            Outcome::Done => self.say(&format!("{name} done     {:>8}  {}", seconds(report.seconds), metrics.join("  "))),
+            Outcome::Done => {
+                self.say(&format!("{name} done     {:>8}  {}", seconds(report.seconds), metrics.join("  ")))
+            }
             Outcome::Cached => self.say(&format!("{name} cached             {}", metrics.join("  "))),
             Outcome::Failed => self.say(&format!("{name} failed   {}", report.error.as_deref().unwrap_or(""))),
             Outcome::Skipped => self.say(&format!("{name} skipped")),
@@ -89,9 +90,7 @@ impl Sink for Live {
             event @ Event::Progress { name, .. } => self.progress(name, event),
             Event::Log { name, line } => self.say(&format!("{name}: {line}")),
             Event::Warning { name, message } => self.say(&format!("warning: {name}: {message}")),
-            Event::TaskFinished { name, outcome: Outcome::Failed, error, .. } => {
-                self.say(&format!("{name} failed: {}", error.as_deref().unwrap_or("")));
-            }
+            // Whoever asked for a task says what its failure means.
             Event::TaskFinished { .. } | Event::Finished(_) => {}
             Event::StageFinished(report) => self.finished(report),
         }

@@ -86,7 +86,8 @@ fn read_json(input: impl Read, schema: &SchemaRef) -> Result<Frame> {
     }
     let nullable = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
     let types = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
-    let mut decoder = arrow_json::ReaderBuilder::new(types.clone()).with_batch_size(rows.len().max(1)).build_decoder()?;
+    let mut decoder =
+        arrow_json::ReaderBuilder::new(types.clone()).with_batch_size(rows.len().max(1)).build_decoder()?;
     decoder.serialize(&rows).map_err(|error| Error::usage(error).context("the rows"))?;
     let batches = decoder.flush().map_err(|error| Error::usage(error).context("the rows"))?;
     Frame::new(types, batches.into_iter().collect())
@@ -120,7 +121,9 @@ pub(crate) fn write_frame(mut output: impl Write + Send, frame: &Frame, format: 
             writer.finish()?;
         }
         FileFormat::Safetensors => {
-            return Err(Error::usage("a frame can't be written as safetensors").help("choose csv, json, parquet or arrow"));
+            return Err(
+                Error::usage("a frame can't be written as safetensors").help("choose csv, json, parquet or arrow")
+            );
         }
     }
     Ok(output.flush()?)
@@ -181,7 +184,9 @@ mod tests {
     fn rows_are_read_as_the_model_wants_them() {
         let csv = read("city,age,extra\nUlm,3,x\n\"a,b\",4.5,y\n".as_bytes(), FileFormat::Csv, &schema()).unwrap();
         assert_eq!(csv.column("age").unwrap().as_ref(), &Float64Array::from(vec![3.0, 4.5]) as &dyn Array);
-        for json in ["{\"age\": 3, \"city\": \"Ulm\"}\n{\"age\": 4.5, \"city\": \"a,b\"}", "[{\"age\":3},{\"age\":4.5}]"] {
+        for json in
+            ["{\"age\": 3, \"city\": \"Ulm\"}\n{\"age\": 4.5, \"city\": \"a,b\"}", "[{\"age\":3},{\"age\":4.5}]"]
+        {
             let rows = read(json.as_bytes(), FileFormat::Json, &schema()).unwrap();
             assert_eq!(rows.column("age").unwrap().as_ref(), &Float64Array::from(vec![3.0, 4.5]) as &dyn Array);
         }

@@ -105,11 +105,9 @@ fn a_store_that_cannot_be_used_is_named() {
     let project = Project::new();
     project.write("p.toml", GOOD);
     project.write("file", "not a folder");
-    for (url, code, word) in [
-        ("fil://x", 2, "file://"),
-        ("s3://bucket/prefix", 2, "s3"),
-        ("file://file/store", 3, "file/store"),
-    ] {
+    for (url, code, word) in
+        [("fil://x", 2, "file://"), ("s3://bucket/prefix", 2, "s3"), ("file://file/store", 3, "file/store")]
+    {
         let ended = project.run(&["run", "p.toml", "--store", url]);
         assert_eq!(ended.code, Some(code), "{url}: {ended:?}");
         assert!(ended.stderr.contains(word) && !ended.stderr.contains("panicked"), "{url}: {ended:?}");
@@ -119,7 +117,10 @@ fn a_store_that_cannot_be_used_is_named() {
 #[test]
 fn a_stage_that_fails_ends_with_1_and_keeps_what_was_done() {
     let project = Project::new();
-    let text = GOOD.replace("[stage.rows]\nuse = \"dataset.wine\"", "[stage.rows]\nuse = \"read.csv\"\nwith = { path = \"a.csv\" }");
+    let text = GOOD.replace(
+        "[stage.rows]\nuse = \"dataset.wine\"",
+        "[stage.rows]\nuse = \"read.csv\"\nwith = { path = \"a.csv\" }",
+    );
     project.write("p.toml", &text);
     let absent = project.run(&["run", "p.toml"]);
     assert!(absent.code == Some(1) && absent.stdout.contains("a.csv"), "{absent:?}");

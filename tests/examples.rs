@@ -49,7 +49,9 @@ fn a_pipeline_made_in_rust() {
     let ended = run("builder", &[], &Project::new()).ok();
     let lines: Vec<&str> = ended.stdout.lines().collect();
     assert_eq!(lines.len(), 12, "{ended:?}");
-    assert!(lines[..5].iter().all(|line| line.ends_with("ran")) && lines[6..11].iter().all(|line| line.ends_with("cached")));
+    assert!(
+        lines[..5].iter().all(|line| line.ends_with("ran")) && lines[6..11].iter().all(|line| line.ends_with("cached"))
+    );
     assert_eq!(lines[5], lines[11], "the same accuracy");
 }
 
@@ -81,4 +83,26 @@ fn a_new_project_is_the_example() {
     assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
     let again = project.run(&["new", "mine"]);
     assert!(again.code == Some(2) && again.stderr.contains("exists already"), "{again:?}");
+}
+
+/// `.ci/run` names a Python that has pyarrow and scikit-learn; without one, this test has nothing to run.
+#[test]
+fn a_stage_in_python() {
+    let Ok(python) = std::env::var("ROPEWAY_TEST_PYTHON") else {
+        println!("skipped: ROPEWAY_TEST_PYTHON names no Python with pyarrow and scikit-learn");
+        return;
+    };
+    let project = Project::new();
+    let script = root().join("examples/outliers.py").display().to_string();
+    let program = format!("outliers.run=[{python:?}, {script:?}]");
+    let run = |store: &str, cores: &str| {
+        let pipeline = pipeline("outliers.toml");
+        let common = ["run", &pipeline, "--set", &program, "--format", "json", "--store", store, "--cores", cores];
+        project.run(&common).ok()
+    };
+    let first = run(".first", "1");
+    assert!(first.stdout.contains("fitted 50 trees to 569 rows"), "stderr is the log: {}", first.stdout);
+    assert_eq!(first.digests(), run(".second", "2").digests());
+    let shown = project.run(&["export", "worst", "--store", ".first"]).ok();
+    assert!(shown.stdout.starts_with("label,rows,outlier\n"), "{}", shown.stdout);
 }

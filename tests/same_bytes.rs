@@ -56,7 +56,9 @@ fn a_killed_run_goes_on_and_does_nothing_twice() {
         let project = Project::new();
         let mut child = project.spawn(&arguments);
         // Spread over the whole run; the moment itself is the test, nothing waits for it.
-        std::thread::sleep(undisturbed.mul_f64(f64::from(attempt) / 24.0) + Duration::from_millis(u64::from(attempt % 7)));
+        std::thread::sleep(
+            undisturbed.mul_f64(f64::from(attempt) / 24.0) + Duration::from_millis(u64::from(attempt % 7)),
+        );
         child.kill().unwrap();
         caught += u32::from(!child.wait().unwrap().success());
         let before = committed(&project);

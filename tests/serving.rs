@@ -50,7 +50,8 @@ fn predictions_are_the_same_over_http_and_from_the_store() {
 fn a_plain_http_client_gets_a_prediction() {
     let project = Project::new();
     let (_server, url) = serve_digits(&project);
-    let get = |path: &str| -> Value { ureq::get(format!("{url}{path}")).call().unwrap().body_mut().read_json().unwrap() };
+    let get =
+        |path: &str| -> Value { ureq::get(format!("{url}{path}")).call().unwrap().body_mut().read_json().unwrap() };
     let metadata = get("/v2/models/digits");
     let inputs = metadata["inputs"].as_array().unwrap();
     assert_eq!(inputs.len(), 64);
@@ -58,7 +59,8 @@ fn a_plain_http_client_gets_a_prediction() {
         .iter()
         .map(|input| json!({ "name": input["name"], "datatype": input["datatype"], "shape": [2], "data": [0, 0] }))
         .collect();
-    let mut answer = ureq::post(format!("{url}/v2/models/digits/infer")).send_json(json!({ "inputs": tensors })).unwrap();
+    let mut answer =
+        ureq::post(format!("{url}/v2/models/digits/infer")).send_json(json!({ "inputs": tensors })).unwrap();
     let answer: Value = answer.body_mut().read_json().unwrap();
     assert_eq!(answer["outputs"][0]["name"], "prediction");
     assert_eq!(answer["outputs"][0]["shape"], json!([2]));

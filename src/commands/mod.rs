@@ -58,8 +58,11 @@ pub(crate) fn load(args: &PipelineArgs, context: &Context) -> Result<Pipeline> {
 
 fn near_file(path: &std::path::Path) -> Option<String> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(".".as_ref());
-    let names: Vec<String> =
-        std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let names: Vec<String> = std::fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
     let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
     Some(path.with_file_name(near).display().to_string())
 }
@@ -106,7 +109,8 @@ pub(crate) fn find_artifact(store: &Store, name: &str) -> Result<(Ref, Artifact)
 pub(crate) fn newest_run(store: &Store) -> Result<String> {
     let mut newest: Option<(u64, usize, String)> = None;
     for (order, run) in runtime()?.block_on(store.runs())?.into_iter().enumerate() {
-        let Some(Event::Started { unix, .. }) = read_events(store, &run)?.into_iter().next().map(|line| line.event) else {
+        let Some(Event::Started { unix, .. }) = read_events(store, &run)?.into_iter().next().map(|line| line.event)
+        else {
             continue;
         };
         newest = newest.max(Some((unix, order, run)));

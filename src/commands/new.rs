@@ -60,7 +60,8 @@ fn manifest(name: &str, checkout: Option<&Path>) -> Result<String> {
         None => format!("{version:?}"),
     };
     let profile = include_str!("../../Cargo.toml").split_once("[profile.release]");
-    let profile = profile.and_then(|(_, rest)| rest.split_once("\n[package]\n")).map_or("", |(profile, _)| profile.trim());
+    let profile =
+        profile.and_then(|(_, rest)| rest.split_once("\n[package]\n")).map_or("", |(profile, _)| profile.trim());
     Ok(format!(
         r#"[package]
 name = "{name}"

@@ -49,12 +49,7 @@ impl Serve {
 }
 
 /// The endpoints of a pipeline whose stages have run.
-pub(super) fn endpoints(
-    pipeline: &Pipeline,
-    store: &Store,
-    registry: &Registry,
-    file: &str,
-) -> Result<Vec<Endpoint>> {
+pub(super) fn endpoints(pipeline: &Pipeline, store: &Store, registry: &Registry, file: &str) -> Result<Vec<Endpoint>> {
     if pipeline.serve.is_empty() {
         return Err(Error::usage(format!("{file} has nothing to serve"))
             .help("add a table such as [serve.NAME] with apply = [\"features\", \"best\"]"));

@@ -5,14 +5,16 @@
 //! 1. [`sources`] read files into frames: `read.csv`, `read.json`, `read.parquet`, `read.arrow`, `read.idx`; from local
 //!    paths, globs and object stores.
 //! 2. [`tables`] turn frames into frames: `sql`, `split`, `sample`, `join`.
-//! 3. `features` are fitted on one frame and applied to others: `features.fit`, `features.apply`.
+//! 3. [`features`] are fitted on one frame and applied to others: `features.fit`, `features.apply`.
 //! 4. [`train`] fits linear models, perceptrons and convolutional networks; its `Trainer` fits any candle module.
-//! 5. [`command`] hands frames to any program and takes a frame back: Arrow IPC on stdin and stdout.
+//! 5. [`evaluate`] scores models on rows with known answers, or adds their predictions to rows.
+//! 6. [`command`] hands frames to any program and takes a frame back: Arrow IPC on stdin and stdout.
 //!
 //! Each folder has a `registry()` of its stages; [`registry()`] has them all.
 
 pub mod command;
 pub mod evaluate;
+pub mod features;
 pub mod sources;
 pub mod tables;
 pub mod train;
@@ -24,6 +26,8 @@ pub fn registry() -> Registry {
     Registry::new()
         .merge(sources::registry())
         .merge(tables::registry())
-        .merge(train::registry()).merge(evaluate::registry())
+        .merge(features::registry())
+        .merge(train::registry())
+        .merge(evaluate::registry())
         .merge(command::registry())
 }

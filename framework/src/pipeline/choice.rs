@@ -43,7 +43,13 @@ impl<'s> Walk<'s, '_> {
                 Variant::Other => others += 1,
             }
         }
-        let names: Vec<&str> = plain.iter().copied().chain(tables.iter().map(|(name, _)| *name)).collect();
+        // A name may stand for itself and have settings, too.
+        let mut names: Vec<&str> = Vec::new();
+        for name in plain.iter().copied().chain(tables.iter().map(|(name, _)| *name)) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
         match &item.content {
             Content::String(text) if !names.is_empty() => {
                 let mut mistake = self.mistake("unknown-choice", item, alternatives(names.iter().copied()));
@@ -165,4 +171,55 @@ impl<'s> Walk<'s, '_> {
 
 fn is_null(option: &Value) -> bool {
     option.get("type").and_then(Value::as_str) == Some("null")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::pipeline::diagnostic::{Report, SourceFile};
+    use crate::pipeline::params::{Subject, check_schema};
+    use crate::pipeline::tree::Item;
+    use serde_json::{Value, json};
+
+    fn mistakes(schema: &Value, value: &Value) -> Vec<String> {
+        let mut report = Report::new(SourceFile::code("p"));
+        let subject = Subject { noun: "parameter", of: "`tune`", path: &[] };
+        check_schema(schema, &Item::from_json(value), subject, &mut report);
+        report.finish().into_iter().map(|diagnostic| diagnostic.message).collect()
+    }
+
+    #[test]
+    fn a_name_with_or_without_settings_is_named_once() {
+        let with = |name: &str| {
+            json!({
+                "type": "object", "properties": { name: { "$ref": "#/$defs/Empty" } },
+                "required": [name], "additionalProperties": false
+            })
+        };
+        let schema = json!({
+            "anyOf": [{ "type": "string", "enum": ["random", "grid"] }, { "$ref": "#/$defs/Kind" }],
+            "$defs": {
+                "Kind": { "oneOf": [with("random"), with("grid")] },
+                "Empty": { "type": "object", "properties": {}, "additionalProperties": false },
+            }
+        });
+        assert!(mistakes(&schema, &json!("random")).is_empty());
+        assert!(mistakes(&schema, &json!({"grid": {}})).is_empty());
+        assert_eq!(mistakes(&schema, &json!("x")), ["`tune`: expected `random` or `grid`, found \"x\""]);
+        assert_eq!(mistakes(&schema, &json!({"x": {}})), ["`tune`: expected `random` or `grid`, found `x`"]);
+        assert_eq!(mistakes(&schema, &json!({"grid": {"n": 1}})), ["unknown parameter `grid.n` of `tune`"]);
+    }
+
+    #[test]
+    fn schemas_that_refer_to_themselves_end() {
+        let schema = json!({
+            "anyOf": [
+                { "type": "number" },
+                { "type": "object", "properties": { "not": { "$ref": "#" } }, "required": ["not"], "additionalProperties": false },
+            ]
+        });
+        assert!(mistakes(&schema, &json!({"not": {"not": 3}})).is_empty());
+        assert_eq!(mistakes(&schema, &json!({"not": {"nto": 3}})).len(), 1);
+        let endless = json!({ "$ref": "#", "anyOf": [{ "$ref": "#" }] });
+        mistakes(&endless, &json!({"a": 1}));
+    }
 }

@@ -197,8 +197,8 @@ mod tests {
             for (a, b) in edges {
                 dependencies[a].push(b);
             }
-            for node in 0..length {
-                dependencies[node].push((node + 1) % length);
+            for (node, before) in dependencies.iter_mut().take(length).enumerate() {
+                before.push((node + 1) % length);
             }
             let cycles = order(&dependencies).unwrap_err();
             let mut seen = BTreeSet::new();

@@ -63,7 +63,7 @@ pub(super) fn check(
 
 /// Reports all that a schema says is wrong.
 pub(super) fn check_schema(schema: &Value, item: &Item, subject: Subject<'_>, report: &mut Report) {
-    let mut walk = Walk { root: Root(schema), subject, path: Vec::new() };
+    let mut walk = Walk { root: Root(schema), subject, path: Vec::new(), depth: 0 };
     let mut found = Vec::new();
     walk.item(schema, item, &[], &mut found);
     for mistake in found {
@@ -100,14 +100,24 @@ pub(super) struct Walk<'s, 'a> {
     pub(super) root: Root<'s>,
     pub(super) subject: Subject<'a>,
     pub(super) path: Vec<String>,
+    depth: usize,
 }
+
+/// A schema can refer to itself without end; no TOML that a parser takes is nested this deep.
+const DEEPEST: usize = 256;
 
 impl<'s> Walk<'s, '_> {
     /// Checks a value. `beside` are keys that belong to what stands around the schema.
     pub(super) fn item(&mut self, schema: &'s Value, item: &Item, beside: &[&'s str], out: &mut Vec<Mistake>) {
-        if item.is_wrong() {
+        if item.is_wrong() || self.depth > DEEPEST {
             return;
         }
+        self.depth += 1;
+        self.value(schema, item, beside, out);
+        self.depth -= 1;
+    }
+
+    fn value(&mut self, schema: &'s Value, item: &Item, beside: &[&'s str], out: &mut Vec<Mistake>) {
         let shape = self.root.shape(schema);
         let wrong_type = shape.types().is_some_and(|types| !types.iter().any(|name| fits(name, item)));
         let not_allowed =

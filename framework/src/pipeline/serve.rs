@@ -85,7 +85,7 @@ mod span_of_time {
 
     pub(super) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         let nanos = time.as_nanos();
-        let whole = UNITS.iter().rev().find(|(_, unit)| nanos % u128::from(*unit) == 0 && nanos > 0);
+        let whole = UNITS.iter().rev().find(|(_, unit)| nanos.is_multiple_of(u128::from(*unit)) && nanos > 0);
         match whole {
             Some((name, unit)) => serializer.collect_str(&format_args!("{}{name}", nanos / u128::from(*unit))),
             None => serializer.collect_str(&format_args!("{}us", nanos / 1_000)),

@@ -371,7 +371,7 @@ impl<'d> Wires<'d> {
         let found = with_article(found);
         let message = format!("{by} takes {}, but `{text}` is {found}", with_article(wanted));
         let diagnostic = report.error("wrong-kind", item.place.as_ref(), path, message);
-        diagnostic.label(format!("{found}"));
+        diagnostic.label(found);
         if !fitting.is_empty() {
             diagnostic.help(format!("did you mean {}?", join(fitting, "or")));
         }

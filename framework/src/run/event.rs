@@ -144,8 +144,7 @@ pub struct Report {
 impl Report {
     /// Whether every stage has its result.
     pub fn succeeded(&self) -> bool {
-        !self.interrupted
-            && self.stages.iter().all(|stage| matches!(stage.outcome, Outcome::Cached | Outcome::Done))
+        !self.interrupted && self.stages.iter().all(|stage| matches!(stage.outcome, Outcome::Cached | Outcome::Done))
     }
 }
 

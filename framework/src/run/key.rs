@@ -1,9 +1,10 @@
-//! A task's identity, and its key.
+//! A task's identity, its key, and what is known of it.
 
+use super::task::Request;
 use crate::Result;
-use crate::data::{Digest, Ref, canonical_json};
-use crate::stage::{Stage, Template};
-use crate::store::Key;
+use crate::data::{Digest, canonical_json};
+use crate::stage::{Stage, TaskRequest, Template};
+use crate::store::{Entry, Key, Memo, Store, StoreError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -12,18 +13,19 @@ use std::sync::OnceLock;
 const FORMAT: u32 = 1;
 
 /// What a task is, apart from its name: two tasks of one identity have one result.
-pub(super) struct Identity<'a> {
-    pub(super) uses: &'a str,
-    pub(super) stage: &'a dyn Stage,
-    pub(super) params: &'a Value,
-    pub(super) seed: u64,
-    pub(super) inputs: &'a BTreeMap<String, Vec<Ref>>,
-    pub(super) templates: &'a BTreeMap<String, Template>,
+struct Identity<'a> {
+    task: &'a TaskRequest,
+    stage: &'a dyn Stage,
+    templates: Option<&'a BTreeMap<String, Template>>,
 }
 
-impl Identity<'_> {
-    /// The task's key: BLAKE3 of everything that its result depends on. It may read files that the parameters name.
-    pub(super) fn key(&self) -> Result<Key> {
+impl<'a> Identity<'a> {
+    fn of(request: &'a Request) -> Self {
+        Self { task: &request.task, stage: &*request.stage, templates: Some(&request.templates) }
+    }
+
+    /// BLAKE3 of everything that the task's result depends on.
+    fn key(&self) -> Result<Key> {
         Ok(Key(Digest::of(canonical_json(&self.describe()?).as_bytes())))
     }
 
@@ -35,26 +37,18 @@ impl Identity<'_> {
             pinned => Value::from(pinned),
         };
         let mut templates = BTreeMap::new();
-        for (port, template) in self.templates {
-            let task = &template.task;
-            let inner = Identity {
-                uses: &task.stage,
-                stage: &*template.stage.0,
-                params: &task.params,
-                seed: task.seed,
-                inputs: &task.inputs,
-                templates: &BTreeMap::new(),
-            };
+        for (port, template) in self.templates.into_iter().flatten() {
+            let inner = Identity { task: &template.task, stage: &*template.stage.0, templates: None };
             templates.insert(port, inner.describe()?);
         }
         Ok(json!({
             "format": FORMAT,
-            "stage": self.uses,
+            "stage": self.task.stage,
             "version": version,
-            "params": self.params,
-            "seed": signature.seeded.then_some(self.seed),
-            "fingerprint": self.stage.fingerprint(self.params)?,
-            "inputs": self.inputs,
+            "params": self.task.params,
+            "seed": signature.seeded.then_some(self.task.seed),
+            "fingerprint": self.stage.fingerprint(&self.task.params)?,
+            "inputs": self.task.inputs,
             "templates": templates,
         }))
     }
@@ -82,4 +76,28 @@ pub(super) fn build() -> String {
     #[cfg(not(target_arch = "x86_64"))]
     let level = std::env::consts::ARCH;
     format!("ropeway {} {level}", env!("CARGO_PKG_VERSION"))
+}
+
+/// A task's key. It may read files that the parameters name, and block.
+pub(super) fn key(request: &Request) -> Result<Key> {
+    Identity::of(request).key()
+}
+
+/// The memo of a key, if everything that it names is still there; what can't be read counts as unknown.
+pub(super) async fn known(store: &Store, key: Key) -> Result<Option<Memo>> {
+    let memo = match store.memo(key).await {
+        Ok(Some(memo)) => memo,
+        Ok(None) => return Ok(None),
+        Err(error) if StoreError::of(&error).is_some_and(StoreError::is_lost) => {
+            store.discard(Entry::Memo(key)).await?;
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    for reference in memo.outputs.values() {
+        if !store.has(*reference).await? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(memo))
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything that a run knows is in the store: kill it at any moment, run it again, and it goes on.
 
+mod attempts;
 mod clock;
 mod coordinator;
 mod event;
@@ -12,6 +13,7 @@ mod plan;
 mod task;
 #[cfg(test)]
 mod tests;
+mod voice;
 
 pub use clock::{Clock, SystemClock};
 pub use event::{Event, Line, Outcome, Report, Sink, StageReport};

@@ -61,8 +61,10 @@ pub(super) fn request(pipeline: &Pipeline, node: usize, outputs: &[Node]) -> Res
             Source::Template(from) => {
                 let inner = request(pipeline, *from, outputs)?;
                 if !inner.templates.is_empty() {
-                    return Err(Error::usage(format!("stage {:?} runs other stages and can't be a template itself",
-                        inner.task.label)));
+                    return Err(Error::usage(format!(
+                        "stage {:?} runs other stages and can't be a template itself",
+                        inner.task.label
+                    )));
                 }
                 let template = Template {
                     name: inner.task.label.clone(),

@@ -1,7 +1,6 @@
 //! What a run would do.
 
-use super::coordinator::known;
-use super::key::Identity;
+use super::key::{key, known};
 use super::nodes::{Node, request};
 use super::wanted;
 use crate::data::Ref;
@@ -50,7 +49,8 @@ pub fn plan(pipeline: &Pipeline, store: &Store, only: &[String]) -> Result<Vec<P
     let mut planned = Vec::new();
     for node in wanted(pipeline, only)? {
         let stage = &pipeline.stages[node];
-        let ready = super::nodes::dependencies(pipeline, node).iter().all(|from| matches!(nodes[*from], Node::Ready(_)));
+        let ready =
+            super::nodes::dependencies(pipeline, node).iter().all(|from| matches!(nodes[*from], Node::Ready(_)));
         let mut entry = Planned {
             name: stage.name.clone(),
             uses: stage.uses.clone(),
@@ -61,15 +61,7 @@ pub fn plan(pipeline: &Pipeline, store: &Store, only: &[String]) -> Result<Vec<P
         };
         if ready {
             let request = request(pipeline, node, &nodes)?;
-            let key = Identity {
-                uses: &request.task.stage,
-                stage: &*request.stage,
-                params: &request.task.params,
-                seed: request.task.seed,
-                inputs: &request.task.inputs,
-                templates: &request.templates,
-            }
-            .key()?;
+            let key = key(&request)?;
             let memo = runtime()?.block_on(known(store, key))?;
             entry.key = Some(key);
             entry.seconds = memo.as_ref().map(|memo| memo.seconds);

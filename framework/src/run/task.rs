@@ -15,12 +15,15 @@ pub(super) struct Request {
     pub(super) templates: BTreeMap<String, Template>,
 }
 
+/// Where a stage that asked for a task hears its outputs.
+pub(super) type Reply = mpsc::Sender<Result<BTreeMap<String, Stored>>>;
+
 /// Who waits for a task.
 pub(super) enum Waiter {
     /// A stage of the pipeline.
     Node(usize),
     /// A stage that asked for it while it runs.
-    Stage(mpsc::Sender<Result<BTreeMap<String, Stored>>>),
+    Stage(Reply),
     /// A task one of whose inputs was lost.
     Task(crate::schedule::TaskId),
 }

@@ -55,7 +55,7 @@ fn blow_up(_: Frame) -> Frame {
 fn sweep(trial: Template, tasks: Tasks) -> Result<Metrics> {
     let submit = |by: f64| {
         let params = json!({ "by": by });
-        (by, tasks.submit(TaskRequest { label: format!("sweep/{by}"), params, ..trial.task.clone() }))
+        (by, tasks.submit(TaskRequest { label: format!("by-{by}"), params, ..trial.task.clone() }))
     };
     let pending: Vec<_> = [1.0, 2.0, 2.0, 3.0].into_iter().map(submit).collect();
     let mut totals = Metrics::new();
@@ -75,7 +75,7 @@ fn registry() -> Arc<Registry> {
             .stage("total", stage(total).version(1))
             .stage("fail", stage(fail).version(1))
             .stage("blow_up", stage(blow_up).version(1))
-            .stage("sweep", stage(sweep).inputs(["trial", ]).version(1)),
+            .stage("sweep", stage(sweep).inputs(["trial"]).version(1)),
     )
 }
 
@@ -176,7 +176,10 @@ fn a_failure_stops_what_needs_it_and_nothing_else() {
     assert!(!report.succeeded());
     let outcome: BTreeMap<_, _> = outcomes(&report).into_iter().collect();
     assert_eq!(outcome["sum"], Outcome::Done);
-    assert_eq!((outcome["bad"], outcome["after"], outcome["worse"]), (Outcome::Failed, Outcome::Skipped, Outcome::Failed));
+    assert_eq!(
+        (outcome["bad"], outcome["after"], outcome["worse"]),
+        (Outcome::Failed, Outcome::Skipped, Outcome::Failed)
+    );
     let said = |name: &str| report.stages.iter().find(|stage| stage.name == name).unwrap().error.clone().unwrap();
     assert_eq!(said("bad"), "it never works");
     assert_eq!(said("worse"), "the stage panicked: out of fuel");
@@ -249,7 +252,8 @@ fn what_is_corrupt_is_found_by_whoever_reads_it_and_made_again() {
     // The length is right, so only reading shows it: `more` needs the rows.
     let (second, lines) = go(&CHAIN.replace("0.25", "0.75"), &open(), 2);
     assert!(second.succeeded(), "{second:?}");
-    let said = lines.iter().any(|line| matches!(&line.event, Event::Warning { message, .. } if message.contains("corrupt")));
+    let said =
+        lines.iter().any(|line| matches!(&line.event, Event::Warning { message, .. } if message.contains("corrupt")));
     assert!(said, "{lines:?}");
     assert_eq!(second.stages[0].outputs, first.stages[0].outputs);
     let (third, _) = go(CHAIN, &open(), 2);
@@ -267,7 +271,8 @@ fn two_runs_at_once_commit_each_key_once() {
     let text = CHAIN.replace("\"round\"", "\"counted\"");
     let store = Store::memory();
     let results: Vec<Report> = std::thread::scope(|scope| {
-        let one = || run(&pipeline(&text, &registry), &registry, &store, &Options::default(), &mut |_: &Line| {}).unwrap();
+        let one =
+            || run(&pipeline(&text, &registry), &registry, &store, &Options::default(), &mut |_: &Line| {}).unwrap();
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(one)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
@@ -344,8 +349,7 @@ fn a_plan_says_what_a_run_would_do() {
 fn only_runs_what_is_asked_for_and_what_it_needs() {
     let registry = registry();
     let options = Options { only: vec!["more".into()], ..Options::default() };
-    let report =
-        run(&pipeline(CHAIN, &registry), &registry, &Store::memory(), &options, &mut |_: &Line| {}).unwrap();
+    let report = run(&pipeline(CHAIN, &registry), &registry, &Store::memory(), &options, &mut |_: &Line| {}).unwrap();
     assert_eq!(outcomes(&report), [("rows", Outcome::Done), ("more", Outcome::Done)]);
 }
 
@@ -364,4 +368,26 @@ fn an_artifact_is_read_back_as_it_was_given() {
     let memo = runtime().unwrap().block_on(store.memo(report.stages[0].key.unwrap())).unwrap().unwrap();
     let read = runtime().unwrap().block_on(store.get(memo.outputs["output"])).unwrap();
     assert!(matches!(read, Artifact::Frame(frame) if frame.rows() == 1000));
+}
+
+#[test]
+fn thousands_of_tasks_at_once_on_a_store_of_files() {
+    fn many(each: Template, tasks: Tasks) -> Result<Metrics> {
+        let submit = |by: u32| {
+            let params = json!({ "by": by });
+            tasks.submit(TaskRequest { label: by.to_string(), params, ..each.task.clone() })
+        };
+        let pending: Vec<_> = (0..2000).map(submit).collect();
+        let mut rows = 0;
+        for pending in pending {
+            rows += pending.wait()?["output"].load_as::<Frame>()?.rows();
+        }
+        Ok(Metrics::new().with("rows", rows as f64))
+    }
+    let registry = Arc::new((*registry()).clone().stage("many", stage(many).version(1)));
+    let text = SWEEP.replace("\"sweep\"\nfrom", "\"many\"\nfrom").replace("trial = ", "input = ").replace("1000", "10");
+    let folder = tempfile::tempdir().unwrap();
+    let store = runtime().unwrap().block_on(Store::open(&folder.path().display().to_string())).unwrap();
+    let report = run(&pipeline(&text, &registry), &registry, &store, &Options::default(), &mut |_: &Line| {}).unwrap();
+    assert_eq!(report.stages[1].metrics.get("rows"), Some(20_000.0), "{report:?}");
 }

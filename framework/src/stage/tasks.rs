@@ -89,7 +89,7 @@ impl fmt::Debug for Stored {
 /// One call of a stage, as plain data.
 #[derive(Clone, Debug)]
 pub struct TaskRequest {
-    /// What to call it in progress and reports: `best/trial-3`.
+    /// What to call it in progress and reports; behind the name of the task that asks for it: `best/trial-3`.
     pub label: String,
     /// The stage's name in the registry.
     pub stage: String,

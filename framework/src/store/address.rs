@@ -74,7 +74,7 @@ fn remote(
         true => store,
         false => Arc::new(PrefixStore::new(store, prefix)),
     };
-    Ok(Objects::new(address.to_owned(), store))
+    Ok(Objects::cloud(address.to_owned(), store))
 }
 
 fn parse(address: &str) -> Result<Place, StoreError> {

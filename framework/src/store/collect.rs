@@ -8,6 +8,7 @@ use super::log::RUNS;
 use super::{AT_ONCE, Key, Memo, Store, StoreError};
 use crate::data::{Digest, Kind, Ref};
 use futures::{StreamExt, TryStreamExt};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, SystemTime};
 
@@ -166,9 +167,12 @@ async fn runs_newest_first(store: &Store) -> Result<Vec<Vec<Found>>, StoreError>
             runs.entry(run.to_owned()).or_default().push(found);
         }
     }
-    let mut runs: Vec<Vec<Found>> = runs.into_values().collect();
-    runs.sort_by_key(|entries| std::cmp::Reverse(entries.iter().map(|entry| entry.modified).max()));
-    Ok(runs)
+    let mut runs: Vec<(String, Vec<Found>)> = runs.into_iter().collect();
+    // Of two that were written in one tick of the clock, `NAME-10` is newer than `NAME-9`.
+    runs.sort_by_cached_key(|(run, entries)| {
+        Reverse((entries.iter().map(|entry| entry.modified).max(), run.len(), run.clone()))
+    });
+    Ok(runs.into_iter().map(|(_, entries)| entries).collect())
 }
 
 /// The digests that a text names, whatever the shape of its events: every run of exactly 64 hexadecimal digits.

@@ -12,7 +12,7 @@ const STORE: &str = "ROPEWAY_TEST_KILLED_STORE";
 
 async fn task(store: &Store, number: u64) -> Commit {
     let key = Key(Digest::of(&number.to_le_bytes()));
-    let content: Vec<u8> = (0..400_000u64).map(|index| (index * (number + 1) >> 3) as u8).collect();
+    let content: Vec<u8> = (0..400_000u64).map(|index| ((index * (number + 1)) >> 3) as u8).collect();
     let output = store.put(&Artifact::Bytes(content.into())).await.unwrap();
     let outputs = [("out".to_owned(), output)].into();
     let memo = Memo { outputs, stage: "test".into(), seconds: 1.0, device: "cpu".into(), build: "test".into() };

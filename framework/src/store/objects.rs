@@ -15,15 +15,22 @@ use std::time::{Duration, SystemTime};
 pub(super) struct Objects {
     url: String,
     store: Arc<dyn ObjectStore>,
-    /// How often an operation is tried in all. (Cloud clients also try again by themselves.)
+    /// How often an operation is tried in all.
     tries: u32,
+    /// Whether the client tries again by itself, without telling.
+    stubborn: bool,
     /// The first pause; each is four times the one before.
     pause: Duration,
 }
 
 impl Objects {
     pub(super) fn new(url: String, store: Arc<dyn ObjectStore>) -> Self {
-        Self { url, store, tries: 5, pause: Duration::from_millis(50) }
+        Self { url, store, tries: 5, stubborn: false, pause: Duration::from_millis(50) }
+    }
+
+    /// A cloud's store. Its client tries again by itself, for minutes.
+    pub(super) fn cloud(url: String, store: Arc<dyn ObjectStore>) -> Self {
+        Self { tries: 1, stubborn: true, ..Self::new(url, store) }
     }
 
     pub(super) fn memory() -> Self {
@@ -62,8 +69,8 @@ impl Objects {
             return Ok(Created::Already);
         }
         let location = Path::from(path);
-        // Whether a failed try may have written it all the same.
-        let mut unsure = false;
+        // Whether a failed try may have written it all the same. (A long object is a blob, where it does not matter.)
+        let mut unsure = self.stubborn && (bytes.len() as u64) < LONG;
         for attempt in 1.. {
             let options = PutOptions::from(PutMode::Create);
             match self.store.put_opts(&location, bytes.clone().into(), options).await {

@@ -1,9 +1,9 @@
 //! The worker inside the coordinator's own process.
 
+use super::Assignment;
 use super::execute::{Failure, Outcome, execute};
 use super::pool::Pool;
 use super::scratch::ScratchRoot;
-use super::Assignment;
 use crate::Result;
 use crate::schedule::Resources;
 use crate::store::Store;
@@ -36,11 +36,7 @@ impl EmbeddedWorker {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(
-        &self,
-        work: Assignment,
-        done: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
-    ) -> Result<()> {
+    pub fn start(&self, work: Assignment, done: impl FnOnce(Result<Outcome, Failure>) + Send + 'static) -> Result<()> {
         let (store, scratch) = (self.store.clone(), self.scratch.clone());
         self.pool.run(move || done(execute(&store, scratch.path(), &work)))
     }

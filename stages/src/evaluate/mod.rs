@@ -1,7 +1,8 @@
 //! Evaluation: how good a model is on rows that it has not seen, and its predictions for rows.
 //!
 //! The stages know no kind of model: any that the program can load will do, if it gives a column `prediction`, and,
-//! for probabilities, a list column `probability` whose field names the classes in its metadata (`classes`, a JSON list).
+//! for probabilities, a list column `probability` whose field names the classes in its metadata (`classes`, a JSON
+//! list).
 
 mod classification;
 mod predict;

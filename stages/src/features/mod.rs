@@ -18,13 +18,16 @@ mod date;
 mod exact;
 mod fit;
 mod fixed_hash;
+mod operation;
 mod parallel;
 mod params;
 mod plan;
 mod short;
 mod stats;
-mod text;
-mod time;
+mod words;
+
+#[cfg(test)]
+mod tests;
 
 pub use apply::{Features, load};
 use ropeway_framework::stage::{Registry, stage};

@@ -21,7 +21,8 @@ pub(super) fn in_order<T: Send>(threads: usize, count: usize, work: impl Fn(usiz
     };
     let mut results: Vec<(usize, T)> = thread::scope(|scope| {
         let workers: Vec<_> = (0..threads.min(count)).map(|_| scope.spawn(take_jobs)).collect();
-        let joined = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let joined =
+            workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         joined.flatten().collect()
     });
     results.sort_unstable_by_key(|(job, _)| *job);

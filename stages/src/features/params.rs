@@ -4,7 +4,7 @@ use super::date::Part;
 use super::short::{self, Forms, Short};
 use ropeway_framework::{Error, Result as Outcome};
 use schemars::JsonSchema;
-use serde::de::{Error as _, IntoDeserializer};
+use serde::de::IntoDeserializer;
 use serde::{Deserialize, Serialize};
 
 /// What the `features.fit` stage is told.
@@ -47,25 +47,65 @@ pub(super) type Columns = Option<Vec<String>>;
 #[serde(rename_all = "lowercase")]
 pub(super) enum Step {
     /// Fills in missing values of numbers, or of text by `mode` or a constant.
-    Impute(#[serde(deserialize_with = "short::read")] #[schemars(with = "Forms<Impute>")] Impute),
+    Impute(
+        #[serde(deserialize_with = "short::read")]
+        #[schemars(with = "Forms<Impute>")]
+        Impute,
+    ),
     /// Brings numbers to one scale. A constant column becomes 0.
-    Scale(#[serde(deserialize_with = "short::read")] #[schemars(with = "Forms<Scale>")] Scale),
+    Scale(
+        #[serde(deserialize_with = "short::read")]
+        #[schemars(with = "Forms<Scale>")]
+        Scale,
+    ),
     /// One column of 0 and 1 for each category of a text (or of numbers, when named). A missing value is a category.
-    Onehot(#[serde(deserialize_with = "short::read")] #[schemars(with = "Forms<OneHot>")] OneHot),
+    Onehot(
+        #[serde(deserialize_with = "short::read")]
+        #[schemars(with = "Forms<OneHot>")]
+        OneHot,
+    ),
     /// The number of a category in sorted order, from 0.
-    Ordinal(#[serde(deserialize_with = "short::read")] #[schemars(with = "Forms<Ordinal>")] Ordinal),
+    Ordinal(
+        #[serde(deserialize_with = "short::read")]
+        #[schemars(with = "Forms<Ordinal>")]
+        Ordinal,
+    ),
     /// One of a fixed number of columns of 0 and 1, chosen by a hash of the text: for many or open categories.
-    Hash(#[serde(deserialize_with = "short::read")] #[schemars(with = "Forms<Hash>")] Hash),
+    Hash(
+        #[serde(deserialize_with = "short::read")]
+        #[schemars(with = "Forms<Hash>")]
+        Hash,
+    ),
     /// The number of the interval in which a number lies, from 0.
-    Bucket(#[serde(deserialize_with = "short::read")] #[schemars(with = "Forms<Bucket>")] Bucket),
+    Bucket(
+        #[serde(deserialize_with = "short::read")]
+        #[schemars(with = "Forms<Bucket>")]
+        Bucket,
+    ),
     /// Parts of dates and times (of UTC where a time zone is known) as numbers, or as sine and cosine.
-    Date(#[serde(deserialize_with = "short::read")] #[schemars(with = "Forms<Date>")] Date),
+    Date(
+        #[serde(deserialize_with = "short::read")]
+        #[schemars(with = "Forms<Date>")]
+        Date,
+    ),
     /// Words of a text, counted in a fixed number of places by a hash: one vector of length 1.
-    Text(#[serde(deserialize_with = "short::read")] #[schemars(with = "Forms<Words>")] Words),
+    Text(
+        #[serde(deserialize_with = "short::read")]
+        #[schemars(with = "Forms<Words>")]
+        Words,
+    ),
     /// Brings numbers below `low` or above `high` to these bounds.
-    Clip(#[serde(deserialize_with = "short::read")] #[schemars(with = "Forms<Clip>")] Clip),
+    Clip(
+        #[serde(deserialize_with = "short::read")]
+        #[schemars(with = "Forms<Clip>")]
+        Clip,
+    ),
     /// The natural logarithm of 1 + x.
-    Log1p(#[serde(deserialize_with = "short::read")] #[schemars(with = "Forms<Log1p>")] Log1p),
+    Log1p(
+        #[serde(deserialize_with = "short::read")]
+        #[schemars(with = "Forms<Log1p>")]
+        Log1p,
+    ),
 }
 
 impl Step {
@@ -477,7 +517,8 @@ mod tests {
 
     #[test]
     fn short_and_long_forms_mean_the_same() {
-        let same = |short: Value, long: Value| assert_eq!(normal(json!([short])).unwrap(), normal(json!([long])).unwrap());
+        let same =
+            |short: Value, long: Value| assert_eq!(normal(json!([short])).unwrap(), normal(json!([long])).unwrap());
         same(json!({"scale": "standard"}), json!({"scale": {"method": "standard"}}));
         same(json!({"impute": 0}), json!({"impute": {"method": "constant", "value": 0.0}}));
         same(json!({"onehot": ["a"]}), json!({"onehot": {"columns": ["a"], "unknown": "ignore", "min_count": 1}}));

@@ -69,7 +69,7 @@ pub(super) fn read<'de, T: Short, D: Deserializer<'de>>(deserializer: D) -> Resu
         }
     }
 
-    let settings = deserializer.deserialize_any(Forms(PhantomData))?;
+    let settings: T = deserializer.deserialize_any(Forms(PhantomData))?;
     settings.check().map_err(D::Error::custom)?;
     Ok(settings)
 }

@@ -5,7 +5,7 @@
 
 use super::files::{Paths, Source, broken, fingerprint};
 use super::sniff::{unpack, wrong_kind};
-use arrow::array::{ArrayRef, FixedSizeListArray, Int64Array, RecordBatch, make_array};
+use arrow::array::{ArrayRef, FixedSizeListArray, RecordBatch, make_array};
 use arrow::buffer::Buffer;
 use arrow::compute::{cast, concat};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -145,7 +145,7 @@ fn read(source: &Source) -> Result<Idx> {
 mod tests {
     use super::*;
     use crate::sources::sniff::tests::gzip;
-    use arrow::array::{Array, AsArray};
+    use arrow::array::{Array, AsArray, Int64Array};
     use arrow::datatypes::{Int16Type, UInt8Type};
     use serde_json::json;
     use std::path::Path;

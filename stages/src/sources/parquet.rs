@@ -3,10 +3,10 @@
 use super::files::{Paths, RangeReader, Ranges, Source, fingerprint};
 use super::parallel::ordered;
 use super::sniff::wrong_kind;
-use super::table::{Layout, Selection, first_rows};
+use super::table::{Layout, Selection, first_rows, plain};
 use super::types::ColumnType;
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The parameters of `read.parquet`.
@@ -134,6 +135,15 @@ fn open(source: &Source) -> Result<Table<'_>> {
         return Err(wrong_kind(source.name(), "Parquet file", &head));
     }
     let metadata = guarded(source.name(), || ArrowReaderMetadata::load(&ranges, ArrowReaderOptions::new()))?;
+    // Decoded straight to the plain layout, text needs no cast; where the reader can't do that, the layout casts.
+    let fields: Vec<Field> = metadata
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| Field::new(field.name(), plain(field.data_type()), field.is_nullable()))
+        .collect();
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields)));
+    let metadata = ArrowReaderMetadata::try_new(metadata.metadata().clone(), options).unwrap_or(metadata);
     Ok(Table { name: source.name(), ranges, metadata })
 }
 
@@ -172,7 +182,6 @@ mod tests {
     use parquet::file::properties::WriterProperties;
     use serde_json::json;
     use std::path::Path;
-    use std::sync::Arc;
 
     fn run(params: serde_json::Value, threads: usize) -> Result<Frame> {
         let params = serde_json::from_value(params).unwrap();

@@ -99,7 +99,8 @@ pub(super) struct Split {
 
 impl Split {
     pub(super) fn new() -> Self {
-        let rows = Input { name: "rows".into(), kind: Some(Kind::Frame), optional: false, template: false, many: false };
+        let rows =
+            Input { name: "rows".into(), kind: Some(Kind::Frame), optional: false, template: false, many: false };
         let signature = Signature {
             version: 1,
             about: "Splits rows into train, valid and test: at random, stratified, by group or by time.".into(),
@@ -178,12 +179,7 @@ fn deal_counts(order: &[usize], counts: &[usize]) -> Vec<Vec<usize>> {
     counts.iter().map(&mut part).collect()
 }
 
-fn by_class(
-    classes: &Classes,
-    column: &str,
-    fractions: &[f64; 4],
-    random: &mut impl Rng,
-) -> Result<Vec<Vec<usize>>> {
+fn by_class(classes: &Classes, column: &str, fractions: &[f64; 4], random: &mut impl Rng) -> Result<Vec<Vec<usize>>> {
     let wanted: Vec<usize> = (0..fractions.len()).filter(|part| fractions[*part] > 0.0).collect();
     let named = wanted.iter().filter(|part| **part < PARTS.len()).count();
     let mut parts = vec![Vec::new(); fractions.len()];
@@ -240,8 +236,11 @@ fn by_group(groups: &Classes, rows: usize, fractions: &[f64; 4], random: &mut im
 fn by_time(rows: &Frame, column: &str) -> Result<Vec<usize>> {
     let times = rows.column(column)?;
     if times.null_count() > 0 {
-        return Err(Error::new(format!("column {column:?} has {} nulls, so its rows have no order", times.null_count()))
-            .help(format!("drop these rows with `sql`: WHERE {column} IS NOT NULL")));
+        return Err(Error::new(format!(
+            "column {column:?} has {} nulls, so its rows have no order",
+            times.null_count()
+        ))
+        .help(format!("drop these rows with `sql`: WHERE {column} IS NOT NULL")));
     }
     let converter = RowConverter::new(vec![SortField::new(times.data_type().clone())])?;
     let keys = converter.convert_columns(&[times])?;

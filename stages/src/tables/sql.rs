@@ -177,9 +177,8 @@ fn plain_schema(schema: &SchemaRef) -> SchemaRef {
 }
 
 fn plain_type(data_type: &DataType) -> DataType {
-    let item = |field: &FieldRef| {
-        Arc::new(Field::new(field.name(), plain_type(field.data_type()), field.is_nullable()))
-    };
+    let item =
+        |field: &FieldRef| Arc::new(Field::new(field.name(), plain_type(field.data_type()), field.is_nullable()));
     match data_type {
         DataType::Utf8View => DataType::Utf8,
         DataType::BinaryView => DataType::Binary,
@@ -260,7 +259,10 @@ mod tests {
     #[test]
     fn mistakes_are_explained() {
         let unknown = fails("SELECT arrDelai FROM rows");
-        assert!(unknown.contains("no column \"arrDelai\"") && unknown.contains("did you mean \"arrDelay\""), "{unknown}");
+        assert!(
+            unknown.contains("no column \"arrDelai\"") && unknown.contains("did you mean \"arrDelay\""),
+            "{unknown}"
+        );
         assert!(unknown.contains("line 1, column 8"), "{unknown}");
         let table = fails("SELECT * FROM row");
         assert!(table.contains("table \"row\"") && table.contains("did you mean \"rows\""), "{table}");

@@ -24,8 +24,10 @@ pub(super) fn parse(text: &str) -> Result<Statement> {
     }
     match &statement {
         Statement::Statement(ast) if matches!(**ast, Ast::Query(_)) => Ok(statement),
-        _ => Err(Error::usage("only a query can be run: the tables of a stage can't be changed, nor files read or written")
-            .help("write one SELECT query")),
+        _ => Err(Error::usage(
+            "only a query can be run: the tables of a stage can't be changed, nor files read or written",
+        )
+        .help("write one SELECT query")),
     }
 }
 
@@ -50,11 +52,13 @@ pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
     })?;
     match refused {
         None => Ok(()),
-        Some(name) => Err(Error::new(format!("{name}() gives another value at each call, so the query can't be repeated"))
-            .help(match name.as_str() {
-                "now" | "current_date" | "current_time" => "write the time as a literal: TIMESTAMP '2026-01-31 12:00:00'",
-                _ => "use the stages `sample` and `split`, whose chance comes from the seed",
-            })),
+        Some(name) => Err(Error::new(format!(
+            "{name}() gives another value at each call, so the query can't be repeated"
+        ))
+        .help(match name.as_str() {
+            "now" | "current_date" | "current_time" => "write the time as a literal: TIMESTAMP '2026-01-31 12:00:00'",
+            _ => "use the stages `sample` and `split`, whose chance comes from the seed",
+        })),
     }
 }
 

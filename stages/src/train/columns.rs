@@ -36,7 +36,7 @@ enum Values {
     Pixels(ScalarBuffer<u8>),
 }
 
-const WHITE: f32 = 1.0 / 255.0;
+const WHITE: f32 = 255.0;
 
 /// The columns of a frame but the target, as a model reads them.
 ///
@@ -138,7 +138,7 @@ impl Features {
                 Values::Numbers(values) => out.copy_from_slice(&values[place]),
                 Values::Pixels(bytes) => {
                     for (out, byte) in out.iter_mut().zip(&bytes[place]) {
-                        *out = f32::from(*byte) * WHITE;
+                        *out = f32::from(*byte) / WHITE;
                     }
                 }
             }
@@ -221,7 +221,7 @@ fn fill(
 fn copy_rows(bytes: &UInt8Array, width: usize, out: &mut [f32], offset: usize, stride: usize) {
     for (from, to) in bytes.values().chunks_exact(width).zip(out.chunks_exact_mut(stride)) {
         for (to, from) in to[offset..offset + width].iter_mut().zip(from) {
-            *to = f32::from(*from) * WHITE;
+            *to = f32::from(*from) / WHITE;
         }
     }
 }

@@ -215,7 +215,7 @@ mod tests {
     fn gradients_are_the_slopes() {
         let outputs = [0.3f32, -1.2, 2.0, 0.9, 0.1, -0.4];
         let classes = [2u32, 0];
-        let numbers = [0.1f32, 0.2, -1.5, 0.4, 0.9, -0.3];
+        let numbers = [0.1f32, 0.2, -1.5, 0.6, 0.9, -0.3];
         let binary_classes = [1u32, 0, 0, 1, 1, 0];
         let cases = [
             (Objective::CrossEntropy, Truth::Classes(&classes), vec![0.5f32, 1.0, 2.0]),

@@ -436,3 +436,55 @@ mod modules {
         assert!(error.to_string().contains("it must be one number"), "{error}");
     }
 }
+
+/// Samples a second, for people: `cargo test --release -p ropeway-stages --lib speed -- --ignored --nocapture`.
+mod speed {
+    use super::*;
+    use std::time::Instant;
+
+    fn images(rows: usize) -> Frame {
+        let mut rng = Seed::new(5, "data").rng("images");
+        let bytes: Vec<u8> = (0..rows * 784).map(|_| rng.random()).collect();
+        let item = Arc::new(Field::new_list_field(DataType::UInt8, false));
+        let image: ArrayRef = Arc::new(FixedSizeListArray::new(item, 784, Arc::new(UInt8Array::from(bytes)), None));
+        let label: ArrayRef = Arc::new(Int64Array::from_iter_values((0..rows as i64).map(|row| row % 10)));
+        Frame::from_columns([("image", image), ("label", label)]).unwrap()
+    }
+
+    #[test]
+    #[ignore = "measures the machine, not the code"]
+    fn speed() {
+        let (rows, bare) = (12_800, network::gigaflops());
+        println!("bare matrix products, 1 thread: {bare:.0} GFLOP/s");
+        let images = images(rows);
+        let cases = [
+            (
+                "mlp 784-256-128-10, batch 128, adam",
+                json!({"model": {"mlp": {"hidden": [256, 128]}}, "epochs": 3, "batch": 128, "optimizer": {"adam": {}}}),
+            ),
+            (
+                "cnn 1-16-32, 3x3, pooling, batch 64, momentum",
+                json!({
+                    "model": {"cnn": {"input": [1, 28, 28], "channels": [16, 32]}}, "epochs": 2, "batch": 64,
+                    "optimizer": {"sgd": {"rate": 0.01, "momentum": 0.9}},
+                }),
+            ),
+        ];
+        for (name, spec) in cases {
+            for threads in [1, 2] {
+                let start = Instant::now();
+                let epochs = spec["epochs"].as_u64().unwrap() as f64;
+                let (model, metrics, ..) = run_with(&images, None, None, spec.clone(), around(threads)).unwrap();
+                let seconds = start.elapsed().as_secs_f64();
+                // No step was left out: a figure must be of the work that it names.
+                let steps = epochs * rows as f64 / spec["batch"].as_f64().unwrap();
+                assert_eq!(metrics.get("steps"), Some(steps));
+                let applied = load(&model).unwrap();
+                let start = Instant::now();
+                applied.apply(&images).unwrap();
+                let forward = rows as f64 / start.elapsed().as_secs_f64();
+                println!("{name}, {threads} threads: {:.0}/s; applied {forward:.0}/s", epochs * rows as f64 / seconds);
+            }
+        }
+    }
+}

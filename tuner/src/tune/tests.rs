@@ -256,7 +256,7 @@ fn the_best_trial_is_the_result() {
     assert!(errors.contains(&"the result is NaN") && errors.iter().any(|error| error.starts_with("thirteen at rate")));
 
     assert_eq!(log.tasks.len(), 30);
-    assert_eq!(log.tasks[3].label, "fit/trial-3");
+    assert_eq!(log.tasks[3].label, "trial-3");
     assert!(log.tasks.iter().all(|task| task.seed == 11 && task.params["epochs"] == 9));
     assert!(log.most_waiting <= 4);
 }

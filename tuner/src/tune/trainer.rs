@@ -86,8 +86,8 @@ impl Trainer {
     pub(super) fn task(&self, job: &Job, former: Option<&Stock>) -> Result<TaskRequest> {
         let mut task = self.template.task.clone();
         task.label = match job.rung {
-            0 => format!("{}/trial-{}", self.name(), job.trial),
-            rung => format!("{}/trial-{}/rung-{rung}", self.name(), job.trial),
+            0 => format!("trial-{}", job.trial),
+            rung => format!("trial-{}/rung-{rung}", job.trial),
         };
         let mut values = job.values.clone();
         if self.prunes {

@@ -128,7 +128,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::train) mod tests {
     use super::*;
     use rand::RngExt;
     use ropeway_framework::stage::Seed;
@@ -136,6 +136,18 @@ mod tests {
     fn random(count: usize, purpose: &str) -> Vec<f32> {
         let mut rng = Seed::new(1, "matrix").rng(purpose);
         (0..count).map(|_| rng.random::<f32>() - 0.5).collect()
+    }
+
+    /// What the machine gives for the largest product of a step of the MLP that is measured: the figure to hold its
+    /// samples a second against.
+    pub(in crate::train) fn gigaflops() -> f64 {
+        let (m, k, n, times) = (32, 784, 256, 4000);
+        let (a, b, mut out) = (random(m * k, "a"), random(k * n, "b"), vec![0.0; m * n]);
+        let start = std::time::Instant::now();
+        for _ in 0..times {
+            multiply(Matrix::new(&a, m, k), Matrix::new(&b, k, n), false, std::hint::black_box(&mut out));
+        }
+        (2 * m * k * n * times) as f64 / start.elapsed().as_secs_f64() / 1e9
     }
 
     fn naive(a: &[f32], b: &[f32], (m, k, n): (usize, usize, usize)) -> Vec<f32> {

@@ -18,6 +18,8 @@ mod tests;
 
 pub use activation::Activation;
 pub(crate) use activation::sigmoid;
+#[cfg(test)]
+pub(in crate::train) use matrix::tests::gigaflops;
 
 use layer::{Kept, Layer, Pass, Start};
 use rand::{Rng, RngExt};

@@ -1,0 +1,286 @@
+//! A task under way: from its key to its result, through attempts, lost inputs and those who wait for it.
+
+use super::coordinator::{Coordinator, Ending};
+use super::event::{Event, Outcome};
+use super::key::{key, known};
+use super::nodes::Node;
+use super::task::{Reply, Request, Task, Waiter};
+use super::voice::{Message, Voice};
+use crate::data::Ref;
+use crate::schedule::{self, Action, End, Resources, TaskId};
+use crate::stage::{Cancel, Models, Progress, Report as Step, Seed, Stored, TaskRequest, Tasks};
+use crate::store::{Entry, Key, Memo};
+use crate::worker::{self, Assignment, Failure};
+use crate::{Context, Error, Fault, Result, runtime};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How often an input of one task may be lost and made again before the store is given up.
+const MOST_RECOVERIES: u32 = 3;
+
+impl Coordinator<'_> {
+    /// Takes a task on: computes its key and looks up what is known, off this thread.
+    pub(super) fn look(&mut self, task: Task) {
+        let id = TaskId(self.next_task);
+        self.next_task += 1;
+        let request = task.request.clone();
+        self.tasks.insert(id, task);
+        let (store, outbox, places) = (self.store.clone(), self.outbox.clone(), self.look_ups.clone());
+        let look = async move {
+            let _place = places.acquire().await;
+            let key = tokio::task::spawn_blocking(move || key(&request)).await??;
+            Ok::<_, Error>((key, known(&store, key).await?))
+        };
+        match runtime() {
+            // The run may have ended; then nobody waits.
+            Ok(runtime) => drop(runtime.spawn(async move { outbox.send(Message::Looked(id, look.await)) })),
+            Err(error) => drop(self.outbox.send(Message::Looked(id, Err(error)))),
+        }
+    }
+
+    pub(super) fn looked(&mut self, id: TaskId, key: Key, memo: Option<Memo>) -> Result<()> {
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        task.key = Some(key);
+        if let Some(memo) = memo.filter(|_| !task.again) {
+            return self.succeed(id, Outcome::Cached, memo.outputs, memo.seconds);
+        }
+        if let Some(other) = self.under_way.get(&key).copied().filter(|other| *other != id) {
+            // The same task under another name: it waits for the one that runs.
+            if let Some(task) = self.tasks.remove(&id)
+                && let Some(other) = self.tasks.get_mut(&other)
+            {
+                other.waiters.extend(task.waiters);
+            }
+            return Ok(());
+        }
+        let task = schedule::Task {
+            id,
+            needs: needs(&task.request, self.worker.resources()),
+            priority: 0,
+            retries: task.request.task.needs.retries,
+        };
+        self.under_way.insert(key, id);
+        self.step(schedule::Event::Submitted(task))
+    }
+
+    pub(super) fn step(&mut self, event: schedule::Event) -> Result<()> {
+        let now = self.options.clock.elapsed();
+        for action in self.scheduler.step(now, event) {
+            match action {
+                Action::Start { task, attempt, threads, .. } => self.start(task, attempt, threads)?,
+                Action::Stop { task, .. } => {
+                    if let Some(task) = self.tasks.get(&task) {
+                        task.cancel.cancel();
+                    }
+                }
+                Action::Done(id) => {
+                    let outcome = self.tasks.get_mut(&id).and_then(|task| task.outcome.take());
+                    if let Some((outputs, seconds)) = outcome {
+                        self.succeed(id, Outcome::Done, outputs, seconds)?;
+                    }
+                }
+                Action::Failed(id) => {
+                    let failure = self.tasks.get_mut(&id).and_then(|task| task.failure.take());
+                    self.fail(id, failure.unwrap_or_else(|| Error::new("the task failed")))?;
+                }
+                Action::Refused { task, reason } => {
+                    let error = Error::new(format!("no worker can ever run this stage: {reason}"))
+                        .help("ask for less under `needs`");
+                    self.fail(task, error)?;
+                }
+                Action::Wake(at) => self.wake = Some(at),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn start(&mut self, id: TaskId, attempt: u32, threads: usize) -> Result<()> {
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        let key = task.key.context("a task starts after its key is known")?;
+        task.attempt = attempt;
+        let request = &task.request;
+        let voice = Arc::new(Voice { task: id, outbox: self.outbox.clone() });
+        let work = Assignment {
+            task: id,
+            attempt,
+            uses: request.task.stage.clone(),
+            stage: request.stage.clone(),
+            key,
+            params: request.task.params.clone(),
+            inputs: request.task.inputs.clone(),
+            templates: request.templates.clone(),
+            seed: Seed::new(request.task.seed, &request.task.stage),
+            threads,
+            progress: Progress::new(voice.clone()),
+            tasks: Tasks::new(voice),
+            models: Models::new(self.registry.clone()),
+            cancel: task.cancel.clone(),
+            build: self.build.clone(),
+        };
+        let outbox = self.outbox.clone();
+        let done = move |result| drop(outbox.send(Message::Ended(id, attempt, result)));
+        if let Err(error) = self.worker.start(work, done) {
+            let failure = Failure { error, lost: None };
+            let _ = self.outbox.send(Message::Ended(id, attempt, Err(failure)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn ended(&mut self, id: TaskId, attempt: u32, result: Result<worker::Outcome, Failure>) -> Result<()> {
+        let Some(task) = self.tasks.get_mut(&id).filter(|task| task.attempt == attempt) else { return Ok(()) };
+        let end = match result {
+            Ok(outcome) => {
+                task.outcome = Some((outcome.outputs, outcome.seconds));
+                if outcome.differs {
+                    let name = task.label().to_owned();
+                    let message = "the stage is not deterministic: another result was committed for the same key \
+                                   before; that one counts"
+                        .to_owned();
+                    self.tell(Event::Warning { name, message })?;
+                }
+                End::Done
+            }
+            Err(failure) => {
+                if let Some(lost) = failure.lost
+                    && task.recoveries < MOST_RECOVERIES
+                    && let Some(maker) = self.made.get(&lost).cloned()
+                {
+                    return self.recover(id, lost, maker, failure.error);
+                }
+                let passes = failure.error.whose() != Fault::Usage && failure.error.whose() != Fault::Interrupted;
+                task.failure = Some(failure.error);
+                if passes { End::Transient } else { End::Failed }
+            }
+        };
+        self.step(schedule::Event::Ended { task: id, attempt, end })
+    }
+
+    /// An input is lost: whatever made it runs again, and the task after it.
+    pub(super) fn recover(&mut self, id: TaskId, lost: Ref, maker: Request, error: Error) -> Result<()> {
+        self.step(schedule::Event::Cancelled(id))?;
+        let Some(mut task) = self.tasks.remove(&id) else { return Ok(()) };
+        if let Some(key) = task.key {
+            self.under_way.remove(&key);
+        }
+        let message = format!("{error}; stage {:?} computes it again", maker.task.label);
+        self.tell(Event::Warning { name: task.label().to_owned(), message })?;
+        runtime()?.block_on(self.store.discard(Entry::Blob(lost)))?;
+        task.recoveries += 1;
+        task.cancel = Cancel::default();
+        let waiting = TaskId(self.next_task);
+        self.next_task += 1;
+        self.tasks.insert(waiting, task);
+        let mut again = Task::new(maker, Waiter::Task(waiting));
+        again.again = true;
+        self.look(again);
+        Ok(())
+    }
+
+    pub(super) fn submitted(&mut self, parent: TaskId, task: TaskRequest, reply: Reply) -> Result<()> {
+        let Some(stage) = self.registry.get(&task.stage).cloned() else {
+            let _ = reply.send(Err(Error::usage(format!("there is no stage {:?}", task.stage))));
+            return Ok(());
+        };
+        match stage.normalise(&task.params) {
+            Ok(params) => {
+                let parent = self.tasks.get(&parent).map(Task::label).unwrap_or_default();
+                let task = TaskRequest { params, label: format!("{parent}/{}", task.label), ..task };
+                self.look(Task::new(Request { task, stage, templates: BTreeMap::new() }, Waiter::Stage(reply)));
+            }
+            Err(error) => drop(reply.send(Err(Error::usage(error)))),
+        }
+        Ok(())
+    }
+
+    pub(super) fn said(&mut self, id: TaskId, step: Step) -> Result<()> {
+        let Some(task) = self.tasks.get(&id) else { return Ok(()) };
+        let name = task.label().to_owned();
+        self.tell(match step.line {
+            Some(line) => Event::Log { name, line },
+            None => Event::Progress {
+                name,
+                done: step.done,
+                total: step.total,
+                unit: step.unit.to_owned(),
+                metrics: step.metrics.into_iter().collect(),
+            },
+        })
+    }
+
+    pub(super) fn succeed(
+        &mut self,
+        id: TaskId,
+        outcome: Outcome,
+        outputs: BTreeMap<String, Ref>,
+        seconds: f64,
+    ) -> Result<()> {
+        let Some(task) = self.forget(id) else { return Ok(()) };
+        outputs.values().for_each(|made| drop(self.made.insert(*made, task.request.clone())));
+        for waiter in task.waiters {
+            match waiter {
+                Waiter::Node(node) => {
+                    self.nodes[node] = Node::Ready(outputs.clone());
+                    self.close(
+                        node,
+                        Ending { outcome, seconds, key: task.key, outputs: outputs.clone(), error: None },
+                    )?;
+                }
+                Waiter::Stage(reply) => {
+                    let name = task.request.task.label.clone();
+                    self.tell(Event::TaskFinished { name, outcome, seconds, error: None })?;
+                    let fetch = self.store.fetcher();
+                    let stored = outputs.iter().map(|(port, one)| (port.clone(), Stored::new(*one, fetch.clone())));
+                    // A stage that no longer waits has failed or was stopped.
+                    let _ = reply.send(Ok(stored.collect()));
+                }
+                Waiter::Task(waiting) => {
+                    if let Some(task) = self.tasks.remove(&waiting) {
+                        self.look(task);
+                    }
+                }
+            }
+        }
+        self.advance()
+    }
+
+    pub(super) fn fail(&mut self, id: TaskId, error: Error) -> Result<()> {
+        let Some(task) = self.forget(id) else { return Ok(()) };
+        for waiter in task.waiters {
+            match waiter {
+                Waiter::Node(node) => {
+                    self.nodes[node] = Node::Failed;
+                    self.close(node, Ending::without(Outcome::Failed, Some(error.clone())))?;
+                }
+                Waiter::Stage(reply) => {
+                    let name = task.request.task.label.clone();
+                    let said = Some(error.to_string());
+                    self.tell(Event::TaskFinished { name, outcome: Outcome::Failed, seconds: 0.0, error: said })?;
+                    let _ = reply.send(Err(error.clone()));
+                }
+                Waiter::Task(waiting) => self.fail(waiting, error.clone())?,
+            }
+        }
+        self.advance()
+    }
+
+    pub(super) fn forget(&mut self, id: TaskId) -> Option<Task> {
+        let task = self.tasks.remove(&id)?;
+        if let Some(key) = task.key.filter(|key| self.under_way.get(key) == Some(&id)) {
+            self.under_way.remove(&key);
+        }
+        Some(task)
+    }
+}
+
+/// What a task takes of a worker. One that mostly waits for others takes nothing. A gang's tasks are threads of the one
+/// worker there is, so it takes at most all that this worker has.
+fn needs(request: &Request, has: Resources) -> Resources {
+    let needs = &request.task.needs;
+    let one = if request.stage.signature().submits { 0.0 } else { needs.cpus.max(0.0) };
+    let millicores = (one * 1000.0).ceil() as u64;
+    let gang = millicores.saturating_mul(u64::from(needs.workers.max(1)));
+    Resources {
+        millicores: if needs.workers > 1 { gang.min(has.millicores).max(millicores) } else { millicores },
+        gpus: u64::from(needs.device == crate::stage::Device::Cuda),
+    }
+}

@@ -1,0 +1,43 @@
+//! What the coordinator hears, and from whom.
+
+use super::task::Reply;
+use crate::Result;
+use crate::schedule::TaskId;
+use crate::stage::{Report, ReportSink, Stored, Submit, TaskRequest};
+use crate::store::{Key, Memo};
+use crate::worker::{Failure, Outcome};
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+
+/// What comes to the coordinator's ears.
+pub(super) enum Message {
+    /// A task's key is computed and its memo looked up.
+    Looked(TaskId, Result<(Key, Option<Memo>)>),
+    /// An attempt ended.
+    Ended(TaskId, u32, Result<Outcome, Failure>),
+    /// A task asks for another one.
+    Submitted(TaskId, TaskRequest, Reply),
+    /// A task says how far it is.
+    Said(TaskId, Report),
+}
+
+/// How a running stage speaks to the coordinator.
+pub(super) struct Voice {
+    pub(super) task: TaskId,
+    pub(super) outbox: mpsc::Sender<Message>,
+}
+
+impl ReportSink for Voice {
+    fn report(&self, step: Report) {
+        // The run may have ended; then nobody listens.
+        let _ = self.outbox.send(Message::Said(self.task, step));
+    }
+}
+
+impl Submit for Voice {
+    fn submit(&self, task: TaskRequest) -> mpsc::Receiver<Result<BTreeMap<String, Stored>>> {
+        let (sender, receiver) = mpsc::channel();
+        let _ = self.outbox.send(Message::Submitted(self.task, task, sender));
+        receiver
+    }
+}
