@@ -3,6 +3,8 @@
 //!
 //! `cargo bench --bench dispatch`
 
+#![allow(clippy::print_stdout, reason = "a benchmark says what it measured")]
+
 use ropeway::prelude::*;
 use ropeway::run::{Line, Options, run};
 use ropeway::stage::TaskRequest;

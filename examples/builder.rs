@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release --example builder`
 
+#![allow(clippy::print_stdout, reason = "a program says what it found")]
+
 use ropeway::prelude::*;
 use ropeway::run::{Line, Options, Outcome, run};
 use serde_json::json;

@@ -5,6 +5,8 @@
 //! $ cargo run --release --example client -- http://127.0.0.1:8080
 //! ```
 
+#![allow(clippy::print_stdout, reason = "a program says what it found")]
+
 use ropeway::arrow::array::Int64Array;
 use ropeway::arrow::compute::cast;
 use ropeway::arrow::util::pretty::pretty_format_batches;
@@ -15,7 +17,7 @@ fn main() -> Result<()> {
     let url = std::env::args().nth(1).unwrap_or_else(|| "http://127.0.0.1:8080".to_owned());
     let client = Client::new(&url)?;
     for model in client.models()? {
-        println!("{} {}", model.name, model.version.unwrap_or_default());
+        println!("{} {}", model.name, model.version);
         // Two rows of zeros, of the types that the model wants.
         let zeros = Int64Array::from(vec![0, 0]);
         let schema = client.input_schema(&model.name)?;

@@ -1,5 +1,13 @@
 //! One binary of tests: the program as people use it.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests end where they fail"
+)]
+
 mod bad_input;
 mod command_line;
 mod configs;

@@ -1,6 +1,7 @@
 //! Every console block of README.md is run, and says what it shows.
 
 use crate::support::root;
+use std::path::Path;
 use std::process::Command;
 
 /// A command of a block, and the lines that it shows.
@@ -29,7 +30,7 @@ fn blocks(text: &str) -> Vec<Vec<Shown>> {
 fn skeleton(line: &str) -> String {
     let mut skeleton = String::new();
     for word in line.split_whitespace() {
-        let word = if word.contains(|c: char| c.is_ascii_digit()) { "#" } else { word };
+        let word = if word.contains(|c: char| c.is_ascii_digit()) { "#" } else { word.trim_end_matches(':') };
         // Times differ in their unit too.
         if !["µs", "ms", "s", "min"].contains(&word) {
             skeleton.push_str(word);
@@ -47,10 +48,13 @@ fn every_console_block_does_what_it_shows() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let blocks = blocks(&readme);
     assert!(blocks.len() >= 2, "README.md shows commands");
+    let programs = Path::new(env!("CARGO_BIN_EXE_ropeway")).parent().unwrap().display();
+    let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
     for shown in blocks.iter().flatten() {
-        // The program is built already; a server would never end, so that it is tested elsewhere.
-        let command = shown.command.replace("cargo run --release --", env!("CARGO_BIN_EXE_ropeway"));
-        let ended = Command::new("sh").arg("-c").arg(&command).current_dir(folder.path()).output().unwrap();
+        // The program is built already, and on the path as the README says.
+        let command = shown.command.replace("cargo run --release --", "ropeway");
+        let ended =
+            Command::new("sh").args(["-c", &command]).env("PATH", &path).current_dir(folder.path()).output().unwrap();
         let said = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
         assert!(ended.status.success(), "{}: {said}", shown.command);
         let said: Vec<String> = said.lines().map(skeleton).collect();

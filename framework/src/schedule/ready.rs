@@ -4,11 +4,14 @@ use super::{Resources, Task, TaskId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// A place in a line: higher priority first, then earlier arrival.
+type Place = (Reverse<i32>, u64, TaskId);
+
 /// Tasks that wait for a place, in order. Those of equal needs wait in one line, so that finding the next one that fits
 /// costs as much as there are different needs, however many tasks wait.
 #[derive(Debug, Default)]
 pub(super) struct Ready {
-    lines: BTreeMap<(u64, u64), BTreeSet<(Reverse<i32>, u64, TaskId)>>,
+    lines: BTreeMap<(u64, u64), BTreeSet<Place>>,
     arrivals: u64,
     waiting: usize,
 }

@@ -27,7 +27,6 @@ pub(super) fn fit(rows: Frame, Params(Fit(params)): Params<Fit>, threads: Thread
         .iter()
         .map(|field| field.name().as_str())
         .filter(|name| columns.iter().all(|(column, _)| column != name))
-        .map(|name| name as &str)
         .collect();
     let tracks = plan(&kinds, &params.steps, &passive)?;
 

@@ -330,3 +330,70 @@ proptest! {
         assert_same(&one.apply(&rows).unwrap(), &other.apply(&rows).unwrap());
     }
 }
+
+#[test]
+#[ignore]
+fn temporary_speed() {
+    let rows = 336_776usize;
+    let noise =
+        |row: usize, salt: u64| (row as u64 + salt).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1) >> 33;
+    let mut columns: Vec<(String, ArrayRef)> = Vec::new();
+    for c in 0..14u64 {
+        columns.push((
+            format!("n{c}"),
+            Arc::new(Int64Array::from_iter(
+                (0..rows).map(|r| (noise(r, c) % 40 != 0).then(|| (noise(r, c) % 2400) as i64)),
+            )),
+        ));
+    }
+    for (name, k) in [("carrier", 16u64), ("origin", 3), ("dest", 105)] {
+        columns.push((
+            name.into(),
+            Arc::new(StringArray::from_iter_values((0..rows).map(|r| format!("C{:02}", noise(r, k) % k)))),
+        ));
+    }
+    columns.push((
+        "tailnum".into(),
+        Arc::new(StringArray::from_iter(
+            (0..rows).map(|r| (noise(r, 5) % 130 != 0).then(|| format!("N{:05}", noise(r, 77) % 4044))),
+        )),
+    ));
+    columns.push((
+        "time_hour".into(),
+        Arc::new(TimestampMillisecondArray::from_iter_values(
+            (0..rows).map(|r| 1_357_000_000_000 + noise(r, 9) as i64 * 10),
+        )),
+    ));
+    let rows = Frame::from_columns(columns).unwrap();
+    let params = json!({"steps": [{"impute": "median"}, {"date": {"cyclic": true}}, {"hash": {"columns": ["tailnum"], "buckets": 32}}, {"onehot": {}}, {"scale": "standard"}]});
+    for threads in [1, 2, 1, 2] {
+        let start = std::time::Instant::now();
+        let model = learn_on(&rows, params.clone(), threads).unwrap();
+        let fitted = start.elapsed();
+        let features = Features::new(&model).unwrap();
+        let out = features.apply_on(&rows, threads).unwrap();
+        println!("{threads} threads: fit {fitted:?}, all {:?}, {} features", start.elapsed(), out.columns());
+        drop(out);
+    }
+    for (name, params) in [
+        ("num", json!({"keep": ["n1"], "steps": [{"impute": "median"}, {"scale": "standard"}]})),
+        ("mean", json!({"keep": ["n1"], "steps": [{"impute": "mean"}, {"scale": "standard"}]})),
+        ("dest", json!({"keep": ["dest"], "steps": [{"onehot": {}}]})),
+        ("tail", json!({"keep": ["tailnum"], "steps": [{"hash": {}}]})),
+        ("time", json!({"keep": ["time_hour"], "steps": [{"date": {"cyclic": true}}]})),
+    ] {
+        let start = std::time::Instant::now();
+        let model = learn_on(&rows, params, 1).unwrap();
+        let fitted = start.elapsed();
+        let out = Features::new(&model).unwrap().apply_on(&rows, 1).unwrap();
+        println!("{name}: fit {fitted:?}, all {:?}, {}", start.elapsed(), out.columns());
+    }
+    let one = Frame::new(rows.schema().clone(), vec![rows.to_batch().unwrap().slice(5, 1)]).unwrap();
+    let model = learn_on(&rows, params, 1).unwrap();
+    let features = Features::new(&model).unwrap();
+    let start = std::time::Instant::now();
+    for _ in 0..1000 {
+        std::hint::black_box(features.apply(&one).unwrap());
+    }
+    println!("one row: {:?}", start.elapsed() / 1000);
+}

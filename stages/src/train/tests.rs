@@ -76,11 +76,14 @@ fn refused(train: &Frame, valid: Option<&Frame>, spec: Value) -> String {
     run(train, valid, spec).err().map(|error| format!("{error:?}")).unwrap_or_default()
 }
 
-fn bytes(tensors: &Tensors) -> Vec<(String, Vec<u8>)> {
+/// Tensors by name, as bytes.
+type Bytes = Vec<(String, Vec<u8>)>;
+
+fn bytes(tensors: &Tensors) -> Bytes {
     tensors.iter().map(|(name, tensor)| (name.to_owned(), tensor.data().to_vec())).collect()
 }
 
-fn all(outcome: &Outcome) -> (Vec<(String, Vec<u8>)>, Vec<(String, Vec<u8>)>, Metrics, String) {
+fn all(outcome: &Outcome) -> (Bytes, Bytes, Metrics, String) {
     let curve = format!("{:?}", outcome.2.to_batch().unwrap());
     (bytes(outcome.0.tensors()), bytes(&outcome.3), outcome.1.clone(), curve)
 }

@@ -55,7 +55,7 @@ impl MaxPool {
     #[inline(always)]
     fn unpool(&self, output_gradient: &[f32], marks: &[u8], input_gradient: &mut [f32]) {
         let channels = self.input.channels;
-        if self.input.height % self.size != 0 || self.input.width % self.size != 0 {
+        if !self.input.height.is_multiple_of(self.size) || !self.input.width.is_multiple_of(self.size) {
             input_gradient.fill(0.0);
         }
         self.squares(input_gradient.len() / self.input.values(), |from, to| {
