@@ -4,7 +4,7 @@ use super::Options;
 use super::event::{Event, Line, Outcome, Report, Sink, StageReport};
 use super::key::build;
 use super::log::RunLog;
-use super::nodes::{Node, dependencies, request};
+use super::nodes::{Node, request};
 use super::task::{Request, Task, Waiter};
 use super::voice::Message;
 use crate::data::{Artifact, Kind, Metrics, Ref};
@@ -170,7 +170,7 @@ impl<'a> Coordinator<'a> {
             if self.nodes[node] != Node::Waiting {
                 continue;
             }
-            let needs = dependencies(self.pipeline, node);
+            let needs = self.pipeline.dependencies(node);
             if needs.iter().any(|from| self.nodes[*from] == Node::Failed) {
                 self.nodes[node] = Node::Failed;
                 self.close(node, Ending::without(Outcome::Skipped, None))?;

@@ -20,10 +20,10 @@ pub use event::{Event, Line, Outcome, Report, Sink, StageReport};
 pub use log::read_events;
 pub use plan::{Planned, State, plan};
 
+use crate::Result;
 use crate::pipeline::Pipeline;
 use crate::stage::{Cancel, Registry};
 use crate::store::Store;
-use crate::{Error, Result, nearest};
 use std::sync::Arc;
 
 /// How to run a pipeline.
@@ -67,21 +67,8 @@ pub fn run(
     coordinator::Coordinator::new(pipeline, registry.clone(), store.clone(), options, sink, wanted)?.run()
 }
 
-/// The stages that a run sees through, by position in the pipeline.
+/// The stages that a run sees through, by position in the pipeline; that is topological order.
 fn wanted(pipeline: &Pipeline, only: &[String]) -> Result<Vec<usize>> {
-    let mut chosen = Vec::new();
-    for name in only {
-        let position = pipeline.stages.iter().position(|node| node.name == *name).ok_or_else(|| {
-            let error = Error::usage(format!("there is no stage {name:?} in this pipeline"));
-            match nearest(name, pipeline.stages.iter().map(|node| node.name.as_str())) {
-                Some(near) => error.help(format!("did you mean {near:?}?")),
-                None => error,
-            }
-        })?;
-        chosen.push(position);
-    }
-    if only.is_empty() {
-        chosen = (0..pipeline.stages.len()).filter(|index| !pipeline.stages[*index].template_only).collect();
-    }
-    Ok(nodes::needed(pipeline, &chosen))
+    let wanted = if only.is_empty() { pipeline.to_run() } else { pipeline.needed_for(only)? };
+    Ok(wanted.into_iter().collect())
 }

@@ -5,7 +5,7 @@ use crate::data::Ref;
 use crate::pipeline::{Pipeline, Source};
 use crate::stage::{StageRef, TaskRequest, Template};
 use crate::{Error, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Where a stage stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,31 +20,6 @@ pub(super) enum Node {
     Ready(BTreeMap<String, Ref>),
     /// It has none and will have none.
     Failed,
-}
-
-/// The stages whose outputs `node` needs before it can begin; a template's inputs are needed too.
-pub(super) fn dependencies(pipeline: &Pipeline, node: usize) -> BTreeSet<usize> {
-    let mut found = BTreeSet::new();
-    for source in pipeline.stages[node].inputs.values() {
-        match source {
-            Source::Outputs(refs) => found.extend(refs.iter().map(|(from, _)| *from)),
-            Source::Template(template) => found.extend(dependencies(pipeline, *template)),
-        }
-    }
-    found
-}
-
-/// `chosen` and all that they need, in topological order.
-pub(super) fn needed(pipeline: &Pipeline, chosen: &[usize]) -> Vec<usize> {
-    let mut needed: BTreeSet<usize> = BTreeSet::new();
-    let mut open = chosen.to_vec();
-    while let Some(node) = open.pop() {
-        if needed.insert(node) {
-            open.extend(dependencies(pipeline, node));
-        }
-    }
-    // Stages stand in topological order in the pipeline.
-    needed.into_iter().collect()
 }
 
 /// The task of a stage whose inputs are all ready.

@@ -49,8 +49,7 @@ pub fn plan(pipeline: &Pipeline, store: &Store, only: &[String]) -> Result<Vec<P
     let mut planned = Vec::new();
     for node in wanted(pipeline, only)? {
         let stage = &pipeline.stages[node];
-        let ready =
-            super::nodes::dependencies(pipeline, node).iter().all(|from| matches!(nodes[*from], Node::Ready(_)));
+        let ready = pipeline.dependencies(node).iter().all(|from| matches!(nodes[*from], Node::Ready(_)));
         let mut entry = Planned {
             name: stage.name.clone(),
             uses: stage.uses.clone(),

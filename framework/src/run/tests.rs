@@ -342,7 +342,7 @@ fn a_plan_says_what_a_run_would_do() {
     assert_eq!(states(CHAIN), [Cached; 4]);
     assert_eq!(states(&CHAIN.replace("0.25", "0.5")), [Cached, Run, Depends, Depends]);
     let error = plan(&pipeline(CHAIN, &registry), &store, &["summ".into()]).unwrap_err();
-    assert_eq!(error.advice(), Some("did you mean \"sum\"?"));
+    assert_eq!(error.advice(), Some("did you mean `sum`?"));
 }
 
 #[test]
