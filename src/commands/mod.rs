@@ -109,11 +109,12 @@ pub(crate) fn find_artifact(store: &Store, name: &str) -> Result<(Ref, Artifact)
 pub(crate) fn newest_run(store: &Store) -> Result<String> {
     let mut newest: Option<(u64, usize, String)> = None;
     for (order, run) in runtime()?.block_on(store.runs())?.into_iter().enumerate() {
-        let Some(Event::Started { unix, .. }) = read_events(store, &run)?.into_iter().next().map(|line| line.event)
+        let Some(Event::Started { unix_millis, .. }) =
+            read_events(store, &run)?.into_iter().next().map(|line| line.event)
         else {
             continue;
         };
-        newest = newest.max(Some((unix, order, run)));
+        newest = newest.max(Some((unix_millis, order, run)));
     }
     newest.map(|(.., run)| run).ok_or_else(|| {
         Error::usage(format!("there are no runs in {}", store.url())).help("run a pipeline first: ropeway run PIPELINE")

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub trait Clock: Send + Sync {
     /// How long since some fixed moment; it never goes back.
     fn elapsed(&self) -> Duration;
-    /// Seconds since 1970, for people.
-    fn unix(&self) -> u64;
+    /// Milliseconds since 1970, for people.
+    fn unix_millis(&self) -> u64;
 }
 
 /// The system's clock; it starts at zero when made.
@@ -24,7 +24,7 @@ impl Clock for SystemClock {
     fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
-    fn unix(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    fn unix_millis(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
     }
 }

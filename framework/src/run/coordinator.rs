@@ -89,7 +89,7 @@ impl<'a> Coordinator<'a> {
                 pipeline: pipeline.name.clone(),
                 seed: pipeline.seed,
                 stages: stages.clone(),
-                unix: options.clock.unix(),
+                unix_millis: options.clock.unix_millis(),
                 build: build.clone(),
             },
             at: options.clock.elapsed().as_secs_f64(),

@@ -30,8 +30,8 @@ pub enum Event {
         seed: u64,
         /// The stages that it will see through, in order.
         stages: Vec<String>,
-        /// Seconds since 1970.
-        unix: u64,
+        /// When it began: milliseconds since 1970.
+        unix_millis: u64,
         /// The program and instruction-set level that compute.
         build: String,
     },
