@@ -2,7 +2,7 @@
 
 use crate::data::{Frame, Tensors};
 use crate::{Context, Error, Result};
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::io::{BufReader, Read, Write};
 use std::sync::Arc;
@@ -96,18 +96,23 @@ fn read_json(input: impl Read, schema: &SchemaRef) -> Result<Frame> {
 /// Writes a frame.
 pub(crate) fn write_frame(mut output: impl Write + Send, frame: &Frame, format: FileFormat) -> Result<()> {
     match format {
+        // Text is made batch by batch and then written, so that an error of the output is told as what it is.
         FileFormat::Csv => {
             let flat = flatten(frame)?;
-            let mut writer = arrow_csv::WriterBuilder::new().with_header(true).build(&mut output);
-            if flat.rows() == 0 {
-                writer.write(&arrow::array::RecordBatch::new_empty(flat.schema().clone()))?;
+            let empty = [RecordBatch::new_empty(flat.schema().clone())];
+            let batches = if flat.batches().is_empty() { &empty } else { flat.batches() };
+            for (index, batch) in batches.iter().enumerate() {
+                let mut text = Vec::new();
+                arrow_csv::WriterBuilder::new().with_header(index == 0).build(&mut text).write(batch)?;
+                output.write_all(&text)?;
             }
-            flat.batches().iter().try_for_each(|batch| writer.write(batch))?;
         }
         FileFormat::Json => {
-            let mut writer = arrow_json::LineDelimitedWriter::new(&mut output);
-            frame.batches().iter().try_for_each(|batch| writer.write(batch))?;
-            writer.finish()?;
+            for batch in frame.batches() {
+                let mut text = Vec::new();
+                arrow_json::LineDelimitedWriter::new(&mut text).write(batch)?;
+                output.write_all(&text)?;
+            }
         }
         FileFormat::Parquet => {
             let mut writer = parquet::arrow::ArrowWriter::try_new(output, frame.schema().clone(), None)?;

@@ -33,6 +33,7 @@ impl Serve {
         let served: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name().to_owned()).collect();
         let server = Server::new(endpoints).bind(&self.listen)?;
         let address = server.local_addr();
+        let stop = stop_requested()?;
         match self.format {
             Format::Text => {
                 for name in &served {
@@ -43,7 +44,7 @@ impl Serve {
                 "event": "serving", "address": address.to_string(), "models": served,
             }))?,
         }
-        runtime()?.block_on(server.serve(stopped()))?;
+        runtime()?.block_on(server.serve(stop))?;
         Ok(0)
     }
 }
@@ -83,16 +84,22 @@ fn fitted(planned: &[Planned], stage: &str, output: &str, store: &Store, file: &
     }
 }
 
-/// Completes when the process is asked to stop.
-async fn stopped() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+/// A future that completes when the process is asked to stop. From here on, such a request ends it in good order.
+#[cfg(unix)]
+fn stop_requested() -> Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let _runtime = runtime()?.enter();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
         tokio::select! {
-            _ = interrupt => {}
+            _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        return;
-    }
-    let _ = interrupt.await;
+    })
+}
+
+/// A future that completes when the process is asked to stop.
+#[cfg(not(unix))]
+fn stop_requested() -> Result<impl Future<Output = ()>> {
+    Ok(async { drop(tokio::signal::ctrl_c().await) })
 }

@@ -136,6 +136,7 @@ pub fn registry() -> Registry {
 fn stage() -> FnStage {
     ropeway_framework::stage::stage(command)
         .inputs(["input"])
+        .version(1)
         .about("Runs any program: Arrow IPC in on stdin and out on stdout, parameters and seed in the environment.")
         .fingerprint(|params: CommandParams| files(&params.run))
 }

@@ -42,6 +42,7 @@ pub struct ArrowParams {
 
 pub(super) fn stage() -> FnStage {
     ropeway_framework::stage::stage(read_arrow)
+        .version(1)
         .about("Reads Arrow IPC files and streams: paths, globs or object-store URLs.")
         .fingerprint(|params: ArrowParams| fingerprint(&params.path.find()?))
 }

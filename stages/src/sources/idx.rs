@@ -29,6 +29,7 @@ pub struct IdxParams {
 
 pub(super) fn stage() -> FnStage {
     ropeway_framework::stage::stage(read_idx)
+        .version(1)
         .about("Reads images and labels in the idx format of MNIST, gzip or plain: columns `image` and `label`.")
         .fingerprint(|params: IdxParams| {
             Ok(format!("{} {}", fingerprint(&params.images.find()?)?, fingerprint(&params.labels.find()?)?))

@@ -42,6 +42,7 @@ pub struct JsonParams {
 
 pub(super) fn stage() -> FnStage {
     ropeway_framework::stage::stage(read_json)
+        .version(1)
         .about("Reads JSON lines, one object a line: paths, globs or object-store URLs, gzip or plain.")
         .fingerprint(|params: JsonParams| fingerprint(&params.path.find()?))
 }

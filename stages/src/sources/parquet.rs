@@ -42,6 +42,7 @@ pub struct ParquetParams {
 
 pub(super) fn stage() -> FnStage {
     ropeway_framework::stage::stage(read_parquet)
+        .version(1)
         .about("Reads Parquet files: paths, globs or object-store URLs; only the columns that are asked for.")
         .fingerprint(|params: ParquetParams| fingerprint(&params.path.find()?))
 }

@@ -99,6 +99,7 @@ impl From<Mark> for String {
 
 pub(super) fn stage() -> FnStage {
     ropeway_framework::stage::stage(read_csv)
+        .version(1)
         .about("Reads CSV files: paths, globs or object-store URLs, gzip or plain; types are inferred.")
         .fingerprint(|params: CsvParams| fingerprint(&params.path.find()?))
 }
