@@ -15,8 +15,8 @@ use rand_chacha::ChaCha8Rng;
 ///
 /// let seed = Seed::new(7, "split");
 /// let first: u64 = seed.rng("shuffle").random();
-/// assert_eq!(first, seed.rng("shuffle").random());
-/// assert_ne!(first, seed.rng("init").random());
+/// assert_eq!(first, seed.rng("shuffle").random::<u64>());
+/// assert_ne!(first, seed.rng("init").random::<u64>());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seed {
