@@ -36,6 +36,8 @@ enum Command {
     Infer(commands::infer::Infer),
     /// Write an artifact as CSV, Parquet, Arrow, safetensors or JSON
     Export(commands::export::Export),
+    /// Work for a run: join it from here, or from another machine
+    Worker(commands::worker::Worker),
     /// Remove from the store what no kept result needs
     Gc(commands::gc::Gc),
     /// Print the JSON Schema of pipeline files, for editors
@@ -114,6 +116,7 @@ fn dispatch(command: Command, context: &Context) -> Exit {
         Command::Serve(command) => command.execute(context),
         Command::Infer(command) => command.execute(context),
         Command::Export(command) => command.execute(context),
+        Command::Worker(command) => command.execute(context),
         Command::Gc(command) => command.execute(context),
         Command::Schema(command) => command.execute(context),
         Command::New(command) => command.execute(context),

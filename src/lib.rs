@@ -28,7 +28,7 @@
 //! ```
 //!
 //! That program has every command of the `ropeway` binary: `run`, `check`, `plan`, `show`, `stages`, `serve`, `infer`,
-//! `export`, `gc`, `schema` and `new`.
+//! `export`, `worker`, `gc`, `schema` and `new`.
 //!
 //! # A tour
 //!
@@ -50,7 +50,7 @@ pub use arrow;
 pub use cli::main;
 pub use ropeway_datasets as datasets;
 pub use ropeway_framework::{
-    Context, Error, Fault, Result, data, nearest, pipeline, run, runtime, schedule, stage, store,
+    Context, Error, Fault, Result, data, fleet, nearest, pipeline, run, runtime, schedule, stage, store, worker,
 };
 pub use ropeway_serving as serving;
 pub use ropeway_stages as stages;

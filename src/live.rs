@@ -91,7 +91,7 @@ impl Sink for Live {
             Event::Log { name, line } => self.say(&format!("{name}: {line}")),
             Event::Warning { name, message } => self.say(&format!("warning: {name}: {message}")),
             // Whoever asked for a task says what its failure means.
-            Event::TaskFinished { .. } | Event::Finished(_) => {}
+            Event::Listening { .. } | Event::TaskFinished { .. } | Event::Finished(_) => {}
             Event::StageFinished(report) => self.finished(report),
         }
     }

@@ -5,6 +5,7 @@ mod nearest;
 mod runtime;
 
 pub mod data;
+pub mod fleet;
 pub mod pipeline;
 pub mod run;
 pub mod schedule;

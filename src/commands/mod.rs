@@ -11,6 +11,7 @@ pub(crate) mod schema;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod stages;
+pub(crate) mod worker;
 
 use crate::cli::{Context, PipelineArgs};
 use crate::data::{Artifact, Ref};

@@ -3,10 +3,14 @@
 use super::{load, open_store, print, print_json};
 use crate::cli::{Context, Exit, Format, PipelineArgs, complain};
 use crate::live::Live;
-use crate::run::{Line, Options, Report, Sink, run};
+use crate::run::{Elsewhere, Event, Line, Options, Report, Sink, run};
 use crate::stage::Cancel;
 use crate::table::summary;
+use crate::worker::Token;
 use crate::{Error, Fault, Result, runtime};
+
+/// Bytes of artifacts that each worker started here holds in memory.
+const WORKER_MEMORY: u64 = 256 << 20;
 
 /// `ropeway run PIPELINE`
 #[derive(clap::Args)]
@@ -19,9 +23,50 @@ pub(crate) struct Run {
     /// How many cores to keep busy; the result does not depend on it [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     cores: Option<u16>,
+    #[command(flatten)]
+    elsewhere: ElsewhereArgs,
     /// How to print: a summary for people, or one event a line
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+}
+
+/// Workers in other processes.
+#[derive(clap::Args)]
+struct ElsewhereArgs {
+    /// Start this many worker processes here, and run stages in them; 0 to wait for workers that join
+    #[arg(long, value_name = "N")]
+    workers: Option<u16>,
+    /// Let workers join from elsewhere, at this address, such as 0.0.0.0:7777
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// The secret that workers must have [default: a new one, which is printed]
+    #[arg(long, env = "ROPEWAY_TOKEN", hide_env_values = true, requires = "listen")]
+    token: Option<String>,
+}
+
+impl ElsewhereArgs {
+    /// With workers of its own, a run computes nothing in this process; the cores are theirs.
+    fn read(self, cores: &mut usize, cores_given: bool) -> Result<Option<Elsewhere>> {
+        if self.workers.is_none() && self.listen.is_none() {
+            return Ok(None);
+        }
+        if self.workers == Some(0) && self.listen.is_none() {
+            return Err(Error::usage("a run without workers that nobody can join computes nothing")
+                .help("add --listen ADDRESS, or give --workers a number"));
+        }
+        let token = match &self.token {
+            Some(text) => text.parse()?,
+            None => Token::generate()?,
+        };
+        let local = u32::from(self.workers.unwrap_or(0));
+        // What there is is shared; a number that was asked for is each worker's.
+        let each = if cores_given { *cores } else { (*cores / local.max(1) as usize).max(1) };
+        if self.workers.is_some() {
+            *cores = 0;
+        }
+        let listen = self.listen.unwrap_or_else(|| "127.0.0.1:0".into());
+        Ok(Some(Elsewhere { listen, token, local, cores: each, memory: WORKER_MEMORY }))
+    }
 }
 
 impl Run {
@@ -32,13 +77,22 @@ impl Run {
         if let Some(cores) = self.cores {
             options.cores = cores.into();
         }
+        let open_to_others = self.elsewhere.listen.is_some();
+        options.elsewhere = self.elsewhere.read(&mut options.cores, self.cores.is_some())?;
         interrupt_with(options.cancel.clone())?;
         let mut sink: Box<dyn Sink> = match self.format {
             Format::Text => Box::new(Live::new()),
             // A reader that goes away does not stop the run; the last line tells.
             Format::Json => Box::new(|line: &Line| drop(print_json(line))),
         };
-        let report = run(&pipeline, &context.registry, &store, &options, &mut *sink)?;
+        let token = options.elsewhere.as_ref().filter(|_| open_to_others).map(|elsewhere| elsewhere.token.to_string());
+        let mut hear = |line: &Line| {
+            if let (Event::Listening { address }, Some(token)) = (&line.event, &token) {
+                complain(&format!("workers join with: ROPEWAY_TOKEN={token} ropeway worker --join {address}"));
+            }
+            sink.event(line);
+        };
+        let report = run(&pipeline, &context.registry, &store, &options, &mut hear)?;
         drop(sink);
         if self.format == Format::Text {
             print(summary(&report))?;

@@ -1,13 +1,14 @@
 //! A task under way: from its key to its result, through attempts, lost inputs and those who wait for it.
 
 use super::coordinator::{Coordinator, Ending};
+use super::crew::HERE;
 use super::event::{Event, Outcome};
 use super::key::{key, known};
 use super::nodes::Node;
 use super::task::{Reply, Request, Task, Waiter};
 use super::voice::{Message, Voice};
 use crate::data::Ref;
-use crate::schedule::{self, Action, End, Resources, TaskId};
+use crate::schedule::{self, Action, End, Resources, TaskId, WorkerId};
 use crate::stage::{Cancel, Models, Progress, Report as Step, Seed, Stored, TaskRequest, Tasks};
 use crate::store::{Entry, Key, Memo};
 use crate::worker::{self, Assignment, Failure};
@@ -53,13 +54,16 @@ impl Coordinator<'_> {
             }
             return Ok(());
         }
+        self.under_way.insert(key, id);
+        if task.leads {
+            return self.start(id, 1, HERE, self.options.cores.max(1));
+        }
         let task = schedule::Task {
             id,
-            needs: needs(&task.request, self.worker.resources()),
+            needs: needs(&task.request),
             priority: 0,
             retries: task.request.task.needs.retries,
         };
-        self.under_way.insert(key, id);
         self.step(schedule::Event::Submitted(task))
     }
 
@@ -67,8 +71,9 @@ impl Coordinator<'_> {
         let now = self.options.clock.elapsed();
         for action in self.scheduler.step(now, event) {
             match action {
-                Action::Start { task, attempt, threads, .. } => self.start(task, attempt, threads)?,
-                Action::Stop { task, .. } => {
+                Action::Start { task, attempt, worker, threads } => self.start(task, attempt, worker, threads)?,
+                Action::Stop { task, attempt, worker } => {
+                    self.crew.stop(worker, task, attempt);
                     if let Some(task) = self.tasks.get(&task) {
                         task.cancel.cancel();
                     }
@@ -94,10 +99,10 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    pub(super) fn start(&mut self, id: TaskId, attempt: u32, threads: usize) -> Result<()> {
+    pub(super) fn start(&mut self, id: TaskId, attempt: u32, worker: WorkerId, threads: usize) -> Result<()> {
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         let key = task.key.context("a task starts after its key is known")?;
-        task.attempt = attempt;
+        (task.attempt, task.worker) = (attempt, Some(worker));
         let request = &task.request;
         let voice = Arc::new(Voice { task: id, outbox: self.outbox.clone() });
         let work = Assignment {
@@ -117,12 +122,7 @@ impl Coordinator<'_> {
             cancel: task.cancel.clone(),
             build: self.build.clone(),
         };
-        let outbox = self.outbox.clone();
-        let done = move |result| drop(outbox.send(Message::Ended(id, attempt, result)));
-        if let Err(error) = self.worker.start(work, done) {
-            let failure = Failure { error, lost: None };
-            let _ = self.outbox.send(Message::Ended(id, attempt, Err(failure)));
-        }
+        self.crew.start(worker, work);
         Ok(())
     }
 
@@ -152,7 +152,24 @@ impl Coordinator<'_> {
                 if passes { End::Transient } else { End::Failed }
             }
         };
-        self.step(schedule::Event::Ended { task: id, attempt, end })
+        match self.tasks.get(&id).is_some_and(|task| task.leads) {
+            true => self.led(id, attempt, end),
+            false => self.step(schedule::Event::Ended { task: id, attempt, end }),
+        }
+    }
+
+    /// An attempt that ran other tasks ended. It takes no room, so that no scheduler need know of it.
+    fn led(&mut self, id: TaskId, attempt: u32, end: End) -> Result<()> {
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        match end {
+            End::Transient if attempt <= task.request.task.needs.retries => {
+                self.start(id, attempt + 1, HERE, self.options.cores.max(1))
+            }
+            End::Done | End::Failed | End::Transient => match (task.outcome.take(), task.failure.take()) {
+                (Some((outputs, seconds)), _) => self.succeed(id, Outcome::Done, outputs, seconds),
+                (None, failure) => self.fail(id, failure.unwrap_or_else(|| Error::new("the task failed"))),
+            },
+        }
     }
 
     /// An input is lost: whatever made it runs again, and the task after it.
@@ -201,7 +218,7 @@ impl Coordinator<'_> {
                 name,
                 done: step.done,
                 total: step.total,
-                unit: step.unit.to_owned(),
+                unit: step.unit.into_owned(),
                 metrics: step.metrics.into_iter().collect(),
             },
         })
@@ -272,15 +289,11 @@ impl Coordinator<'_> {
     }
 }
 
-/// What a task takes of a worker. One that mostly waits for others takes nothing. A gang's tasks are threads of the one
-/// worker there is, so it takes at most all that this worker has.
-fn needs(request: &Request, has: Resources) -> Resources {
+/// What a task takes of a worker.
+fn needs(request: &Request) -> Resources {
     let needs = &request.task.needs;
-    let one = if request.stage.signature().submits { 0.0 } else { needs.cpus.max(0.0) };
-    let millicores = (one * 1000.0).ceil() as u64;
-    let gang = millicores.saturating_mul(u64::from(needs.workers.max(1)));
     Resources {
-        millicores: if needs.workers > 1 { gang.min(has.millicores).max(millicores) } else { millicores },
+        millicores: (needs.cpus.max(0.0) * 1000.0).ceil() as u64,
         gpus: u64::from(needs.device == crate::stage::Device::Cuda),
     }
 }

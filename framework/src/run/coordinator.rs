@@ -1,18 +1,18 @@
 //! The coordinator: asks the store what is known, gives the rest to the scheduler, and sees that every waiter hears.
 
 use super::Options;
+use super::crew::{Crew, HERE};
 use super::event::{Event, Line, Outcome, Report, Sink, StageReport};
-use super::key::build;
 use super::log::RunLog;
 use super::nodes::{Node, request};
 use super::task::{Request, Task, Waiter};
 use super::voice::Message;
 use crate::data::{Artifact, Kind, Metrics, Ref};
 use crate::pipeline::Pipeline;
-use crate::schedule::{self, Scheduler, TaskId, WorkerId};
+use crate::schedule::{self, Scheduler, TaskId};
 use crate::stage::Registry;
 use crate::store::{Key, Store, StoreError};
-use crate::worker::EmbeddedWorker;
+use crate::worker::{Heard, program};
 use crate::{Error, Result, runtime};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, mpsc};
@@ -25,7 +25,6 @@ const LOOK_UPS: usize = 64;
 const GRACE: Duration = Duration::from_secs(5);
 /// How often a silent run looks whether it is interrupted.
 const PULSE: Duration = Duration::from_millis(100);
-const WORKER: WorkerId = WorkerId(0);
 
 /// How a stage ended.
 pub(super) struct Ending {
@@ -53,7 +52,7 @@ pub(super) struct Coordinator<'a> {
     pub(super) log: RunLog,
     pub(super) run: String,
     pub(super) build: String,
-    pub(super) worker: EmbeddedWorker,
+    pub(super) crew: Crew,
     pub(super) scheduler: Scheduler,
     pub(super) wanted: Vec<usize>,
     pub(super) nodes: Vec<Node>,
@@ -80,8 +79,7 @@ impl<'a> Coordinator<'a> {
         sink: &'a mut dyn Sink,
         wanted: Vec<usize>,
     ) -> Result<Self> {
-        let worker = EmbeddedWorker::new(store.clone(), options.cores)?;
-        let build = build();
+        let build = program::build();
         let stages: Vec<String> = wanted.iter().map(|node| pipeline.stages[*node].name.clone()).collect();
         let (log, line) = RunLog::create(&store, &pipeline.name, |run| Line {
             event: Event::Started {
@@ -99,8 +97,10 @@ impl<'a> Coordinator<'a> {
         let mut nodes = vec![Node::Outside; pipeline.stages.len()];
         wanted.iter().for_each(|node| nodes[*node] = Node::Waiting);
         let (outbox, inbox) = mpsc::channel();
+        let crew = Crew::gather(&store, options, &run, &outbox)?;
         let mut scheduler = Scheduler::new();
-        let joined = schedule::Event::Joined { worker: WORKER, has: worker.resources() };
+        scheduler.expect_more(crew.grows());
+        let joined = schedule::Event::Joined { worker: HERE, has: crew.resources() };
         scheduler.step(options.clock.elapsed(), joined);
         Ok(Self {
             pipeline,
@@ -111,7 +111,7 @@ impl<'a> Coordinator<'a> {
             log,
             run,
             build,
-            worker,
+            crew,
             scheduler,
             wanted,
             nodes,
@@ -129,6 +129,9 @@ impl<'a> Coordinator<'a> {
 
     /// Sees the run through.
     pub(super) fn run(mut self) -> Result<Report> {
+        if let Some(address) = self.crew.address() {
+            self.tell(Event::Listening { address })?;
+        }
         self.advance()?;
         let mut interrupted = false;
         while self.wanted.iter().any(|node| matches!(self.nodes[*node], Node::Waiting | Node::Running)) {
@@ -137,9 +140,19 @@ impl<'a> Coordinator<'a> {
                 self.interrupt();
                 break;
             }
-            match self.next_message() {
-                Some(message) => self.hear(message)?,
-                None => self.step(schedule::Event::Tick)?,
+            match self.inbox.try_recv() {
+                Ok(message) => self.hear(message)?,
+                Err(_) => {
+                    // Nothing more to hear at the moment: what was decided goes out, in as few messages as can be.
+                    self.crew.flush();
+                    match self.next_message() {
+                        Some(message) => self.hear(message)?,
+                        None => {
+                            self.crew.tend()?;
+                            self.step(schedule::Event::Tick)?;
+                        }
+                    }
+                }
             }
         }
         self.finish(interrupted)
@@ -161,6 +174,28 @@ impl<'a> Coordinator<'a> {
             Message::Ended(id, attempt, result) => self.ended(id, attempt, result),
             Message::Submitted(parent, task, reply) => self.submitted(parent, task, reply),
             Message::Said(id, step) => self.said(id, step),
+            Message::Heard(heard) => self.heard(heard),
+        }
+    }
+
+    /// A worker elsewhere comes, goes or says something.
+    fn heard(&mut self, heard: Heard) -> Result<()> {
+        match heard {
+            Heard::Joined(worker) => {
+                let joined = schedule::Event::Joined { worker: worker.id, has: worker.has };
+                self.crew.join(worker);
+                self.step(joined)
+            }
+            Heard::Lost { worker, reason } => {
+                let Some(name) = self.crew.lose(worker) else { return Ok(()) };
+                let message = format!("the worker is lost: {reason}; what it was doing runs elsewhere");
+                self.tell(Event::Warning { name, message })?;
+                self.crew.tend()?;
+                self.step(schedule::Event::Lost(worker))
+            }
+            Heard::Ended { worker, task, attempt, result } if self.crew.has(worker) => self.ended(task, attempt, result),
+            Heard::Ended { .. } => Ok(()),
+            Heard::Said { task, report } => self.said(task, report),
         }
     }
 
@@ -236,10 +271,18 @@ impl<'a> Coordinator<'a> {
     fn interrupt(&mut self) {
         self.tasks.retain(|_, task| task.attempt > 0);
         self.tasks.values().for_each(|task| task.cancel.cancel());
+        self.crew.dismiss();
         let until = self.options.clock.elapsed() + GRACE;
         while !self.tasks.is_empty() && self.options.clock.elapsed() < until {
-            if let Ok(Message::Ended(id, ..)) = self.inbox.recv_timeout(PULSE) {
-                self.tasks.remove(&id);
+            match self.inbox.recv_timeout(PULSE) {
+                Ok(Message::Ended(id, ..) | Message::Heard(Heard::Ended { task: id, .. })) => {
+                    self.tasks.remove(&id);
+                }
+                // A worker that is told that the run is over stops what it does and goes.
+                Ok(Message::Heard(Heard::Lost { worker, .. })) => {
+                    self.tasks.retain(|_, task| task.worker != Some(worker));
+                }
+                _ => {}
             }
         }
     }
@@ -258,6 +301,7 @@ impl<'a> Coordinator<'a> {
         };
         self.tell(Event::Finished(report.clone()))?;
         self.log.flush()?;
+        self.crew.dismiss();
         Ok(report)
     }
 

@@ -35,6 +35,11 @@ pub enum Event {
         /// The program and instruction-set level that compute.
         build: String,
     },
+    /// Workers in other processes may join.
+    Listening {
+        /// Where they dial.
+        address: String,
+    },
     /// A stage's inputs are there and it begins, or what it gave before is looked up.
     StageStarted {
         /// The stage's name in the pipeline.

@@ -5,9 +5,9 @@ use crate::Result;
 use crate::data::{Digest, canonical_json};
 use crate::stage::{Stage, TaskRequest, Template};
 use crate::store::{Entry, Key, Memo, Store, StoreError};
+use crate::worker::program;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 
 /// Raised when the meaning of a key or the layout of what it names changes.
 const FORMAT: u32 = 1;
@@ -33,7 +33,7 @@ impl<'a> Identity<'a> {
         let signature = self.stage.signature();
         let version = match signature.version {
             // An unpinned stage is whatever this executable holds.
-            0 => Value::String(executable()?.to_string()),
+            0 => Value::String(program::digest()?.to_string()),
             pinned => Value::from(pinned),
         };
         let mut templates = BTreeMap::new();
@@ -52,30 +52,6 @@ impl<'a> Identity<'a> {
             "templates": templates,
         }))
     }
-}
-
-/// The digest of this executable.
-fn executable() -> Result<Digest> {
-    static DIGEST: OnceLock<Digest> = OnceLock::new();
-    if let Some(digest) = DIGEST.get() {
-        return Ok(*digest);
-    }
-    let digest = Digest::of_reader(std::fs::File::open(std::env::current_exe()?)?)?;
-    Ok(*DIGEST.get_or_init(|| digest))
-}
-
-/// The program and the instruction-set level that compute, for the record: the promise of equal bytes is made for one
-/// build and one level.
-pub(super) fn build() -> String {
-    #[cfg(target_arch = "x86_64")]
-    let level = match () {
-        () if is_x86_feature_detected!("avx512f") => "x86-64-v4",
-        () if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") => "x86-64-v3",
-        () => "x86-64",
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let level = std::env::consts::ARCH;
-    format!("ropeway {} {level}", env!("CARGO_PKG_VERSION"))
 }
 
 /// A task's key. It may read files that the parameters name, and block.

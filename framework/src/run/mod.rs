@@ -5,6 +5,7 @@
 mod attempts;
 mod clock;
 mod coordinator;
+mod crew;
 mod event;
 mod key;
 mod log;
@@ -16,6 +17,7 @@ mod tests;
 mod voice;
 
 pub use clock::{Clock, SystemClock};
+pub use crew::Elsewhere;
 pub use event::{Event, Line, Outcome, Report, Sink, StageReport};
 pub use log::read_events;
 pub use plan::{Planned, State, plan};
@@ -31,8 +33,10 @@ use std::sync::Arc;
 pub struct Options {
     /// Only these stages, and what they need; all if empty.
     pub only: Vec<String>,
-    /// How many cores to keep busy.
+    /// How many cores this process keeps busy; with none, stages wait for workers elsewhere.
     pub cores: usize,
+    /// Workers in other processes, if there may be any.
+    pub elsewhere: Option<Elsewhere>,
     /// Cancel it to interrupt the run.
     pub cancel: Cancel,
     /// Where time comes from.
@@ -43,6 +47,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             only: Vec::new(),
+            elsewhere: None,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             cancel: Cancel::default(),
             clock: Arc::new(SystemClock::default()),

@@ -36,6 +36,10 @@ pub(super) struct Task {
     pub(super) cancel: Cancel,
     /// The attempt under way.
     pub(super) attempt: u32,
+    /// Where the attempt runs.
+    pub(super) worker: Option<crate::schedule::WorkerId>,
+    /// Whether it runs other tasks: then it runs in this process and takes no room of any worker.
+    pub(super) leads: bool,
     /// Run it even though its result is known: its bytes are lost.
     pub(super) again: bool,
     /// How often an input of it was lost and made again.
@@ -49,11 +53,13 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(request: Request, waiter: Waiter) -> Self {
         Self {
+            leads: request.stage.signature().submits,
             request,
             key: None,
             waiters: vec![waiter],
             cancel: Cancel::default(),
             attempt: 0,
+            worker: None,
             again: false,
             recoveries: 0,
             failure: None,

@@ -5,7 +5,7 @@ use crate::Result;
 use crate::schedule::TaskId;
 use crate::stage::{Report, ReportSink, Stored, Submit, TaskRequest};
 use crate::store::{Key, Memo};
-use crate::worker::{Failure, Outcome};
+use crate::worker::{Failure, Heard, Outcome};
 use std::collections::BTreeMap;
 use std::sync::mpsc;
 
@@ -15,6 +15,8 @@ pub(super) enum Message {
     Looked(TaskId, Result<(Key, Option<Memo>)>),
     /// An attempt ended.
     Ended(TaskId, u32, Result<Outcome, Failure>),
+    /// A worker in another process says something, or comes or goes.
+    Heard(Heard),
     /// A task asks for another one.
     Submitted(TaskId, TaskRequest, Reply),
     /// A task says how far it is.

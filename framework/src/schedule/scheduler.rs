@@ -14,6 +14,8 @@ pub struct Scheduler {
     tasks: BTreeMap<TaskId, Entry>,
     ready: Ready,
     delayed: BTreeSet<(Time, TaskId)>,
+    /// Whether larger workers than those that are here may come.
+    grows: bool,
 }
 
 #[derive(Debug)]
@@ -35,6 +37,11 @@ impl Scheduler {
     /// Knows no worker and no task yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Says whether larger workers than those that are here may come; until then a task that fits none waits.
+    pub fn expect_more(&mut self, grows: bool) {
+        self.grows = grows;
     }
 
     /// Tasks that are neither done nor failed.
@@ -62,7 +69,7 @@ impl Scheduler {
     }
 
     fn submit(&mut self, task: Task, actions: &mut Vec<Action>) {
-        if !self.workers.is_empty() && !self.workers.values().any(|worker| worker.has.fits(&task.needs)) {
+        if !self.grows && !self.workers.is_empty() && !self.workers.values().any(|worker| worker.has.fits(&task.needs)) {
             let largest = self.workers.values().map(|worker| worker.has).max_by_key(|has| (has.gpus, has.millicores));
             let largest = largest.unwrap_or_default();
             let reason = format!("it needs {}, and the largest worker has {largest}", task.needs);

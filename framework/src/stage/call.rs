@@ -4,6 +4,7 @@ use super::{Apply, Registry, Seed, Stored, Tasks, Template};
 use crate::data::{Artifact, Model, Tensors};
 use crate::{Error, Fault, Result};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,7 +94,7 @@ pub struct Report {
     /// Steps in all, if known.
     pub total: Option<u64>,
     /// What a step is: `epoch`, `row`, `trial`.
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
     /// What is worth seeing: the loss, the best value so far.
     pub metrics: Vec<(String, f64)>,
     /// A line for the log; `done`, `total` and `metrics` mean nothing then.
@@ -120,7 +121,7 @@ impl Progress {
     pub fn step(&self, done: u64, total: Option<u64>, unit: &'static str, metrics: &[(&str, f64)]) {
         let Some(sink) = &self.0 else { return };
         let metrics = metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        sink.report(Report { done, total, unit, metrics, line: None });
+        sink.report(Report { done, total, unit: unit.into(), metrics, line: None });
     }
 
     /// Writes a line to the run's log.

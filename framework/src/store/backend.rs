@@ -1,9 +1,11 @@
 //! Where the objects of a store lie: in a folder, or in an object store.
 
 use super::StoreError;
+use super::access::Access;
 use super::files::Files;
 use super::objects::Objects;
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Named objects that are created once and never changed. Names are relative paths with `/`.
@@ -12,6 +14,13 @@ pub(super) enum Backend {
     Files(Files),
     /// Anything that `object_store` speaks to.
     Objects(Objects),
+    /// Those of a store that another process reaches.
+    Remote {
+        /// What people read.
+        url: String,
+        /// The way there.
+        access: Arc<dyn Access>,
+    },
 }
 
 /// How a creation went.
@@ -50,6 +59,7 @@ impl Backend {
         match self {
             Backend::Files(files) => files.url(),
             Backend::Objects(objects) => objects.url(),
+            Backend::Remote { url, .. } => url,
         }
     }
 
@@ -58,6 +68,10 @@ impl Backend {
         match self {
             Backend::Files(files) => files.create(path, bytes).await,
             Backend::Objects(objects) => objects.create(path, bytes).await,
+            Backend::Remote { access, .. } => {
+                let created = access.create(path, bytes).await.map_err(|error| self.error("write", path, &error))?;
+                Ok(if created { Created::Now } else { Created::Already })
+            }
         }
     }
 
@@ -66,6 +80,9 @@ impl Backend {
         match self {
             Backend::Files(files) => files.read(path, expected).await,
             Backend::Objects(objects) => objects.read(path).await,
+            Backend::Remote { access, .. } => {
+                access.read(path).await.map_err(|error| self.error("read", path, &error))
+            }
         }
     }
 
@@ -74,6 +91,9 @@ impl Backend {
         match self {
             Backend::Files(files) => files.size(path),
             Backend::Objects(objects) => objects.size(path).await,
+            Backend::Remote { access, .. } => {
+                access.size(path).await.map_err(|error| self.error("read", path, &error))
+            }
         }
     }
 
@@ -82,6 +102,11 @@ impl Backend {
         let mut found = match self {
             Backend::Files(files) => files.list(folder).await?,
             Backend::Objects(objects) => objects.list(folder).await?,
+            Backend::Remote { access, .. } => {
+                let listed = access.list(folder).await.map_err(|error| self.error("list", folder, &error))?;
+                let found = listed.into_iter();
+                found.map(|one| Found { path: one.path, bytes: one.bytes, modified: one.modified }).collect()
+            }
         };
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
@@ -92,7 +117,12 @@ impl Backend {
         let mut folders = match self {
             Backend::Files(files) => files.folders(folder)?,
             Backend::Objects(objects) => objects.folders(folder).await?,
+            Backend::Remote { .. } => {
+                let inside = |found: Found| Some(found.path.strip_prefix(folder)?.split('/').nth(1)?.to_owned());
+                self.list(folder).await?.into_iter().filter_map(inside).collect()
+            }
         };
+        folders.dedup();
         folders.sort();
         Ok(folders)
     }
@@ -102,6 +132,9 @@ impl Backend {
         match self {
             Backend::Files(files) => files.remove(path),
             Backend::Objects(objects) => objects.remove(path).await,
+            Backend::Remote { access, .. } => {
+                access.remove(path).await.map_err(|error| self.error("remove", path, &error))
+            }
         }
     }
 
@@ -111,6 +144,9 @@ impl Backend {
         match self {
             Backend::Files(files) => files.rename(path, &to),
             Backend::Objects(objects) => objects.rename(path, &to).await,
+            Backend::Remote { access, .. } => {
+                access.set_aside(path).await.map_err(|error| self.error("write", &to, &error))
+            }
         }
     }
 
@@ -118,8 +154,17 @@ impl Backend {
     pub(super) async fn sweep(&self, dry_run: bool) -> Result<Leftovers, StoreError> {
         match self {
             Backend::Files(files) => files.sweep(dry_run),
-            Backend::Objects(_) => Ok(Leftovers::default()),
+            Backend::Objects(_) | Backend::Remote { .. } => Ok(Leftovers::default()),
         }
+    }
+
+    /// Whether it is reached through another process, so that every call is a message.
+    pub(super) fn is_remote(&self) -> bool {
+        matches!(self, Backend::Remote { .. })
+    }
+
+    fn error(&self, action: &'static str, path: &str, error: &crate::Error) -> StoreError {
+        StoreError::Unavailable { action, path: path.into(), reason: error.to_string(), url: self.url().into() }
     }
 }
 

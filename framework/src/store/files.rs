@@ -36,6 +36,14 @@ impl Files {
         &self.0.url
     }
 
+    /// The kernel that serves the folder and the folder's number there; two paths with one identity are one folder.
+    pub(super) fn identity(&self) -> Option<String> {
+        use std::os::unix::fs::MetadataExt;
+        fs::create_dir_all(&self.0.root).ok()?;
+        let folder = fs::metadata(&self.0.root).ok()?;
+        Some(format!("{}:{}:{}", crate::store::kernel(), folder.dev(), folder.ino()))
+    }
+
     pub(super) async fn create(&self, path: &str, bytes: Bytes) -> Result<Created, StoreError> {
         let (folder, path) = (self.0.clone(), path.to_owned());
         offload(bytes.len() as u64, move || folder.create(&path, &bytes)).await

@@ -11,6 +11,7 @@
 //! The store only creates, it never overwrites: blobs first, then the memo. Whoever writes the memo first wins, so a
 //! retry, a zombie and a second copy of a task are harmless. Everything read is checked against its digest.
 
+mod access;
 mod address;
 mod backend;
 mod blobs;
@@ -34,6 +35,7 @@ mod faulty;
 #[cfg(test)]
 mod killed;
 
+pub use access::{Access, Listed};
 pub use checkpoints::CheckpointLog;
 pub use collect::{Collect, Collected};
 pub use error::StoreError;
@@ -41,7 +43,7 @@ pub use log::Log;
 pub use memo::{Commit, Key, Memo};
 
 use crate::Result;
-use crate::data::{Artifact, Ref, encode};
+use crate::data::{Artifact, Encoded, Ref, encode};
 use backend::Backend;
 use blobs::{blob_path, restore};
 use bytes::Bytes;
@@ -66,6 +68,12 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     backend: Backend,
     memory: Memory,
+}
+
+/// What tells this machine, as long as it runs, from others.
+pub(crate) fn kernel() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    boot.map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
 }
 
 /// Something that a store has and that can be [set aside](Store::discard).
@@ -131,14 +139,34 @@ impl Store {
     /// # Errors
     /// The store can't be written: unreachable, read-only, full.
     pub async fn put(&self, artifact: &Artifact) -> Result<Ref> {
-        let size = size_hint(artifact);
-        let artifact = artifact.clone();
-        let encoded = offload(size, move || encode(&artifact)).await?;
-        let weight = self.write(&encoded).await.map_err(StoreError::report)?;
+        let encoded = self.encode(artifact).await?;
+        self.save(&encoded).await?;
+        Ok(encoded.reference)
+    }
+
+    /// The canonical form of an artifact, made where long work does not disturb.
+    pub(crate) async fn encode(&self, artifact: &Artifact) -> Result<Encoded> {
+        let (size, artifact) = (size_hint(artifact), artifact.clone());
+        offload(size, move || encode(&artifact)).await
+    }
+
+    /// Keeps an encoded artifact.
+    pub(crate) async fn save(&self, encoded: &Encoded) -> Result<()> {
+        let weight = self.write(encoded).await.map_err(StoreError::report)?;
+        self.remember(encoded, weight)
+    }
+
+    /// Keeps an encoded artifact in the memory of this process only; somebody else writes it.
+    pub(crate) fn remember(&self, encoded: &Encoded, weight: u64) -> Result<()> {
         // What stages see must not depend on whether this process made it or read it back, so that the memory keeps
         // the canonical form (batches of fixed size, say) as well.
-        self.0.memory.keep(encoded.reference, restore(&encoded)?, weight);
-        Ok(encoded.reference)
+        self.0.memory.keep(encoded.reference, restore(encoded)?, weight);
+        Ok(())
+    }
+
+    /// Whether the store is reached through another process, so that every call is a message.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.backend().is_remote()
     }
 
     /// Reads an artifact: from memory if it was used lately, else from the store, checked against its digest.

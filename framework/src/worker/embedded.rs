@@ -24,7 +24,7 @@ impl EmbeddedWorker {
     /// No folder for temporary files can be made.
     pub fn new(store: Store, cores: usize) -> Result<Self> {
         let scratch = Arc::new(ScratchRoot::create(&std::env::temp_dir())?);
-        Ok(Self { store, pool: Pool::default(), scratch, cores: cores.max(1) })
+        Ok(Self { store, pool: Pool::default(), scratch, cores })
     }
 
     /// What it has.

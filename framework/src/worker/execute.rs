@@ -1,10 +1,12 @@
 //! One attempt, from its inputs to its commit.
 
 use super::Assignment;
-use crate::data::{Artifact, Ref};
+use super::wire::SMALL_BYTES;
+use crate::data::{Artifact, Encoded, Ref};
 use crate::stage::{Call, Checkpoint, Fetch, Outputs, Scratch, Stored, Threads};
-use crate::store::{Commit, Memo, Store, StoreError};
+use crate::store::{Commit, Key, Memo, Store, StoreError};
 use crate::{Context, Error, Fault, Result, runtime};
+use bytes::Bytes;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +23,9 @@ pub struct Outcome {
     pub seconds: f64,
     /// Whether somebody else had committed another result for the same key: the stage is not deterministic.
     pub differs: bool,
+    /// If the attempt did not commit: what is not in the store yet. Whoever the store is reached through commits, which
+    /// spares small tasks the way there and back.
+    pub unsaved: Option<Vec<(Ref, Bytes)>>,
 }
 
 /// Why an attempt gave nothing.
@@ -82,17 +87,18 @@ fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Input
 
 /// Blobs first, then the memo: whoever writes the memo first wins.
 async fn commit(store: &Store, work: &Assignment, outputs: Outputs, seconds: f64) -> Result<Outcome> {
-    let mut artifacts = outputs.into_map();
-    let mut refs = BTreeMap::new();
-    for port in work.stage.outputs(&work.params) {
-        let artifact = artifacts.remove(&port.name).ok_or_else(|| {
-            Error::new(format!("stage {:?} gave no output {:?}, which its signature promises", work.uses, port.name))
-        })?;
-        let reference = store.put(&artifact).await.context(format!("output {:?}", port.name))?;
-        refs.insert(port.name, reference);
+    let encoded = encode(store, work, outputs).await?;
+    let refs: BTreeMap<String, Ref> = encoded.iter().map(|(port, one)| (port.clone(), one.reference)).collect();
+    if store.is_remote() && encoded.values().map(weight).sum::<u64>() <= SMALL_BYTES {
+        let mut unsaved = Vec::new();
+        for one in encoded.values() {
+            store.remember(one, weight(one))?;
+            collect(one, &mut unsaved);
+        }
+        return Ok(Outcome { outputs: refs, seconds, differs: false, unsaved: Some(unsaved) });
     }
-    if let Some(extra) = artifacts.keys().next() {
-        return Err(Error::new(format!("stage {:?} gave an output {extra:?} that its signature lacks", work.uses)));
+    for (port, one) in &encoded {
+        store.save(one).await.context(format!("output {port:?}"))?;
     }
     let memo = Memo {
         outputs: refs.clone(),
@@ -101,12 +107,48 @@ async fn commit(store: &Store, work: &Assignment, outputs: Outputs, seconds: f64
         device: "cpu".into(),
         build: work.build.clone(),
     };
-    let (outputs, differs) = match store.commit(work.key, &memo).await? {
-        Commit::First | Commit::Same => (refs, false),
+    let (outputs, differs) = settle(store, work.key, &memo).await?;
+    Ok(Outcome { outputs, seconds, differs, unsaved: None })
+}
+
+/// Writes the memo; gives the outputs that count and whether they are others than the memo's.
+pub(super) async fn settle(store: &Store, key: Key, memo: &Memo) -> Result<(BTreeMap<String, Ref>, bool)> {
+    let settled = match store.commit(key, memo).await? {
+        Commit::First | Commit::Same => (memo.outputs.clone(), false),
         Commit::Different(first) => (first.outputs, true),
     };
-    store.forget_checkpoints(work.key).await?;
-    Ok(Outcome { outputs, seconds, differs })
+    store.forget_checkpoints(key).await?;
+    Ok(settled)
+}
+
+/// The canonical form of every output that the signature promises.
+async fn encode(store: &Store, work: &Assignment, outputs: Outputs) -> Result<BTreeMap<String, Encoded>> {
+    let mut artifacts = outputs.into_map();
+    let mut encoded = BTreeMap::new();
+    for port in work.stage.outputs(&work.params) {
+        let artifact = artifacts.remove(&port.name).ok_or_else(|| {
+            Error::new(format!("stage {:?} gave no output {:?}, which its signature promises", work.uses, port.name))
+        })?;
+        let one = store.encode(&artifact).await.context(format!("output {:?}", port.name))?;
+        encoded.insert(port.name, one);
+    }
+    match artifacts.keys().next() {
+        None => Ok(encoded),
+        Some(extra) => {
+            Err(Error::new(format!("stage {:?} gave an output {extra:?} that its signature lacks", work.uses)))
+        }
+    }
+}
+
+/// The bytes of an artifact with those of its items.
+fn weight(encoded: &Encoded) -> u64 {
+    encoded.reference.bytes + encoded.items.iter().map(weight).sum::<u64>()
+}
+
+/// An artifact's bytes, after those of its items.
+fn collect(encoded: &Encoded, blobs: &mut Vec<(Ref, Bytes)>) {
+    encoded.items.iter().for_each(|item| collect(item, blobs));
+    blobs.push((encoded.reference, encoded.bytes.clone()));
 }
 
 fn panicked(payload: Box<dyn Any + Send>) -> Error {

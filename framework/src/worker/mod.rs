@@ -1,13 +1,24 @@
 //! Where it runs: a worker takes assignments, runs them on threads of its own, keeps their outputs and commits them.
 
+mod attempts;
 mod bridge;
+mod client;
 mod embedded;
 mod execute;
+mod hub;
+mod member;
 mod pool;
+pub(crate) mod program;
 mod scratch;
+mod shelf;
+mod token;
+mod wire;
 
+pub use client::{WorkerOptions, work};
 pub use embedded::EmbeddedWorker;
 pub use execute::{Failure, Outcome};
+pub(crate) use hub::{Heard, Hub, RemoteWorker, Terms};
+pub use token::Token;
 
 use crate::data::Ref;
 use crate::schedule::TaskId;

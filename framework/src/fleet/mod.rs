@@ -1,0 +1,35 @@
+//! Who brings workers: a fleet starts and stops them and knows nothing else. A worker that it started dials the
+//! coordinator by itself, as any other does.
+
+mod local;
+
+pub use local::LocalFleet;
+
+use crate::Result;
+
+/// Starts and stops workers.
+pub trait Fleet: Send {
+    /// Starts a worker of a name that no other had before.
+    ///
+    /// # Errors
+    /// It can't be started: [`Fault::Unavailable`](crate::Fault::Unavailable).
+    fn start(&mut self, name: &str) -> Result<()>;
+
+    /// Makes a worker end, at once; that it has ended already is fine.
+    ///
+    /// # Errors
+    /// It can't be stopped.
+    fn stop(&mut self, name: &str) -> Result<()>;
+
+    /// The workers that ended since the last call.
+    fn ended(&mut self) -> Vec<Ended>;
+}
+
+/// A worker that is no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its name.
+    pub name: String,
+    /// How it ended, in words.
+    pub how: String,
+}

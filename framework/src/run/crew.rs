@@ -1,0 +1,194 @@
+//! The workers of a run: the one inside this process, those in other processes, and what starts them.
+
+use super::Options;
+use super::voice::Message;
+use crate::fleet::{Fleet, LocalFleet};
+use crate::schedule::{Resources, TaskId, WorkerId};
+use crate::store::Store;
+use crate::worker::{Assignment, EmbeddedWorker, Failure, Hub, RemoteWorker, Terms, Token, program};
+use crate::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// The worker inside this process.
+pub(super) const HERE: WorkerId = WorkerId(0);
+/// How often a worker shows that it lives, and how long one may be silent.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Workers that end before they join, one after another, until the fleet is given up.
+const MOST_STILLBORN: u32 = 5;
+
+/// Workers in other processes.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// Where workers dial: `127.0.0.1:0` for any free port of this machine.
+    pub listen: String,
+    /// The secret that they must have.
+    pub token: Token,
+    /// How many are started on this machine, and replaced when they end.
+    pub local: u32,
+    /// The cores of each that is started.
+    pub cores: usize,
+    /// Bytes of artifacts that each that is started holds in memory.
+    pub memory: u64,
+}
+
+/// Who works for a run.
+pub(super) struct Crew {
+    here: EmbeddedWorker,
+    there: BTreeMap<WorkerId, RemoteWorker>,
+    outbox: mpsc::Sender<Message>,
+    started: Option<Started>,
+    hub: Option<Hub>,
+}
+
+/// The workers that this run starts.
+struct Started {
+    fleet: LocalFleet,
+    wanted: u32,
+    /// Those that were started and have not ended.
+    names: BTreeSet<String>,
+    /// Those of them that have joined.
+    joined: BTreeSet<String>,
+    count: u64,
+    stillborn: u32,
+}
+
+impl Crew {
+    pub(super) fn gather(
+        store: &Store,
+        options: &Options,
+        run: &str,
+        outbox: &mpsc::Sender<Message>,
+    ) -> Result<Self> {
+        let here = EmbeddedWorker::new(store.clone(), options.cores)?;
+        let mut crew = Self { here, there: BTreeMap::new(), outbox: outbox.clone(), started: None, hub: None };
+        let Some(elsewhere) = &options.elsewhere else { return Ok(crew) };
+        let terms = Terms {
+            build: program::identity()?,
+            run: run.to_owned(),
+            store: store.clone(),
+            heartbeat: HEARTBEAT,
+            patience: PATIENCE,
+        };
+        let ear = outbox.clone();
+        // The run may have ended; then nobody listens.
+        let ear = Arc::new(move |heard| drop(ear.send(Message::Heard(heard))));
+        let hub = Hub::listen(&elsewhere.listen, &elsewhere.token, terms, ear)?;
+        let Elsewhere { token, cores, memory, .. } = elsewhere.clone();
+        let mut started = Started {
+            fleet: LocalFleet::new(hub.address().to_string(), token, cores, memory)?,
+            wanted: elsewhere.local,
+            names: BTreeSet::new(),
+            joined: BTreeSet::new(),
+            count: 0,
+            stillborn: 0,
+        };
+        started.tend()?;
+        crew.started = Some(started);
+        crew.hub = Some(hub);
+        Ok(crew)
+    }
+
+    /// What the worker inside this process has.
+    pub(super) fn resources(&self) -> Resources {
+        self.here.resources()
+    }
+
+    /// Whether workers that are not here yet may still come.
+    pub(super) fn grows(&self) -> bool {
+        self.hub.is_some()
+    }
+
+    /// Where workers dial, if they may.
+    pub(super) fn address(&self) -> Option<String> {
+        self.hub.as_ref().map(|hub| hub.address().to_string())
+    }
+
+    pub(super) fn join(&mut self, worker: RemoteWorker) {
+        if let Some(started) = &mut self.started
+            && started.names.contains(&worker.name)
+        {
+            started.joined.insert(worker.name.clone());
+            started.stillborn = 0;
+        }
+        self.there.insert(worker.id, worker);
+    }
+
+    /// A worker is gone; gives its name.
+    pub(super) fn lose(&mut self, worker: WorkerId) -> Option<String> {
+        self.there.remove(&worker).map(|worker| worker.name)
+    }
+
+    /// Whether a worker is one of the crew: the words of one that was given up change nothing.
+    pub(super) fn has(&self, worker: WorkerId) -> bool {
+        worker == HERE || self.there.contains_key(&worker)
+    }
+
+    /// Hands an attempt to a worker.
+    pub(super) fn start(&mut self, worker: WorkerId, work: Assignment) {
+        let (task, attempt) = (work.task, work.attempt);
+        let begun = if worker == HERE {
+            let outbox = self.outbox.clone();
+            self.here.start(work, move |result| drop(outbox.send(Message::Ended(task, attempt, result))))
+        } else {
+            // One that is gone is lost soon, and the scheduler hears that.
+            self.there.get_mut(&worker).map_or(Ok(()), |there| there.start(&work))
+        };
+        if let Err(error) = begun {
+            let _ = self.outbox.send(Message::Ended(task, attempt, Err(Failure { error, lost: None })));
+        }
+    }
+
+    /// Asks a worker elsewhere to stop an attempt.
+    pub(super) fn stop(&mut self, worker: WorkerId, task: TaskId, attempt: u32) {
+        if let Some(there) = self.there.get_mut(&worker) {
+            there.stop(task, attempt);
+        }
+    }
+
+    /// Sends what was handed to workers elsewhere.
+    pub(super) fn flush(&mut self) {
+        self.there.values_mut().for_each(RemoteWorker::flush);
+    }
+
+    /// Replaces workers that ended.
+    ///
+    /// # Errors
+    /// Workers can't be started, or end before they join again and again.
+    pub(super) fn tend(&mut self) -> Result<()> {
+        self.started.as_mut().map_or(Ok(()), Started::tend)
+    }
+
+    /// The run is over.
+    pub(super) fn dismiss(&mut self) {
+        self.there.values_mut().for_each(RemoteWorker::farewell);
+    }
+}
+
+impl Started {
+    fn tend(&mut self) -> Result<()> {
+        for ended in self.fleet.ended() {
+            self.names.remove(&ended.name);
+            if self.joined.remove(&ended.name) {
+                continue;
+            }
+            self.stillborn += 1;
+            if self.stillborn >= MOST_STILLBORN {
+                return Err(Error::unavailable(format!(
+                    "{MOST_STILLBORN} workers ended before they joined the run, the last with {}",
+                    ended.how
+                ))
+                .help("start one by hand and see what it says: ropeway worker --join ADDRESS --token TOKEN"));
+            }
+        }
+        while self.names.len() < self.wanted as usize {
+            self.count += 1;
+            let name = format!("local-{}", self.count);
+            self.fleet.start(&name)?;
+            self.names.insert(name);
+        }
+        Ok(())
+    }
+}

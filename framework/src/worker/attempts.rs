@@ -1,0 +1,154 @@
+//! The attempts that run in a worker process, by key: whoever asks for a key that runs already gets its result.
+
+use super::embedded::EmbeddedWorker;
+use super::wire::{self, Number};
+use super::{Assignment, program};
+use crate::stage::{Cancel, Models, Progress, Registry, Report, ReportSink, Seed, Tasks};
+use crate::store::Key;
+use crate::{Context, Error, Result};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+
+/// How often an attempt's steps are told at most; what comes between is overtaken by the next.
+const STEP_PAUSE: Duration = Duration::from_millis(50);
+
+/// What an attempt's thread says.
+pub(super) enum Spoken {
+    /// It ended.
+    Ended(EndedHere),
+    /// How far it is.
+    Said(Key, Report),
+}
+
+/// An attempt that ended.
+pub(super) struct EndedHere {
+    key: Key,
+    /// Which one of the attempts for the key.
+    serial: u64,
+    stage: String,
+    end: wire::ended::End,
+}
+
+/// Attempts under way.
+pub(super) struct Attempts {
+    running: HashMap<Key, Running>,
+    begun: u64,
+    outbox: UnboundedSender<Spoken>,
+}
+
+struct Running {
+    serial: u64,
+    /// What the coordinator calls it; nothing if that coordinator is gone.
+    number: Option<Number>,
+    cancel: Cancel,
+}
+
+impl Attempts {
+    /// Attempts whose threads speak to `outbox`.
+    pub(super) fn new(outbox: UnboundedSender<Spoken>) -> Self {
+        Self { running: HashMap::new(), begun: 0, outbox }
+    }
+
+    /// Begins an attempt, or takes over the one that runs for the same key.
+    ///
+    /// # Errors
+    /// The order makes no sense, or names a stage that this program lacks.
+    pub(super) fn begin(
+        &mut self,
+        start: wire::Start,
+        registry: &Arc<Registry>,
+        worker: &EmbeddedWorker,
+    ) -> Result<()> {
+        let number = wire::number(start.attempt)?;
+        let key = wire::key(&start.key)?;
+        if let Some(running) = self.running.get_mut(&key).filter(|running| !running.cancel.is_cancelled()) {
+            // It was begun for a coordinator that is gone: the same key gives the same result.
+            running.number = Some(number);
+            return Ok(());
+        }
+        let stage = registry.get(&start.stage).cloned();
+        let stage = stage.ok_or_else(|| Error::usage(format!("this worker has no stage {:?}", start.stage)))?;
+        let cancel = Cancel::default();
+        self.begun += 1;
+        let serial = self.begun;
+        let voice = Voice { key, outbox: self.outbox.clone(), last: Mutex::new(None) };
+        let work = Assignment {
+            task: number.0,
+            attempt: number.1,
+            seed: Seed::new(start.seed, &start.stage),
+            uses: start.stage.clone(),
+            stage,
+            key,
+            params: serde_json::from_slice(&start.params).context("the parameters are no JSON")?,
+            inputs: wire::inputs(&start.inputs)?,
+            templates: Default::default(),
+            threads: start.threads.max(1) as usize,
+            progress: Progress::new(Arc::new(voice)),
+            tasks: Tasks::default(),
+            models: Models::new(registry.clone()),
+            cancel: cancel.clone(),
+            build: program::build(),
+        };
+        let outbox = self.outbox.clone();
+        worker.start(work, move |result| {
+            let ended = EndedHere { key, serial, stage: start.stage, end: wire::from_end(&result) };
+            // The process may be about to end; then nobody waits.
+            let _ = outbox.send(Spoken::Ended(ended));
+        })?;
+        self.running.insert(key, Running { serial, number: Some(number), cancel });
+        Ok(())
+    }
+
+    /// An attempt is over: what the coordinator hears of it.
+    pub(super) fn close(&mut self, ended: EndedHere) -> wire::Ended {
+        // One that was stopped may end after another was begun for its key.
+        let current = self.running.get(&ended.key).is_some_and(|running| running.serial == ended.serial);
+        let running = if current { self.running.remove(&ended.key) } else { None };
+        let attempt = running.and_then(|running| running.number).map(wire::Attempt::from);
+        wire::Ended { attempt, key: wire::key_bytes(ended.key), stage: ended.stage, end: Some(ended.end) }
+    }
+
+    /// What the coordinator calls the attempt for a key.
+    pub(super) fn number(&self, key: Key) -> Option<Number> {
+        self.running.get(&key)?.number
+    }
+
+    /// Asks an attempt to stop.
+    pub(super) fn stop(&self, number: Number) {
+        self.running.values().filter(|one| one.number == Some(number)).for_each(|one| one.cancel.cancel());
+    }
+
+    /// Asks all to stop.
+    pub(super) fn stop_all(&self) {
+        self.running.values().for_each(|one| one.cancel.cancel());
+    }
+
+    /// The coordinator that asked for what runs is gone, and its numbers with it.
+    pub(super) fn orphan(&mut self) {
+        self.running.values_mut().for_each(|one| one.number = None);
+    }
+}
+
+/// How a running stage speaks.
+struct Voice {
+    key: Key,
+    outbox: UnboundedSender<Spoken>,
+    /// When it last said how far it is.
+    last: Mutex<Option<Instant>>,
+}
+
+impl ReportSink for Voice {
+    fn report(&self, report: Report) {
+        if report.line.is_none() && report.total != Some(report.done) {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.is_some_and(|last| last.elapsed() < STEP_PAUSE) {
+                return;
+            }
+            *last = Some(Instant::now());
+        }
+        let _ = self.outbox.send(Spoken::Said(self.key, report));
+    }
+}

@@ -1,0 +1,98 @@
+//! A worker process: it dials a coordinator and works for it until the run is over.
+
+use super::member::{Member, Parted};
+use super::token::Token;
+use super::wire::coordinator_client::CoordinatorClient;
+use crate::stage::Registry;
+use crate::{Error, Fault, Result, runtime};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tonic::transport::Endpoint;
+
+/// The first pause before a coordinator is dialled again; each is twice the one before, up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How a worker process works.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// The coordinator's address: `https://host:port`, or `host:port`.
+    pub join: String,
+    /// The secret of the run.
+    pub token: Token,
+    /// Who it is, for people.
+    pub name: String,
+    /// Cores that it keeps busy.
+    pub cores: usize,
+    /// Bytes of artifacts that it holds in memory.
+    pub memory: u64,
+    /// Which pool it was started for, if any.
+    pub pool: String,
+    /// How long it looks for a coordinator that it can't reach.
+    pub patience: Duration,
+    /// Options of remote stores, as of [`Store::open_with`].
+    pub store_options: Vec<(String, String)>,
+}
+
+/// Works for a coordinator until the run is over. `say` hears in words what happens, for a log.
+///
+/// A connection that breaks is made again, and what runs meanwhile goes on: its result is brought along.
+///
+/// # Errors
+/// The coordinator refuses the worker (another program, a wrong token) or can't be reached for as long as the options
+/// say.
+pub fn work(registry: &Arc<Registry>, options: &WorkerOptions, say: &mut dyn FnMut(String)) -> Result<()> {
+    let runtime = runtime()?;
+    let _entered = runtime.enter();
+    let client = CoordinatorClient::new(endpoint(options)?.connect_lazy())
+        .max_decoding_message_size(usize::MAX)
+        .max_encoding_message_size(usize::MAX);
+    let mut member = Member::new(registry.clone(), options.clone(), client);
+    let mut last_heard = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let broke = match runtime.block_on(member.attach(say)) {
+            Ok(Parted::Farewell) => return Ok(()),
+            Ok(Parted::Broken(heard, reason)) => {
+                last_heard = heard;
+                pause = FIRST_PAUSE;
+                Error::unavailable(reason)
+            }
+            Err(error) if error.whose() == Fault::Unavailable => error,
+            Err(error) => return Err(error),
+        };
+        if last_heard.elapsed() > options.patience {
+            let waited = options.patience.as_secs_f64();
+            return Err(broke
+                .context(format!("no coordinator at {} for {waited:.0} s", options.join))
+                .help("is the run still going on, and are these the address and the token that it printed?"));
+        }
+        say(format!("{broke}; trying again"));
+        runtime.block_on(sleep(pause));
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+fn endpoint(options: &WorkerOptions) -> Result<Endpoint> {
+    let address = match options.join.split_once("://") {
+        None => format!("https://{}", options.join),
+        Some(("https", _)) => options.join.clone(),
+        Some((other, rest)) => {
+            return Err(Error::usage(format!("a coordinator is not reached by {other}://"))
+                .help(format!("write https://{rest}")));
+        }
+    };
+    let wrong = || format!("{:?} is no address of a coordinator", options.join);
+    Endpoint::from_shared(address)
+        .map_err(|error| Error::usage(format!("{}: {error}", wrong())))?
+        .tls_config(options.token.client()?)
+        .map(|endpoint| {
+            endpoint
+                .tcp_nodelay(true)
+                .connect_timeout(Duration::from_secs(5))
+                .initial_connection_window_size(8 << 20)
+                .initial_stream_window_size(4 << 20)
+        })
+        .map_err(|error| Error::usage(format!("{}: {error}", wrong())))
+}

@@ -1,0 +1,369 @@
+//! The coordinator's ear: workers dial it, say hello, and from then on take attempts and say how they ended.
+
+use super::execute::settle;
+use super::shelf::{Chunks, Shelf};
+use super::token::Token;
+use super::wire::coordinator_server::{Coordinator, CoordinatorServer};
+use super::wire::{self, FromWorker, ToWorker, from_worker, to_worker};
+use super::{Assignment, Failure, Outcome};
+use crate::schedule::{Resources, TaskId, WorkerId};
+use crate::stage::Report;
+use crate::store::{Memo, Store};
+use crate::{Context, Error, Result, runtime};
+use futures::{StreamExt, stream};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+
+/// How long a connection may take to say hello.
+const HELLO: Duration = Duration::from_secs(10);
+/// Results of one message that are committed at the same time.
+const COMMITS: usize = 16;
+/// Attempts in one message.
+const BATCH: usize = 1024;
+
+/// What a coordinator offers its workers.
+pub(crate) struct Terms {
+    /// Only workers of this program are taken.
+    pub(crate) build: String,
+    /// The run's name.
+    pub(crate) run: String,
+    /// Where results go.
+    pub(crate) store: Store,
+    /// How often a worker must show that it lives.
+    pub(crate) heartbeat: Duration,
+    /// How long one may be silent before it counts as lost.
+    pub(crate) patience: Duration,
+}
+
+/// What a coordinator hears of its workers.
+pub(crate) enum Heard {
+    /// A worker came.
+    Joined(RemoteWorker),
+    /// A worker is gone.
+    Lost {
+        /// Who.
+        worker: WorkerId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// An attempt ended.
+    Ended {
+        /// Where.
+        worker: WorkerId,
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: u32,
+        /// How.
+        result: Result<Outcome, Failure>,
+    },
+    /// An attempt says how far it is.
+    Said {
+        /// Which task.
+        task: TaskId,
+        /// What it says.
+        report: Report,
+    },
+}
+
+/// Hears what workers say; called from the I/O threads, in order for each worker.
+pub(crate) type Ear = Arc<dyn Fn(Heard) + Send + Sync>;
+
+/// Listens for workers until it is dropped.
+pub(crate) struct Hub {
+    address: SocketAddr,
+    server: AbortHandle,
+}
+
+impl Hub {
+    /// Listens at an address such as `127.0.0.1:0`.
+    ///
+    /// # Errors
+    /// The address can't be had.
+    pub(crate) fn listen(address: &str, token: &Token, terms: Terms, ear: Ear) -> Result<Self> {
+        let runtime = runtime()?;
+        let listener = runtime.block_on(TcpListener::bind(address)).map_err(|error| {
+            Error::unavailable(format!("can't listen for workers at {address}: {error}"))
+                .help("give another address, such as --listen 127.0.0.1:0")
+        })?;
+        let local = listener.local_addr()?;
+        let incoming = TcpListenerStream::new(listener).map(|stream| {
+            // A worker waits for each attempt: nothing is held back to be sent with more.
+            stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+        });
+        let shelf = Shelf::new(terms.store.access());
+        let desk = Desk { terms, ear, shelf, workers: AtomicU64::new(1) };
+        let service = CoordinatorServer::new(Service(Arc::new(desk)))
+            .max_decoding_message_size(wire::MESSAGE_BYTES)
+            .max_encoding_message_size(usize::MAX);
+        let server = Server::builder()
+            .tls_config(token.server()?)
+            .context("the token gives no certificate")?
+            .initial_connection_window_size(8 << 20)
+            .initial_stream_window_size(4 << 20)
+            .add_service(service)
+            .serve_with_incoming(incoming);
+        let server = async move {
+            if let Err(error) = server.await {
+                tracing::error!("no more workers are heard: {error}");
+            }
+        };
+        Ok(Self { address: local, server: runtime.spawn(server).abort_handle() })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// A worker in another process, as the coordinator sees it.
+pub(crate) struct RemoteWorker {
+    /// Who, for the scheduler; one that comes back is another.
+    pub(crate) id: WorkerId,
+    /// Who, for people.
+    pub(crate) name: String,
+    /// What it has.
+    pub(crate) has: Resources,
+    /// Which pool it was started for.
+    pub(crate) pool: String,
+    starts: Vec<wire::Start>,
+    link: UnboundedSender<Result<ToWorker, Status>>,
+}
+
+impl RemoteWorker {
+    /// Hands an attempt over with the next [`flush`](Self::flush).
+    pub(crate) fn start(&mut self, work: &Assignment) -> Result<()> {
+        self.starts.push(wire::Start {
+            attempt: Some((work.task, work.attempt).into()),
+            stage: work.uses.clone(),
+            key: wire::key_bytes(work.key),
+            params: serde_json::to_vec(&work.params)?.into(),
+            inputs: wire::from_inputs(&work.inputs),
+            seed: work.seed.run(),
+            threads: u32::try_from(work.threads).unwrap_or(u32::MAX),
+            peers: Vec::new(),
+            trace: String::new(),
+        });
+        Ok(())
+    }
+
+    /// Asks it to stop an attempt.
+    pub(crate) fn stop(&mut self, task: TaskId, attempt: u32) {
+        self.flush();
+        self.say(to_worker::Word::Stop((task, attempt).into()));
+    }
+
+    /// Sends what was handed over.
+    pub(crate) fn flush(&mut self) {
+        let mut starts = std::mem::take(&mut self.starts);
+        while !starts.is_empty() {
+            let rest = starts.split_off(starts.len().min(BATCH));
+            self.say(to_worker::Word::Start(wire::StartBatch { attempts: starts }));
+            starts = rest;
+        }
+    }
+
+    /// Says that the run is over.
+    pub(crate) fn farewell(&mut self) {
+        self.say(to_worker::Word::Farewell(wire::Farewell {}));
+    }
+
+    fn say(&self, word: to_worker::Word) {
+        // One that is gone is reported as lost by whoever listens to it.
+        let _ = self.link.send(Ok(ToWorker { word: Some(word) }));
+    }
+}
+
+/// What the connections share.
+struct Desk {
+    terms: Terms,
+    ear: Ear,
+    shelf: Shelf,
+    workers: AtomicU64,
+}
+
+struct Service(Arc<Desk>);
+
+#[tonic::async_trait]
+impl Coordinator for Service {
+    type AttachStream = UnboundedReceiverStream<Result<ToWorker, Status>>;
+    type ReadStream = Chunks;
+
+    async fn attach(&self, request: Request<Streaming<FromWorker>>) -> Result<Response<Self::AttachStream>, Status> {
+        let mut words = request.into_inner();
+        let first = timeout(HELLO, words.message()).await;
+        let Ok(Ok(Some(FromWorker { word: Some(from_worker::Word::Hello(hello)) }))) = first else {
+            return Err(Status::invalid_argument("a worker says hello first"));
+        };
+        let (link, answers) = unbounded_channel();
+        match self.0.refuse(&hello) {
+            Some(refusal) => drop(link.send(Ok(ToWorker { word: Some(to_worker::Word::Refusal(refusal)) }))),
+            None => drop(tokio::spawn(self.0.clone().attend(hello, words, link))),
+        }
+        Ok(Response::new(answers.into()))
+    }
+
+    async fn read(&self, request: Request<wire::Object>) -> Result<Response<Chunks>, Status> {
+        self.0.shelf.read(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn create(&self, request: Request<Streaming<wire::CreatePart>>) -> Result<Response<wire::Created>, Status> {
+        self.0.shelf.create(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn size(&self, request: Request<wire::Object>) -> Result<Response<wire::ObjectSize>, Status> {
+        self.0.shelf.size(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list(&self, request: Request<wire::Object>) -> Result<Response<wire::Listing>, Status> {
+        self.0.shelf.list(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn remove(&self, request: Request<wire::Object>) -> Result<Response<wire::Nothing>, Status> {
+        self.0.shelf.remove(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn set_aside(&self, request: Request<wire::Object>) -> Result<Response<wire::ObjectSize>, Status> {
+        self.0.shelf.set_aside(request.into_inner()).await.map(Response::new)
+    }
+}
+
+impl Desk {
+    fn refuse(&self, hello: &wire::Hello) -> Option<wire::Refusal> {
+        (hello.build != self.terms.build).then(|| wire::Refusal {
+            message: format!(
+                "worker {} is {}, but this run is computed by {}",
+                hello.name, hello.build, self.terms.build
+            ),
+            help: "equal bytes are promised for one build on one instruction-set level: start the worker from the \
+                   executable that runs the pipeline"
+                .into(),
+        })
+    }
+
+    /// A worker's life, from its welcome to its loss.
+    async fn attend(
+        self: Arc<Self>,
+        hello: wire::Hello,
+        words: Streaming<FromWorker>,
+        link: UnboundedSender<Result<ToWorker, Status>>,
+    ) {
+        // What it finished while it had no coordinator is committed before anybody may ask it for the same again.
+        for ended in hello.finished {
+            if let Err(error) = self.settle(ended).await {
+                tracing::warn!("a result that worker {} brought is of no use: {error}", hello.name);
+            }
+        }
+        let id = WorkerId(self.workers.fetch_add(1, Ordering::Relaxed));
+        let welcome = wire::Welcome {
+            worker: id.0,
+            run: self.terms.run.clone(),
+            store: self.terms.store.url().to_owned(),
+            folder: self.terms.store.folder_identity().unwrap_or_default(),
+            heartbeat_millis: u32::try_from(self.terms.heartbeat.as_millis()).unwrap_or(u32::MAX),
+        };
+        let _ = link.send(Ok(ToWorker { word: Some(to_worker::Word::Welcome(welcome)) }));
+        let has = Resources { millicores: hello.millicores, gpus: 0 };
+        (self.ear)(Heard::Joined(RemoteWorker {
+            id,
+            name: hello.name,
+            has,
+            pool: hello.pool,
+            starts: Vec::new(),
+            link,
+        }));
+        let reason = self.listen(id, words).await;
+        (self.ear)(Heard::Lost { worker: id, reason });
+    }
+
+    /// Hears a worker out; gives why it is no longer heard.
+    async fn listen(&self, worker: WorkerId, mut words: Streaming<FromWorker>) -> String {
+        loop {
+            let word = match timeout(self.terms.patience, words.message()).await {
+                Ok(Ok(Some(FromWorker { word }))) => word,
+                Ok(Ok(None)) => return "it left".into(),
+                Ok(Err(status)) => return format!("its connection broke: {}", status.message()),
+                Err(_) => return format!("it said nothing for {:?}", self.terms.patience),
+            };
+            let taken = match word {
+                Some(from_worker::Word::Heartbeat(_)) => Ok(()),
+                Some(from_worker::Word::Ended(batch)) => self.ended(worker, batch).await,
+                Some(from_worker::Word::Progress(said)) => self.said(said),
+                Some(from_worker::Word::Hello(_)) => Err(Error::new("it said hello twice")),
+                None => Err(Error::new("it says something that this program does not know")),
+            };
+            if let Err(error) = taken {
+                return format!("it sent a message that makes no sense: {error}");
+            }
+        }
+    }
+
+    async fn ended(&self, worker: WorkerId, batch: wire::EndedBatch) -> Result<()> {
+        let settle = |ended: wire::Ended| async move {
+            // One without a number was begun for a coordinator that is gone: it is committed, and nobody waits for it.
+            let number = ended.attempt.map(wire::Number::from);
+            let result = self.settle(ended).await?;
+            if let Some((task, attempt)) = number {
+                (self.ear)(Heard::Ended { worker, task, attempt, result });
+            }
+            Ok(())
+        };
+        let results: Vec<Result<()>> = stream::iter(batch.attempts).map(settle).buffer_unordered(COMMITS).collect().await;
+        results.into_iter().collect()
+    }
+
+    fn said(&self, said: wire::Progress) -> Result<()> {
+        let (task, _) = wire::number(said.attempt)?;
+        (self.ear)(Heard::Said { task, report: wire::report(said) });
+        Ok(())
+    }
+
+    /// Reads how an attempt ended, and commits what the worker left to us.
+    ///
+    /// # Errors
+    /// The message makes no sense. A store that fails is a failure of the attempt.
+    async fn settle(&self, ended: wire::Ended) -> Result<Result<Outcome, Failure>> {
+        let key = wire::key(&ended.key)?;
+        let end = ended.end.context("an attempt that ended says how")?;
+        let result = wire::end(&end)?;
+        let (Ok(outcome), wire::ended::End::Done(done)) = (&result, end) else { return Ok(result) };
+        if done.committed {
+            return Ok(result);
+        }
+        let memo = Memo {
+            outputs: outcome.outputs.clone(),
+            stage: ended.stage,
+            seconds: outcome.seconds,
+            device: "cpu".into(),
+            build: self.terms.build.clone(),
+        };
+        let blobs = done.blobs.into_iter().map(|blob| Ok((wire::reference(blob.artifact.as_ref())?, blob.content)));
+        let blobs = blobs.collect::<Result<Vec<_>>>()?;
+        let committed = async {
+            for (reference, content) in blobs {
+                self.terms.store.put_bytes(reference, content).await?;
+            }
+            settle(&self.terms.store, key, &memo).await
+        };
+        Ok(match committed.await {
+            Ok((outputs, differs)) => Ok(Outcome { outputs, differs, seconds: memo.seconds, unsaved: None }),
+            Err(error) => Err(Failure { error, lost: None }),
+        })
+    }
+}

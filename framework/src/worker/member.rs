@@ -1,0 +1,241 @@
+//! A worker's place in a run: one connection to the coordinator, its orders, and what is said back.
+
+use super::attempts::{Attempts, Spoken};
+use super::client::WorkerOptions;
+use super::embedded::EmbeddedWorker;
+use super::execute::Failure;
+use super::program;
+use super::shelf::Reached;
+use super::wire::coordinator_client::CoordinatorClient;
+use super::wire::{self, FromWorker, ToWorker, from_worker, to_worker};
+use crate::stage::Registry;
+use crate::store::{Store, kernel};
+use crate::{Error, Result};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+/// Words that are sent in one message.
+const BATCH: usize = 1024;
+/// Results that are brought along to the next connection, in case that this one loses them.
+const BROUGHT_BYTES: usize = 1 << 20;
+
+/// How a worker and its coordinator parted.
+pub(super) enum Parted {
+    /// The run is over.
+    Farewell,
+    /// The connection broke: when the coordinator was heard last, and why.
+    Broken(Instant, String),
+}
+
+/// A worker of a run, through all its connections.
+pub(super) struct Member {
+    options: WorkerOptions,
+    client: CoordinatorClient<Channel>,
+    registry: Arc<Registry>,
+    /// The store of the run and what runs attempts on it.
+    hands: Option<(String, EmbeddedWorker)>,
+    attempts: Attempts,
+    inbox: UnboundedReceiver<Spoken>,
+    /// The newest results that the store does not have from us.
+    unsaved: Unsaved,
+}
+
+impl Member {
+    pub(super) fn new(registry: Arc<Registry>, options: WorkerOptions, client: CoordinatorClient<Channel>) -> Self {
+        let (outbox, inbox) = unbounded_channel();
+        let attempts = Attempts::new(outbox);
+        Self { options, client, registry, hands: None, attempts, inbox, unsaved: Unsaved::default() }
+    }
+
+    /// One connection, from hello to its end.
+    ///
+    /// # Errors
+    /// There is no coordinator ([`Fault::Unavailable`](crate::Fault)), or it refuses this worker.
+    pub(super) async fn attach(&mut self, say: &mut dyn FnMut(String)) -> Result<Parted> {
+        while let Ok(spoken) = self.inbox.try_recv() {
+            if let Spoken::Ended(ended) = spoken {
+                let ended = self.attempts.close(ended);
+                self.unsaved.keep(ended);
+            }
+        }
+        let (words, outgoing) = unbounded_channel();
+        send(&words, from_worker::Word::Hello(self.hello()?));
+        let attached = self.client.attach(UnboundedReceiverStream::new(outgoing)).await;
+        let mut orders = attached.map_err(|status| self.unreachable(&status))?.into_inner();
+        let welcome = match orders.message().await {
+            Ok(Some(ToWorker { word: Some(to_worker::Word::Welcome(welcome)) })) => welcome,
+            Ok(Some(ToWorker { word: Some(to_worker::Word::Refusal(refusal)) })) => {
+                return Err(Error::usage(refusal.message).help(refusal.help));
+            }
+            Ok(_) => return Err(Error::unavailable("whoever answers there is no coordinator")),
+            Err(status) => return Err(self.unreachable(&status)),
+        };
+        // The coordinator commits what the hello brings before it welcomes.
+        self.unsaved = Unsaved::default();
+        self.attempts.orphan();
+        self.open(&welcome).await?;
+        say(format!("joined run {} at {} as worker {}", welcome.run, self.options.join, welcome.worker));
+        self.obey(&welcome, orders, words).await
+    }
+
+    fn hello(&self) -> Result<wire::Hello> {
+        Ok(wire::Hello {
+            build: program::identity()?,
+            name: self.options.name.clone(),
+            machine: kernel(),
+            millicores: self.options.cores as u64 * 1000,
+            memory: self.options.memory,
+            peer: String::new(),
+            pool: self.options.pool.clone(),
+            finished: self.unsaved.results.iter().cloned().collect(),
+        })
+    }
+
+    /// Opens the run's store, by the shortest way there is.
+    async fn open(&mut self, welcome: &wire::Welcome) -> Result<()> {
+        if self.hands.as_ref().is_some_and(|(url, _)| *url == welcome.store) {
+            return Ok(());
+        }
+        let store = match self.direct(welcome).await {
+            Some(store) => store,
+            None => Store::through(welcome.store.clone(), Arc::new(Reached(self.client.clone()))),
+        };
+        let store = store.with_memory(self.options.memory);
+        self.hands = Some((welcome.store.clone(), EmbeddedWorker::new(store, self.options.cores)?));
+        Ok(())
+    }
+
+    /// The run's store, if this process reaches it by itself.
+    async fn direct(&self, welcome: &wire::Welcome) -> Option<Store> {
+        if welcome.store.starts_with("memory:") {
+            return None;
+        }
+        let is_folder = !welcome.folder.is_empty();
+        // A folder of another kernel is another folder, whatever its path.
+        if is_folder && !welcome.folder.starts_with(&format!("{}:", kernel())) {
+            return None;
+        }
+        let store = Store::open_with(&welcome.store, self.options.store_options.iter().cloned()).await.ok()?;
+        (!is_folder || store.folder_identity().as_ref() == Some(&welcome.folder)).then_some(store)
+    }
+
+    /// Takes orders until the connection ends.
+    async fn obey(
+        &mut self,
+        welcome: &wire::Welcome,
+        mut orders: Streaming<ToWorker>,
+        words: UnboundedSender<FromWorker>,
+    ) -> Result<Parted> {
+        let mut pulse = interval(Duration::from_millis(u64::from(welcome.heartbeat_millis.max(10))));
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut spoken = Vec::new();
+        loop {
+            tokio::select! {
+                order = orders.message() => {
+                    let heard = Instant::now();
+                    match order {
+                        Ok(Some(ToWorker { word: Some(to_worker::Word::Start(batch)) })) => {
+                            batch.attempts.into_iter().for_each(|start| self.start(start, &words));
+                        }
+                        Ok(Some(ToWorker { word: Some(to_worker::Word::Stop(attempt)) })) => {
+                            self.attempts.stop(attempt.into());
+                        }
+                        Ok(Some(ToWorker { word: Some(to_worker::Word::Farewell(_)) })) => {
+                            self.attempts.stop_all();
+                            return Ok(Parted::Farewell);
+                        }
+                        // Only a coordinator of another build says anything else, and none such takes this worker.
+                        Ok(Some(_)) => {}
+                        Ok(None) => return Ok(Parted::Broken(heard, "the coordinator is gone".into())),
+                        Err(status) => {
+                            let reason = format!("the connection broke: {}", status.message());
+                            return Ok(Parted::Broken(heard, reason));
+                        }
+                    }
+                }
+                _ = self.inbox.recv_many(&mut spoken, BATCH) => self.pass_on(&mut spoken, &words),
+                _ = pulse.tick() => send(&words, from_worker::Word::Heartbeat(wire::Heartbeat {})),
+            }
+        }
+    }
+
+    /// Begins an attempt; one that can't begin has failed.
+    fn start(&mut self, start: wire::Start, words: &UnboundedSender<FromWorker>) {
+        let (attempt, key, stage) = (start.attempt, start.key.clone(), start.stage.clone());
+        let begun = match &self.hands {
+            Some((_, worker)) => self.attempts.begin(start, &self.registry, worker),
+            None => Err(Error::new("no store is open")),
+        };
+        if let Err(error) = begun {
+            let end = Some(wire::from_end(&Err(Failure { error, lost: None })));
+            let attempts = vec![wire::Ended { attempt, key, stage, end }];
+            send(words, from_worker::Word::Ended(wire::EndedBatch { attempts }));
+        }
+    }
+
+    /// Tells the coordinator what attempts have said, in as few messages as can be.
+    fn pass_on(&mut self, spoken: &mut Vec<Spoken>, words: &UnboundedSender<FromWorker>) {
+        let mut attempts = Vec::new();
+        for word in spoken.drain(..) {
+            match word {
+                Spoken::Ended(ended) => {
+                    let ended = self.attempts.close(ended);
+                    self.unsaved.keep(ended.clone());
+                    attempts.push(ended);
+                }
+                Spoken::Said(key, report) => {
+                    if let Some(number) = self.attempts.number(key) {
+                        send(words, from_worker::Word::Progress(wire::from_report(number, report)));
+                    }
+                }
+            }
+        }
+        if !attempts.is_empty() {
+            send(words, from_worker::Word::Ended(wire::EndedBatch { attempts }));
+        }
+    }
+
+    fn unreachable(&self, status: &tonic::Status) -> Error {
+        let mut reason = status.message().to_owned();
+        let mut cause = std::error::Error::source(status);
+        while let Some(inner) = cause {
+            reason = inner.to_string();
+            cause = inner.source();
+        }
+        Error::unavailable(format!("can't join the coordinator at {}: {reason}", self.options.join))
+    }
+}
+
+/// The newest results that a worker left to the coordinator to commit: nobody says whether a connection that breaks
+/// still carried them.
+#[derive(Default)]
+struct Unsaved {
+    results: VecDeque<wire::Ended>,
+    bytes: usize,
+}
+
+impl Unsaved {
+    fn keep(&mut self, ended: wire::Ended) {
+        if !matches!(&ended.end, Some(wire::ended::End::Done(done)) if !done.committed) {
+            return;
+        }
+        self.bytes += prost::Message::encoded_len(&ended);
+        self.results.push_back(ended);
+        while self.bytes > BROUGHT_BYTES
+            && let Some(oldest) = self.results.pop_front()
+        {
+            self.bytes -= prost::Message::encoded_len(&oldest);
+        }
+    }
+}
+
+/// A connection that broke is found by whoever reads from it.
+fn send(words: &UnboundedSender<FromWorker>, word: from_worker::Word) {
+    let _ = words.send(FromWorker { word: Some(word) });
+}

@@ -1,0 +1,158 @@
+//! What goes over the wire, and how it is read: nothing that comes in is believed before it is checked.
+
+#[allow(missing_docs, clippy::all, unreachable_pub)]
+mod messages {
+    tonic::include_proto!("ropeway.v1");
+}
+
+pub(super) use messages::*;
+
+use super::{Failure, Outcome};
+use crate::data::{Digest, Kind, Ref};
+use crate::schedule::TaskId;
+use crate::stage::Report;
+use crate::store::Key;
+use crate::{Context, Error, Fault, Result};
+use std::collections::BTreeMap;
+
+/// The largest message on a worker's own stream; everything longer goes in chunks.
+pub(super) const MESSAGE_BYTES: usize = 16 << 20;
+/// The content of a chunk.
+pub(super) const CHUNK_BYTES: usize = 1 << 20;
+/// Outputs of a task up to this many canonical bytes travel in the reply.
+pub(super) const SMALL_BYTES: u64 = 64 << 10;
+
+const KINDS: [Kind; 6] = [Kind::Frame, Kind::Tensors, Kind::Model, Kind::Metrics, Kind::List, Kind::Bytes];
+const FAULTS: [Fault; 5] = [Fault::Stage, Fault::Usage, Fault::Unavailable, Fault::Bug, Fault::Interrupted];
+
+/// An attempt, by the coordinator's numbers.
+pub(super) type Number = (TaskId, u32);
+
+impl From<Number> for Attempt {
+    fn from((task, attempt): Number) -> Self {
+        Self { task: task.0, attempt }
+    }
+}
+
+impl From<Attempt> for Number {
+    fn from(wire: Attempt) -> Self {
+        (TaskId(wire.task), wire.attempt)
+    }
+}
+
+/// The attempt that a message is about.
+pub(super) fn number(attempt: Option<Attempt>) -> Result<Number> {
+    attempt.map(Number::from).context("it names no attempt")
+}
+
+pub(super) fn digest(bytes: &[u8]) -> Result<Digest> {
+    let bytes: [u8; 32] = bytes.try_into().map_err(|_| Error::new("a digest has 32 bytes"))?;
+    Ok(Digest::from(bytes))
+}
+
+pub(super) fn key(bytes: &[u8]) -> Result<Key> {
+    digest(bytes).map(Key)
+}
+
+pub(super) fn key_bytes(key: Key) -> bytes::Bytes {
+    bytes::Bytes::copy_from_slice(key.0.as_bytes())
+}
+
+impl From<Ref> for Artifact {
+    fn from(reference: Ref) -> Self {
+        Self {
+            kind: KINDS.iter().position(|kind| *kind == reference.kind).unwrap_or_default() as u32,
+            digest: bytes::Bytes::copy_from_slice(reference.digest.as_bytes()),
+            bytes: reference.bytes,
+        }
+    }
+}
+
+pub(super) fn reference(wire: Option<&Artifact>) -> Result<Ref> {
+    let wire = wire.context("an artifact is missing")?;
+    let kind = *KINDS.get(wire.kind as usize).context("it names a kind of artifact that there is not")?;
+    Ok(Ref { kind, digest: digest(&wire.digest)?, bytes: wire.bytes })
+}
+
+pub(super) fn inputs(wire: &[Input]) -> Result<BTreeMap<String, Vec<Ref>>> {
+    let port = |input: &Input| {
+        let refs = input.artifacts.iter().map(|one| reference(Some(one))).collect::<Result<Vec<_>>>()?;
+        Ok((input.port.clone(), refs))
+    };
+    wire.iter().map(port).collect()
+}
+
+pub(super) fn from_inputs(inputs: &BTreeMap<String, Vec<Ref>>) -> Vec<Input> {
+    let port = |(port, refs): (&String, &Vec<Ref>)| Input {
+        port: port.clone(),
+        artifacts: refs.iter().copied().map(Artifact::from).collect(),
+    };
+    inputs.iter().map(port).collect()
+}
+
+/// How an attempt ended, as the coordinator reads it; the blobs that came with it are another matter.
+pub(super) fn end(wire: &ended::End) -> Result<Result<Outcome, Failure>> {
+    match wire {
+        ended::End::Done(done) => {
+            let output = |output: &Output| Ok((output.port.clone(), reference(output.artifact.as_ref())?));
+            let outputs = done.outputs.iter().map(output).collect::<Result<BTreeMap<_, _>>>()?;
+            let seconds = if done.seconds.is_finite() { done.seconds.max(0.0) } else { 0.0 };
+            Ok(Ok(Outcome { outputs, seconds, differs: done.differs, unsaved: None }))
+        }
+        ended::End::Failed(failed) => {
+            let lost = failed.lost.as_ref().map(|lost| reference(Some(lost))).transpose()?;
+            let fault = FAULTS.get(failed.fault as usize).copied().unwrap_or_default();
+            let error = Error::new(&failed.message).fault(fault);
+            let error = if failed.help.is_empty() { error } else { error.help(&failed.help) };
+            Ok(Err(Failure { error, lost }))
+        }
+    }
+}
+
+pub(super) fn from_end(end: &Result<Outcome, Failure>) -> ended::End {
+    match end {
+        Ok(outcome) => ended::End::Done(Done {
+            outputs: outcome
+                .outputs
+                .iter()
+                .map(|(port, made)| Output { port: port.clone(), artifact: Some((*made).into()) })
+                .collect(),
+            blobs: outcome
+                .unsaved
+                .iter()
+                .flatten()
+                .map(|(made, content)| Blob { artifact: Some((*made).into()), content: content.clone() })
+                .collect(),
+            seconds: outcome.seconds,
+            differs: outcome.differs,
+            committed: outcome.unsaved.is_none(),
+        }),
+        Err(failure) => ended::End::Failed(Failed {
+            message: failure.error.to_string(),
+            help: failure.error.advice().unwrap_or_default().to_owned(),
+            fault: FAULTS.iter().position(|fault| *fault == failure.error.whose()).unwrap_or_default() as u32,
+            lost: failure.lost.map(Artifact::from),
+        }),
+    }
+}
+
+pub(super) fn report(wire: Progress) -> Report {
+    Report {
+        done: wire.done,
+        total: wire.total,
+        unit: wire.unit.into(),
+        metrics: wire.metrics.into_iter().map(|metric| (metric.name, metric.value)).collect(),
+        line: wire.line,
+    }
+}
+
+pub(super) fn from_report(number: Number, report: Report) -> Progress {
+    Progress {
+        attempt: Some(number.into()),
+        done: report.done,
+        total: report.total,
+        unit: report.unit.into_owned(),
+        metrics: report.metrics.into_iter().map(|(name, value)| Metric { name, value }).collect(),
+        line: report.line,
+    }
+}

@@ -1,0 +1,84 @@
+//! `ropeway worker`
+
+use crate::cli::{Context, Exit, complain};
+use crate::worker::{Token, WorkerOptions, work};
+use crate::{Error, Result};
+use std::io::Read;
+use std::time::Duration;
+
+/// `ropeway worker --join ADDRESS`
+#[derive(clap::Args)]
+pub(crate) struct Worker {
+    /// Where the run listens: HOST:PORT, as `ropeway run --listen` prints it
+    #[arg(long, value_name = "ADDRESS")]
+    join: String,
+    /// The run's secret, as `ropeway run --listen` prints it; better given in the environment
+    #[arg(long, env = "ROPEWAY_TOKEN", hide_env_values = true)]
+    token: String,
+    /// Who it is, for people [default: host and process]
+    #[arg(long)]
+    name: Option<String>,
+    /// How many cores to keep busy [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    cores: Option<u16>,
+    /// How many bytes of artifacts to hold in memory
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
+    memory: u64,
+    /// How many seconds to look for a run that can't be reached
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    patience: u64,
+    /// Say nothing but errors
+    #[arg(long)]
+    quiet: bool,
+    /// End when standard input closes: for whoever starts workers
+    #[arg(long, hide = true)]
+    leash: bool,
+}
+
+impl Worker {
+    pub(crate) fn execute(self, context: &Context) -> Exit {
+        let token: Token = self.token.parse()?;
+        if self.leash {
+            hold_leash()?;
+        }
+        let options = WorkerOptions {
+            name: self.name.unwrap_or_else(own_name),
+            join: self.join,
+            token,
+            cores: self.cores.map_or_else(all_cores, usize::from),
+            memory: self.memory,
+            pool: String::new(),
+            patience: Duration::from_secs(self.patience),
+            store_options: std::env::vars().collect(),
+        };
+        let quiet = self.quiet;
+        let mut say = |line: String| {
+            if !quiet {
+                complain(&format!("{}: {line}", options.name));
+            }
+        };
+        work(&context.registry, &options, &mut say)?;
+        Ok(0)
+    }
+}
+
+fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn own_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "worker" } else { host.trim() };
+    format!("{host}-{}", std::process::id())
+}
+
+/// Ends this process when standard input closes, as it does when whoever started the worker is gone.
+fn hold_leash() -> Result<()> {
+    let watch = || {
+        let mut nothing = [0; 64];
+        while matches!(std::io::stdin().read(&mut nothing), Ok(1..)) {}
+        std::process::exit(0);
+    };
+    let thread = std::thread::Builder::new().name("ropeway-leash".into()).spawn(watch);
+    thread.map(drop).map_err(|error| Error::unavailable(format!("the system gives no thread: {error}")))
+}
