@@ -153,7 +153,8 @@ mod tests {
                 start(&mut worker);
                 start(&mut books);
                 // Somebody ends at the worker; the scheduler hears some of the ends so far.
-                if let Some(ended) = worker.running().next() {
+                let first = worker.running().next();
+                if let Some(ended) = first {
                     worker.end(ended);
                     start(&mut worker);
                     late.push_back(ended);
