@@ -2,14 +2,35 @@
 //! simulation.
 //!
 //! [`Scheduler::step`] takes what happened and says what to do. A [`Lane`] is what a worker runs and what waits there:
-//! the scheduler keeps one of each worker as its books, and the worker keeps the same one.
+//! the scheduler keeps one of each worker as its books, and the worker keeps the same one. [`Costs`] learns how long
+//! the tasks of a stage take.
 
+mod attempts;
+mod autoscaler;
+#[cfg(test)]
+mod check;
+mod cost;
+mod devices;
 mod event;
+mod hash;
+mod holders;
+mod index;
 mod lane;
+mod lines;
 mod needs;
-mod ready;
+mod place;
+mod refuse;
+mod reserve;
 mod scheduler;
+#[cfg(test)]
+mod simulation;
+mod task;
+mod timers;
+mod view;
+mod workers;
 
+pub use autoscaler::{Autoscaler, Demand, OrderId, Pool, Present, Scale, View};
+pub use cost::{Costs, Device, Estimate, Offer};
 pub use event::{Action, Blob, End, Event, GroupId, StageId, Task, TaskId, Time, WorkerId};
 pub use lane::Lane;
 pub use needs::{Capacity, Needs, PoolId, Share, WHOLE};
