@@ -43,7 +43,7 @@ fn only_for_tests(file: &Path) -> bool {
     let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
     let folder = file.parent().and_then(Path::file_name);
     ["tests", "simulation", "conformance", "faulty", "killed"].contains(&name)
-        || folder.is_some_and(|name| name == "tests")
+        || folder.is_some_and(|name| name == "tests" || name == "simulation")
 }
 
 /// The code of a file: without tests (which may look from outside), comments and documentation.

@@ -64,8 +64,9 @@ impl ElsewhereArgs {
         if self.workers.is_some() {
             *cores = 0;
         }
+        let open = self.listen.is_some();
         let listen = self.listen.unwrap_or_else(|| "127.0.0.1:0".into());
-        Ok(Some(Elsewhere { listen, token, local, cores: each, memory: WORKER_MEMORY }))
+        Ok(Some(Elsewhere { listen, open, token, local, cores: each, memory: WORKER_MEMORY }))
     }
 }
 
@@ -77,7 +78,6 @@ impl Run {
         if let Some(cores) = self.cores {
             options.cores = cores.into();
         }
-        let open_to_others = self.elsewhere.listen.is_some();
         options.elsewhere = self.elsewhere.read(&mut options.cores, self.cores.is_some())?;
         interrupt_with(options.cancel.clone())?;
         let mut sink: Box<dyn Sink> = match self.format {
@@ -85,7 +85,7 @@ impl Run {
             // A reader that goes away does not stop the run; the last line tells.
             Format::Json => Box::new(|line: &Line| drop(print_json(line))),
         };
-        let token = options.elsewhere.as_ref().filter(|_| open_to_others).map(|elsewhere| elsewhere.token.to_string());
+        let token = options.elsewhere.as_ref().filter(|elsewhere| elsewhere.open).map(|elsewhere| elsewhere.token.to_string());
         let mut hear = |line: &Line| {
             if let (Event::Listening { address }, Some(token)) = (&line.event, &token) {
                 complain(&format!("workers join with: ROPEWAY_TOKEN={token} ropeway worker --join {address}"));

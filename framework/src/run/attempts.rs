@@ -5,10 +5,10 @@ use super::crew::HERE;
 use super::event::{Event, Outcome};
 use super::key::{key, known};
 use super::nodes::Node;
-use super::task::{Reply, Request, Task, Waiter};
+use super::task::{Live, Reply, Request, Task, Waiter};
 use super::voice::{Message, Voice};
 use crate::data::Ref;
-use crate::schedule::{self, Action, End, Resources, TaskId, WorkerId};
+use crate::schedule::{self, Action, End, Needs, StageId, TaskId, WHOLE, WorkerId};
 use crate::stage::{Cancel, Models, Progress, Report as Step, Seed, Stored, TaskRequest, Tasks};
 use crate::store::{Entry, Key, Memo};
 use crate::worker::{self, Assignment, Failure};
@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// How often an input of one task may be lost and made again before the store is given up.
 const MOST_RECOVERIES: u32 = 3;
+/// From this many bytes on it matters where an artifact is.
+const LARGE: u64 = 64 << 10;
 
 impl Coordinator<'_> {
     /// Takes a task on: computes its key and looks up what is known, off this thread.
@@ -58,11 +60,17 @@ impl Coordinator<'_> {
         if task.leads {
             return self.start(id, 1, HERE, self.options.cores.max(1));
         }
+        let next = StageId(self.stages.len() as u32);
+        let request = &task.request;
+        let stage = *self.stages.entry(request.task.stage.clone()).or_insert(next);
+        let inputs = || request.task.inputs.values().flatten();
         let task = schedule::Task {
-            id,
-            needs: needs(&task.request),
-            priority: 0,
-            retries: task.request.task.needs.retries,
+            retries: request.task.needs.retries,
+            // What is small travels with the attempt, wherever it goes.
+            inputs: inputs().filter(|one| one.bytes >= LARGE).map(|one| ((&one.digest).into(), one.bytes)).collect(),
+            size: inputs().map(|one| one.bytes).sum(),
+            stage,
+            ..schedule::Task::new(id, needs(request))
         };
         self.step(schedule::Event::Submitted(task))
     }
@@ -71,12 +79,12 @@ impl Coordinator<'_> {
         let now = self.options.clock.elapsed();
         for action in self.scheduler.step(now, event) {
             match action {
-                Action::Start { task, attempt, worker, threads } => self.start(task, attempt, worker, threads)?,
+                Action::Start { task, attempt, worker, threads, .. } => self.start(task, attempt, worker, threads)?,
                 Action::Stop { task, attempt, worker } => {
-                    self.crew.stop(worker, task, attempt);
-                    if let Some(task) = self.tasks.get(&task) {
-                        task.cancel.cancel();
+                    if let Some(live) = self.tasks.get(&task).and_then(|task| task.live.get(&attempt)) {
+                        live.cancel.cancel();
                     }
+                    self.crew.stop(worker, task, attempt);
                 }
                 Action::Done(id) => {
                     let outcome = self.tasks.get_mut(&id).and_then(|task| task.outcome.take());
@@ -88,6 +96,7 @@ impl Coordinator<'_> {
                     let failure = self.tasks.get_mut(&id).and_then(|task| task.failure.take());
                     self.fail(id, failure.unwrap_or_else(|| Error::new("the task failed")))?;
                 }
+                Action::Expired { task, reason } => self.fail(task, Error::new(reason))?,
                 Action::Refused { task, reason } => {
                     let error = Error::new(format!("no worker can ever run this stage: {reason}"))
                         .help("ask for less under `needs`");
@@ -102,12 +111,14 @@ impl Coordinator<'_> {
     pub(super) fn start(&mut self, id: TaskId, attempt: u32, worker: WorkerId, threads: usize) -> Result<()> {
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         let key = task.key.context("a task starts after its key is known")?;
-        (task.attempt, task.worker) = (attempt, Some(worker));
+        let cancel = Cancel::default();
+        task.live.insert(attempt, Live { worker, cancel: cancel.clone() });
         let request = &task.request;
         let voice = Arc::new(Voice { task: id, outbox: self.outbox.clone() });
         let work = Assignment {
             task: id,
             attempt,
+            needs: needs(request),
             uses: request.task.stage.clone(),
             stage: request.stage.clone(),
             key,
@@ -119,17 +130,32 @@ impl Coordinator<'_> {
             progress: Progress::new(voice.clone()),
             tasks: Tasks::new(voice),
             models: Models::new(self.registry.clone()),
-            cancel: task.cancel.clone(),
+            cancel,
             build: self.build.clone(),
         };
         self.crew.start(worker, work);
         Ok(())
     }
 
-    pub(super) fn ended(&mut self, id: TaskId, attempt: u32, result: Result<worker::Outcome, Failure>) -> Result<()> {
-        let Some(task) = self.tasks.get_mut(&id).filter(|task| task.attempt == attempt) else { return Ok(()) };
+    pub(super) fn ended(
+        &mut self,
+        worker: WorkerId,
+        id: TaskId,
+        attempt: u32,
+        result: Result<worker::Outcome, Failure>,
+    ) -> Result<()> {
+        let Some(live) = self.tasks.get_mut(&id).and_then(|task| task.live.remove(&attempt)) else {
+            // Nobody waits for it any more; but its room is free again.
+            return self.free(worker, id, attempt);
+        };
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        let mut made = Vec::new();
+        let mut seconds = 0.0;
         let end = match result {
             Ok(outcome) => {
+                seconds = outcome.seconds;
+                let large = outcome.outputs.values().filter(|one| one.bytes >= LARGE);
+                made.extend(large.map(|one| ((&one.digest).into(), one.bytes)));
                 task.outcome = Some((outcome.outputs, outcome.seconds));
                 if outcome.differs {
                     let name = task.label().to_owned();
@@ -140,11 +166,15 @@ impl Coordinator<'_> {
                 }
                 End::Done
             }
+            Err(_) if live.cancel.is_cancelled() => End::Stopped,
             Err(failure) => {
                 if let Some(lost) = failure.lost
                     && task.recoveries < MOST_RECOVERIES
                     && let Some(maker) = self.made.get(&lost).cloned()
                 {
+                    // In this order, or else the scheduler would try it again at once.
+                    self.step(schedule::Event::Cancelled(id))?;
+                    self.free(worker, id, attempt)?;
                     return self.recover(id, lost, maker, failure.error);
                 }
                 let passes = failure.error.whose() != Fault::Usage && failure.error.whose() != Fault::Interrupted;
@@ -154,8 +184,14 @@ impl Coordinator<'_> {
         };
         match self.tasks.get(&id).is_some_and(|task| task.leads) {
             true => self.led(id, attempt, end),
-            false => self.step(schedule::Event::Ended { task: id, attempt, end }),
+            false => self.step(schedule::Event::Ended { worker, task: id, attempt, end, seconds, made }),
         }
+    }
+
+    /// An attempt that nobody waits for has ended: its room is free again.
+    fn free(&mut self, worker: WorkerId, task: TaskId, attempt: u32) -> Result<()> {
+        let (end, seconds, made) = (End::Stopped, 0.0, Vec::new());
+        self.step(schedule::Event::Ended { worker, task, attempt, end, seconds, made })
     }
 
     /// An attempt that ran other tasks ended. It takes no room, so that no scheduler need know of it.
@@ -165,7 +201,7 @@ impl Coordinator<'_> {
             End::Transient if attempt <= task.request.task.needs.retries => {
                 self.start(id, attempt + 1, HERE, self.options.cores.max(1))
             }
-            End::Done | End::Failed | End::Transient => match (task.outcome.take(), task.failure.take()) {
+            End::Done | End::Failed | End::Transient | End::Stopped => match (task.outcome.take(), task.failure.take()) {
                 (Some((outputs, seconds)), _) => self.succeed(id, Outcome::Done, outputs, seconds),
                 (None, failure) => self.fail(id, failure.unwrap_or_else(|| Error::new("the task failed"))),
             },
@@ -174,7 +210,6 @@ impl Coordinator<'_> {
 
     /// An input is lost: whatever made it runs again, and the task after it.
     pub(super) fn recover(&mut self, id: TaskId, lost: Ref, maker: Request, error: Error) -> Result<()> {
-        self.step(schedule::Event::Cancelled(id))?;
         let Some(mut task) = self.tasks.remove(&id) else { return Ok(()) };
         if let Some(key) = task.key {
             self.under_way.remove(&key);
@@ -183,7 +218,7 @@ impl Coordinator<'_> {
         self.tell(Event::Warning { name: task.label().to_owned(), message })?;
         runtime()?.block_on(self.store.discard(Entry::Blob(lost)))?;
         task.recoveries += 1;
-        task.cancel = Cancel::default();
+        task.live.clear();
         let waiting = TaskId(self.next_task);
         self.next_task += 1;
         self.tasks.insert(waiting, task);
@@ -290,10 +325,13 @@ impl Coordinator<'_> {
 }
 
 /// What a task takes of a worker.
-fn needs(request: &Request) -> Resources {
+fn needs(request: &Request) -> Needs {
     let needs = &request.task.needs;
-    Resources {
-        millicores: (needs.cpus.max(0.0) * 1000.0).ceil() as u64,
-        gpus: u64::from(needs.device == crate::stage::Device::Cuda),
+    // One that runs others mostly waits.
+    let cpus = if request.stage.signature().submits { 0.0 } else { needs.cpus.max(0.0) };
+    Needs {
+        millicores: (cpus * 1000.0).ceil() as u64,
+        gpus: if needs.device == crate::stage::Device::Cuda { WHOLE } else { 0 },
+        ..Needs::default()
     }
 }

@@ -5,11 +5,11 @@ use super::crew::{Crew, HERE};
 use super::event::{Event, Line, Outcome, Report, Sink, StageReport};
 use super::log::RunLog;
 use super::nodes::{Node, request};
-use super::task::{Request, Task, Waiter};
+use super::task::{Live, Request, Task, Waiter};
 use super::voice::Message;
 use crate::data::{Artifact, Kind, Metrics, Ref};
 use crate::pipeline::Pipeline;
-use crate::schedule::{self, Scheduler, TaskId};
+use crate::schedule::{self, Scheduler, StageId, TaskId};
 use crate::stage::Registry;
 use crate::store::{Key, Store, StoreError};
 use crate::worker::{Heard, program};
@@ -68,6 +68,8 @@ pub(super) struct Coordinator<'a> {
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) outbox: mpsc::Sender<Message>,
     pub(super) wake: Option<Duration>,
+    /// What the scheduler calls each stage.
+    pub(super) stages: HashMap<String, StageId>,
 }
 
 impl<'a> Coordinator<'a> {
@@ -98,9 +100,8 @@ impl<'a> Coordinator<'a> {
         wanted.iter().for_each(|node| nodes[*node] = Node::Waiting);
         let (outbox, inbox) = mpsc::channel();
         let crew = Crew::gather(&store, options, &run, &outbox)?;
-        let mut scheduler = Scheduler::new();
-        scheduler.expect_more(crew.grows());
-        let joined = schedule::Event::Joined { worker: HERE, has: crew.resources() };
+        let mut scheduler = crew.announce(Scheduler::new(), options.elsewhere.as_ref());
+        let joined = schedule::Event::Joined { worker: HERE, has: crew.capacity() };
         scheduler.step(options.clock.elapsed(), joined);
         Ok(Self {
             pipeline,
@@ -124,6 +125,7 @@ impl<'a> Coordinator<'a> {
             inbox,
             outbox,
             wake: None,
+            stages: HashMap::new(),
         })
     }
 
@@ -171,7 +173,7 @@ impl<'a> Coordinator<'a> {
         match message {
             Message::Looked(id, Ok((key, memo))) => self.looked(id, key, memo),
             Message::Looked(id, Err(error)) => self.fail(id, error),
-            Message::Ended(id, attempt, result) => self.ended(id, attempt, result),
+            Message::Ended(worker, id, attempt, result) => self.ended(worker, id, attempt, result),
             Message::Submitted(parent, task, reply) => self.submitted(parent, task, reply),
             Message::Said(id, step) => self.said(id, step),
             Message::Heard(heard) => self.heard(heard),
@@ -182,7 +184,7 @@ impl<'a> Coordinator<'a> {
     fn heard(&mut self, heard: Heard) -> Result<()> {
         match heard {
             Heard::Joined(worker) => {
-                let joined = schedule::Event::Joined { worker: worker.id, has: worker.has };
+                let joined = schedule::Event::Joined { worker: worker.id, has: worker.has.clone() };
                 self.crew.join(worker);
                 self.step(joined)
             }
@@ -191,9 +193,12 @@ impl<'a> Coordinator<'a> {
                 let message = format!("the worker is lost: {reason}; what it was doing runs elsewhere");
                 self.tell(Event::Warning { name, message })?;
                 self.crew.tend()?;
+                self.tasks.values_mut().for_each(|task| task.live.retain(|_, live| live.worker != worker));
                 self.step(schedule::Event::Lost(worker))
             }
-            Heard::Ended { worker, task, attempt, result } if self.crew.has(worker) => self.ended(task, attempt, result),
+            Heard::Ended { worker, task, attempt, result } if self.crew.has(worker) => {
+                self.ended(worker, task, attempt, result)
+            }
             Heard::Ended { .. } => Ok(()),
             Heard::Said { task, report } => self.said(task, report),
         }
@@ -269,22 +274,29 @@ impl<'a> Coordinator<'a> {
 
     /// Asks what runs to stop and waits a little. Whoever waits for a task that is dropped hears that the run ended.
     fn interrupt(&mut self) {
-        self.tasks.retain(|_, task| task.attempt > 0);
-        self.tasks.values().for_each(|task| task.cancel.cancel());
+        self.tasks.retain(|_, task| !task.live.is_empty());
+        self.tasks.values().flat_map(|task| task.live.values()).for_each(|live| live.cancel.cancel());
         self.crew.dismiss();
         let until = self.options.clock.elapsed() + GRACE;
         while !self.tasks.is_empty() && self.options.clock.elapsed() < until {
             match self.inbox.recv_timeout(PULSE) {
-                Ok(Message::Ended(id, ..) | Message::Heard(Heard::Ended { task: id, .. })) => {
-                    self.tasks.remove(&id);
-                }
+                Ok(
+                    Message::Ended(worker, id, attempt, _)
+                    | Message::Heard(Heard::Ended { worker, task: id, attempt, .. }),
+                ) => self.part(|task, number, live| (task, number, live.worker) != (id, attempt, worker)),
                 // A worker that is told that the run is over stops what it does and goes.
-                Ok(Message::Heard(Heard::Lost { worker, .. })) => {
-                    self.tasks.retain(|_, task| task.worker != Some(worker));
-                }
+                Ok(Message::Heard(Heard::Lost { worker, .. })) => self.part(|_, _, live| live.worker != worker),
                 _ => {}
             }
         }
+    }
+
+    /// Forgets the attempts that `stays` does not hold for, and the tasks that have none left.
+    fn part(&mut self, stays: impl Fn(TaskId, u32, &Live) -> bool) {
+        self.tasks.retain(|id, task| {
+            task.live.retain(|number, live| stays(*id, *number, live));
+            !task.live.is_empty()
+        });
     }
 
     fn finish(mut self, interrupted: bool) -> Result<Report> {

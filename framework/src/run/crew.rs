@@ -3,16 +3,19 @@
 use super::Options;
 use super::voice::Message;
 use crate::fleet::{Fleet, LocalFleet};
-use crate::schedule::{Resources, TaskId, WorkerId};
+use crate::schedule::{Capacity, PoolId, Scheduler, TaskId, WorkerId};
 use crate::store::Store;
-use crate::worker::{Assignment, EmbeddedWorker, Failure, Hub, RemoteWorker, Terms, Token, program};
-use crate::{Error, Result};
+use crate::worker::{Assignment, EmbeddedWorker, Failure, Hands, Hub, RemoteWorker, Terms, Token, program};
+use crate::{Error, Fault, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// The worker inside this process.
 pub(super) const HERE: WorkerId = WorkerId(0);
+/// The workers that this run starts on this machine, and those that join by themselves.
+const LOCAL: PoolId = PoolId(0);
+const ANY: PoolId = PoolId(1);
 /// How often a worker shows that it lives, and how long one may be silent.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,6 +27,8 @@ const MOST_STILLBORN: u32 = 5;
 pub struct Elsewhere {
     /// Where workers dial: `127.0.0.1:0` for any free port of this machine.
     pub listen: String,
+    /// Whether others than those that the run starts may join.
+    pub open: bool,
     /// The secret that they must have.
     pub token: Token,
     /// How many are started on this machine, and replaced when they end.
@@ -36,7 +41,8 @@ pub struct Elsewhere {
 
 /// Who works for a run.
 pub(super) struct Crew {
-    here: EmbeddedWorker,
+    has: Capacity,
+    here: Hands<(TaskId, u32)>,
     there: BTreeMap<WorkerId, RemoteWorker>,
     outbox: mpsc::Sender<Message>,
     started: Option<Started>,
@@ -62,8 +68,9 @@ impl Crew {
         run: &str,
         outbox: &mpsc::Sender<Message>,
     ) -> Result<Self> {
-        let here = EmbeddedWorker::new(store.clone(), options.cores)?;
-        let mut crew = Self { here, there: BTreeMap::new(), outbox: outbox.clone(), started: None, hub: None };
+        let worker = EmbeddedWorker::new(store.clone(), options.cores)?;
+        let (has, here) = (worker.capacity(), Hands::new(worker));
+        let mut crew = Self { has, here, there: BTreeMap::new(), outbox: outbox.clone(), started: None, hub: None };
         let Some(elsewhere) = &options.elsewhere else { return Ok(crew) };
         let terms = Terms {
             build: program::identity()?,
@@ -92,13 +99,26 @@ impl Crew {
     }
 
     /// What the worker inside this process has.
-    pub(super) fn resources(&self) -> Resources {
-        self.here.resources()
+    pub(super) fn capacity(&self) -> Capacity {
+        self.has.clone()
     }
 
-    /// Whether workers that are not here yet may still come.
-    pub(super) fn grows(&self) -> bool {
-        self.hub.is_some()
+    /// Tells a scheduler which workers may still come.
+    pub(super) fn announce(&self, scheduler: Scheduler, elsewhere: Option<&Elsewhere>) -> Scheduler {
+        let Some(elsewhere) = elsewhere else { return scheduler };
+        let local = Capacity {
+            millicores: elsewhere.cores as u64 * 1000,
+            memory: u64::MAX,
+            files: true,
+            ..Capacity::default()
+        };
+        let scheduler = scheduler.with_pool(LOCAL, local, elsewhere.local);
+        if !elsewhere.open {
+            return scheduler;
+        }
+        // Nobody knows what workers that join from elsewhere will have.
+        let any = Capacity { millicores: u64::MAX, memory: u64::MAX, files: true, ..Capacity::default() };
+        scheduler.with_pool(ANY, any, u32::MAX)
     }
 
     /// Where workers dial, if they may.
@@ -131,18 +151,24 @@ impl Crew {
         let (task, attempt) = (work.task, work.attempt);
         let begun = if worker == HERE {
             let outbox = self.outbox.clone();
-            self.here.start(work, move |result| drop(outbox.send(Message::Ended(task, attempt, result))))
+            let needs = work.needs;
+            let done = move |result| drop(outbox.send(Message::Ended(HERE, task, attempt, result)));
+            self.here.give((task, attempt), &needs, work, done)
         } else {
             // One that is gone is lost soon, and the scheduler hears that.
             self.there.get_mut(&worker).map_or(Ok(()), |there| there.start(&work))
         };
         if let Err(error) = begun {
-            let _ = self.outbox.send(Message::Ended(task, attempt, Err(Failure { error, lost: None })));
+            let _ = self.outbox.send(Message::Ended(worker, task, attempt, Err(Failure { error, lost: None })));
         }
     }
 
-    /// Asks a worker elsewhere to stop an attempt.
+    /// Asks a worker to stop an attempt, or takes it back if it has not begun. That it ended is heard all the same.
     pub(super) fn stop(&mut self, worker: WorkerId, task: TaskId, attempt: u32) {
+        if worker == HERE && self.here.take_back((task, attempt)) {
+            let error = Error::new("it was taken back").fault(Fault::Interrupted);
+            let _ = self.outbox.send(Message::Ended(HERE, task, attempt, Err(Failure { error, lost: None })));
+        }
         if let Some(there) = self.there.get_mut(&worker) {
             there.stop(task, attempt);
         }

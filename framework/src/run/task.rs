@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::data::Ref;
+use crate::schedule::WorkerId;
 use crate::stage::{Cancel, Stage, Stored, TaskRequest, Template};
 use crate::store::Key;
 use std::collections::BTreeMap;
@@ -28,16 +29,20 @@ pub(super) enum Waiter {
     Task(crate::schedule::TaskId),
 }
 
+/// An attempt under way.
+pub(super) struct Live {
+    /// Where it runs, or waits to.
+    pub(super) worker: WorkerId,
+    pub(super) cancel: Cancel,
+}
+
 /// A task under way.
 pub(super) struct Task {
     pub(super) request: Request,
     pub(super) key: Option<Key>,
     pub(super) waiters: Vec<Waiter>,
-    pub(super) cancel: Cancel,
-    /// The attempt under way.
-    pub(super) attempt: u32,
-    /// Where the attempt runs.
-    pub(super) worker: Option<crate::schedule::WorkerId>,
+    /// The attempts under way, by number.
+    pub(super) live: BTreeMap<u32, Live>,
     /// Whether it runs other tasks: then it runs in this process and takes no room of any worker.
     pub(super) leads: bool,
     /// Run it even though its result is known: its bytes are lost.
@@ -57,9 +62,7 @@ impl Task {
             request,
             key: None,
             waiters: vec![waiter],
-            cancel: Cancel::default(),
-            attempt: 0,
-            worker: None,
+            live: BTreeMap::new(),
             again: false,
             recoveries: 0,
             failure: None,

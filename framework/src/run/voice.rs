@@ -2,7 +2,7 @@
 
 use super::task::Reply;
 use crate::Result;
-use crate::schedule::TaskId;
+use crate::schedule::{TaskId, WorkerId};
 use crate::stage::{Report, ReportSink, Stored, Submit, TaskRequest};
 use crate::store::{Key, Memo};
 use crate::worker::{Failure, Heard, Outcome};
@@ -13,8 +13,8 @@ use std::sync::mpsc;
 pub(super) enum Message {
     /// A task's key is computed and its memo looked up.
     Looked(TaskId, Result<(Key, Option<Memo>)>),
-    /// An attempt ended.
-    Ended(TaskId, u32, Result<Outcome, Failure>),
+    /// An attempt in this process ended.
+    Ended(WorkerId, TaskId, u32, Result<Outcome, Failure>),
     /// A worker in another process says something, or comes or goes.
     Heard(Heard),
     /// A task asks for another one.

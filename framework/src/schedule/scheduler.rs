@@ -1,258 +1,239 @@
 //! The scheduler's state and its one step.
 
-use super::ready::Ready;
-use super::{Action, End, Event, Resources, Task, TaskId, Time, WorkerId};
-use std::collections::{BTreeMap, BTreeSet};
+use super::hash::ByNumber;
+use super::lines::Lines;
+use super::reserve::Reservation;
+use super::task::{Entry, State};
+use super::timers::{Due, Timers};
+use super::workers::{Attempt, Workers};
+use super::{Action, Capacity, Costs, Event, PoolId, Task, TaskId, Time};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-const FIRST_BACKOFF: Time = Time::from_millis(100);
+pub(super) const FIRST_BACKOFF: Time = Time::from_millis(100);
 const LONGEST_BACKOFF: Time = Time::from_secs(30);
 
 /// Places tasks on workers.
-#[derive(Debug, Default)]
+///
+/// Tasks are placed in the order of their priority; then those of the group that uses least come first, then those that
+/// came first. What one step costs depends on how many different needs wait, and hardly on how many workers and tasks
+/// there are.
+#[derive(Debug)]
 pub struct Scheduler {
-    workers: BTreeMap<WorkerId, Worker>,
-    tasks: BTreeMap<TaskId, Entry>,
-    ready: Ready,
-    delayed: BTreeSet<(Time, TaskId)>,
-    /// Whether larger workers than those that are here may come.
-    grows: bool,
+    pub(super) workers: Workers,
+    pub(super) tasks: ByNumber<TaskId, Box<Entry>>,
+    pub(super) lines: Lines,
+    pub(super) timers: Timers,
+    pub(super) costs: Costs,
+    /// What the workers of each pool have, and how many there may be.
+    pub(super) pools: BTreeMap<PoolId, (Capacity, u32)>,
+    pub(super) reservation: Option<Reservation>,
+    /// Attempts that take much longer than others of their stage.
+    pub(super) late: BTreeSet<Attempt>,
+    /// Attempts started so far: the scheduler's own measure of waiting.
+    pub(super) starts: u64,
+    /// When to look again for lines that wait too long, by starts.
+    pub(super) look_at: u64,
+    /// How often workers came or went.
+    pub(super) changes: u64,
+    arrivals: u64,
+    open: usize,
+    /// Workers that may have room for more, to be looked at before the step ends.
+    pub(super) roomy: VecDeque<u32>,
+    /// Lines whose first task may find a place, likewise.
+    pub(super) hopeful: VecDeque<u32>,
+    pub(super) now: Time,
+    pub(super) actions: Vec<Action>,
 }
 
-#[derive(Debug)]
-struct Worker {
-    has: Resources,
-    free: Resources,
-    running: BTreeSet<TaskId>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    task: Task,
-    attempt: u32,
-    failures: u32,
-    worker: Option<WorkerId>,
+impl Default for Scheduler {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Scheduler {
     /// Knows no worker and no task yet.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            workers: Workers::new(),
+            tasks: ByNumber::default(),
+            lines: Lines::default(),
+            timers: Timers::default(),
+            costs: Costs::default(),
+            pools: BTreeMap::new(),
+            reservation: None,
+            late: BTreeSet::new(),
+            starts: 0,
+            look_at: 0,
+            changes: 0,
+            arrivals: 0,
+            open: 0,
+            roomy: VecDeque::new(),
+            hopeful: VecDeque::new(),
+            now: Time::ZERO,
+            actions: Vec::new(),
+        }
     }
 
-    /// Says whether larger workers than those that are here may come; until then a task that fits none waits.
-    pub fn expect_more(&mut self, grows: bool) {
-        self.grows = grows;
+    /// Knows what was learned in earlier runs.
+    pub fn with_costs(self, costs: Costs) -> Self {
+        Self { costs, ..self }
+    }
+
+    /// Knows that up to `max` workers of a pool can be started: a task that fits one of them is not refused.
+    pub fn with_pool(mut self, pool: PoolId, capacity: Capacity, max: u32) -> Self {
+        self.pools.insert(pool, (capacity, max));
+        self
     }
 
     /// Tasks that are neither done nor failed.
     pub fn open(&self) -> usize {
-        self.tasks.len()
+        self.open
     }
 
-    /// Takes what happened and says what to do, in order. What happened to an attempt that is not the current one (a
-    /// zombie's word, a message that came twice) changes nothing.
+    /// Tasks that wait for a place.
+    pub fn waiting(&self) -> usize {
+        self.lines.waiting()
+    }
+
+    /// What was learned of the stages.
+    pub fn costs(&self) -> &Costs {
+        &self.costs
+    }
+
+    /// Takes what happened and says what to do, in order. What is said of an attempt that has ended, or by a worker
+    /// that is lost (a zombie's word, a message that came twice), changes nothing.
     pub fn step(&mut self, now: Time, event: Event) -> Vec<Action> {
-        let mut actions = Vec::new();
+        self.now = self.now.max(now);
         match event {
-            Event::Joined { worker, has } => {
-                self.workers.insert(worker, Worker { has, free: has, running: BTreeSet::new() });
-            }
+            Event::Joined { worker, has } => self.join(worker, has),
             Event::Lost(worker) => self.lose(worker),
-            Event::Submitted(task) => self.submit(task, &mut actions),
-            Event::Ended { task, attempt, end } => self.end(now, task, attempt, end, &mut actions),
-            Event::Cancelled(task) => self.cancel(task, &mut actions),
+            Event::Draining(worker) => self.drain(worker),
+            Event::Submitted(task) => self.submit(task),
+            Event::Ended { worker, task, attempt, end, seconds, made } => {
+                self.end(worker, (task, attempt), end, seconds, &made);
+            }
+            Event::Holds { worker, blob } => {
+                if let Some(slot) = self.workers.slot(worker) {
+                    self.workers.hold(slot, blob);
+                }
+            }
+            Event::Dropped { worker, blob } => {
+                if let Some(slot) = self.workers.slot(worker) {
+                    self.workers.drop_blob(slot, blob);
+                }
+            }
+            Event::Cancelled(task) => self.decide(task, None),
             Event::Tick => {}
         }
-        self.wake(now, &mut actions);
-        self.place(&mut actions);
-        actions
+        self.ring();
+        self.settle();
+        if let Some(at) = self.timers.ask(self.now) {
+            self.actions.push(Action::Wake(at));
+        }
+        std::mem::take(&mut self.actions)
     }
 
-    fn submit(&mut self, task: Task, actions: &mut Vec<Action>) {
-        if !self.grows && !self.workers.is_empty() && !self.workers.values().any(|worker| worker.has.fits(&task.needs)) {
-            let largest = self.workers.values().map(|worker| worker.has).max_by_key(|has| (has.gpus, has.millicores));
-            let largest = largest.unwrap_or_default();
-            let reason = format!("it needs {}, and the largest worker has {largest}", task.needs);
-            actions.push(Action::Refused { task: task.id, reason });
+    fn submit(&mut self, task: Task) {
+        if self.tasks.contains_key(&task.id) {
             return;
         }
-        self.ready.push(&task);
-        self.tasks.insert(task.id, Entry { task, attempt: 0, failures: 0, worker: None });
+        let members = task.members.max(1);
+        let line = self.lines.id(task.needs, members, task.group);
+        if let Err(reason) = self.possible_ever(line) {
+            self.actions.push(Action::Refused { task: task.id, reason });
+            return;
+        }
+        self.arrivals += 1;
+        self.open += 1;
+        let entry = Entry::new(task, self.arrivals, line);
+        if let Some(deadline) = entry.deadline {
+            self.timers.set(deadline, Due::Deadline(entry.id));
+        }
+        let (id, place) = (entry.id, entry.place());
+        self.tasks.insert(id, Box::new(entry));
+        self.lines.insert(line, place, self.starts);
+        // Behind another it need not be tried: there was no place for that one.
+        if self.lines.get(line).first() == Some(place) {
+            self.hopeful.push_back(line);
+        }
     }
 
-    fn end(&mut self, now: Time, id: TaskId, attempt: u32, end: End, actions: &mut Vec<Action>) {
+    /// A task is decided: `say` tells how, and what remains of it is stopped.
+    pub(super) fn decide(&mut self, id: TaskId, say: Option<Action>) {
+        let Some(entry) = self.tasks.get_mut(&id).filter(|entry| entry.is_open()) else { return };
+        let before = std::mem::replace(&mut entry.state, State::Over);
+        let (line, place) = (entry.line, entry.place());
+        if let Some(deadline) = entry.deadline {
+            self.timers.unset(deadline, Due::Deadline(id));
+        }
+        match before {
+            State::Waiting => {
+                self.lines.remove(line, &place, self.starts);
+                self.hopeful.push_back(line);
+            }
+            State::Backoff(due) => self.timers.unset(due, Due::Retry(id)),
+            State::Active | State::Regroup | State::Retry | State::Over => {}
+        }
+        self.open -= 1;
+        self.actions.extend(say);
+        self.stop_all(id);
+        self.close(id);
+        if self.reservation.as_ref().is_some_and(|kept| kept.task == id) {
+            self.release();
+        }
+    }
+
+    /// What becomes of a task that has no attempt any more.
+    pub(super) fn close(&mut self, id: TaskId) {
+        let Some(entry) = self.tasks.get_mut(&id).filter(|entry| entry.live.is_empty()) else { return };
+        match entry.state {
+            State::Over => drop(self.tasks.remove(&id)),
+            State::Active | State::Regroup => self.wait(id),
+            State::Retry => {
+                let doubled = FIRST_BACKOFF.saturating_mul(1 << (entry.failures - 1).min(16));
+                let due = self.now + doubled.min(LONGEST_BACKOFF);
+                entry.state = State::Backoff(due);
+                self.timers.set(due, Due::Retry(id));
+            }
+            State::Waiting | State::Backoff(_) => {}
+        }
+    }
+
+    /// Puts a task back in its line, at its old place.
+    fn wait(&mut self, id: TaskId) {
         let Some(entry) = self.tasks.get_mut(&id) else { return };
-        let Some(worker) = entry.worker else { return };
-        if entry.attempt != attempt {
-            return;
-        }
-        entry.worker = None;
-        let needs = entry.task.needs;
-        if let Some(worker) = self.workers.get_mut(&worker) {
-            worker.running.remove(&id);
-            worker.free.give(&needs);
-        }
-        match end {
-            End::Done => {
-                self.tasks.remove(&id);
-                actions.push(Action::Done(id));
-            }
-            End::Transient if entry.failures < entry.task.retries => {
-                let backoff = FIRST_BACKOFF.saturating_mul(1 << entry.failures.min(16)).min(LONGEST_BACKOFF);
-                entry.failures += 1;
-                self.delayed.insert((now + backoff, id));
-            }
-            End::Failed | End::Transient => {
-                self.tasks.remove(&id);
-                actions.push(Action::Failed(id));
+        entry.state = State::Waiting;
+        entry.done = 0;
+        self.lines.insert(entry.line, entry.place(), self.starts);
+        self.hopeful.push_back(entry.line);
+    }
+
+    /// Does what is due.
+    fn ring(&mut self) {
+        while let Some(due) = self.timers.pop(self.now) {
+            match due {
+                Due::Deadline(task) => self.expire(task),
+                Due::Retry(task) => self.wait(task),
+                Due::Late(attempt) => {
+                    self.late.insert(attempt);
+                    self.double(attempt);
+                }
+                Due::Stranded => self.refuse_stranded(),
             }
         }
     }
 
-    /// The tasks of a lost worker run elsewhere; that is no failure of theirs.
-    fn lose(&mut self, worker: WorkerId) {
-        let Some(worker) = self.workers.remove(&worker) else { return };
-        for id in worker.running {
-            if let Some(entry) = self.tasks.get_mut(&id) {
-                entry.worker = None;
-                self.ready.push(&entry.task);
-            }
-        }
-    }
-
-    fn cancel(&mut self, id: TaskId, actions: &mut Vec<Action>) {
-        let Some(entry) = self.tasks.remove(&id) else { return };
-        self.ready.remove(id);
-        self.delayed.retain(|(_, task)| *task != id);
-        let Some(worker) = entry.worker else { return };
-        if let Some(place) = self.workers.get_mut(&worker) {
-            place.running.remove(&id);
-            place.free.give(&entry.task.needs);
-        }
-        actions.push(Action::Stop { task: id, attempt: entry.attempt, worker });
-    }
-
-    fn wake(&mut self, now: Time, actions: &mut Vec<Action>) {
-        while let Some((due, id)) = self.delayed.first().copied() {
-            if due > now {
-                actions.push(Action::Wake(due));
-                break;
-            }
-            self.delayed.pop_first();
-            if let Some(entry) = self.tasks.get(&id) {
-                self.ready.push(&entry.task);
-            }
-        }
-    }
-
-    fn place(&mut self, actions: &mut Vec<Action>) {
-        while let Some(id) = self.ready.pop(|needs| self.workers.values().any(|worker| worker.free.fits(needs))) {
-            let Some(entry) = self.tasks.get_mut(&id) else { continue };
-            let needs = entry.task.needs;
-            // The emptiest worker, so that each task gets as many threads as there are.
-            let place = self
-                .workers
-                .iter_mut()
-                .filter(|(_, worker)| worker.free.fits(&needs))
-                .max_by_key(|(id, worker)| (worker.free.millicores, std::cmp::Reverse(**id)));
-            let Some((worker_id, worker)) = place else { continue };
-            worker.free.take(&needs);
-            worker.running.insert(id);
-            entry.attempt += 1;
-            entry.worker = Some(*worker_id);
-            let sharing = (worker.running.len() + self.ready.len()) as u64;
-            let threads = (worker.has.millicores / 1000 / sharing.max(1)).max(needs.millicores.div_ceil(1000)).max(1);
-            actions.push(Action::Start {
-                task: id,
-                attempt: entry.attempt,
-                worker: *worker_id,
-                threads: threads as usize,
-            });
-        }
-    }
-
-    /// Says whether the books are right: no worker has given more than it has, and every running task runs once.
-    #[cfg(test)]
-    pub(super) fn check(&self) {
-        for (id, worker) in &self.workers {
-            let mut used = Resources::default();
-            for task in &worker.running {
-                let entry = &self.tasks[task];
-                assert_eq!(entry.worker, Some(*id));
-                used.give(&entry.task.needs);
-            }
-            used.give(&worker.free);
-            assert_eq!(used, worker.has, "worker {id:?} gives what it has");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CORE: Resources = Resources { millicores: 1000, gpus: 0 };
-
-    fn task(id: u64, retries: u32) -> Task {
-        Task { id: TaskId(id), needs: CORE, priority: 0, retries }
-    }
-
-    fn scheduler(cores: u64) -> Scheduler {
-        let mut scheduler = Scheduler::new();
-        let has = Resources { millicores: cores * 1000, gpus: 0 };
-        assert!(scheduler.step(Time::ZERO, Event::Joined { worker: WorkerId(1), has }).is_empty());
-        scheduler
-    }
-
-    fn start(task: u64, attempt: u32, threads: usize) -> Action {
-        Action::Start { task: TaskId(task), attempt, worker: WorkerId(1), threads }
-    }
-
-    #[test]
-    fn a_lone_task_gets_all_threads_and_later_ones_their_share() {
-        let mut scheduler = scheduler(4);
-        assert_eq!(scheduler.step(Time::ZERO, Event::Submitted(task(1, 0))), [start(1, 1, 4)]);
-        assert_eq!(scheduler.step(Time::ZERO, Event::Submitted(task(2, 0))), [start(2, 1, 2)]);
-    }
-
-    #[test]
-    fn what_can_never_be_placed_is_refused_with_the_reason() {
-        let mut scheduler = scheduler(2);
-        let needs = Resources { millicores: 1000, gpus: 1 };
-        let actions = scheduler.step(Time::ZERO, Event::Submitted(Task { needs, ..task(1, 0) }));
-        let reason = "it needs 1 cores and 1 CUDA device, and the largest worker has 2 cores".to_owned();
-        assert_eq!(actions, [Action::Refused { task: TaskId(1), reason }]);
-    }
-
-    #[test]
-    fn a_transient_failure_is_tried_again_later_and_only_so_often() {
-        let mut scheduler = scheduler(1);
-        scheduler.step(Time::ZERO, Event::Submitted(task(1, 1)));
-        let end = |attempt| Event::Ended { task: TaskId(1), attempt, end: End::Transient };
-        assert_eq!(scheduler.step(Time::ZERO, end(1)), [Action::Wake(FIRST_BACKOFF)]);
-        assert_eq!(scheduler.step(FIRST_BACKOFF, Event::Tick), [start(1, 2, 1)]);
-        assert_eq!(scheduler.step(FIRST_BACKOFF, end(2)), [Action::Failed(TaskId(1))]);
-    }
-
-    #[test]
-    fn a_zombies_word_changes_nothing() {
-        let mut scheduler = scheduler(1);
-        scheduler.step(Time::ZERO, Event::Submitted(task(1, 0)));
-        scheduler.step(Time::ZERO, Event::Lost(WorkerId(1)));
-        scheduler.step(Time::ZERO, Event::Joined { worker: WorkerId(2), has: CORE });
-        let zombie = Event::Ended { task: TaskId(1), attempt: 1, end: End::Failed };
-        assert!(scheduler.step(Time::ZERO, zombie).is_empty());
-        let done = Event::Ended { task: TaskId(1), attempt: 2, end: End::Done };
-        assert_eq!(scheduler.step(Time::ZERO, done), [Action::Done(TaskId(1))]);
-    }
-
-    #[test]
-    fn higher_priority_goes_first() {
-        let mut scheduler = scheduler(1);
-        scheduler.step(Time::ZERO, Event::Submitted(task(1, 0)));
-        scheduler.step(Time::ZERO, Event::Submitted(task(2, 0)));
-        scheduler.step(Time::ZERO, Event::Submitted(Task { priority: 1, ..task(3, 0) }));
-        let actions = scheduler.step(Time::ZERO, Event::Ended { task: TaskId(1), attempt: 1, end: End::Done });
-        assert!(actions.contains(&start(3, 1, 1)), "{actions:?}");
+    fn expire(&mut self, task: TaskId) {
+        let Some(entry) = self.tasks.get(&task) else { return };
+        let doing = match entry.state {
+            State::Waiting if entry.attempts == 0 => "it was still waiting for a worker with room".to_owned(),
+            State::Waiting => format!("it was waiting for a worker after {} attempts", entry.attempts),
+            State::Backoff(_) => format!("it was about to be tried again after {} failures", entry.failures),
+            _ if entry.live.iter().all(|live| live.queued) => "it was next in a worker's lane".to_owned(),
+            _ => format!("attempt {} was running", entry.attempts),
+        };
+        let reason = format!("its deadline passed: {doing}");
+        self.decide(task, Some(Action::Expired { task, reason }));
     }
 }

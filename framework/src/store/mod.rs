@@ -119,6 +119,13 @@ impl Store {
         Self::new(Backend::Objects(Objects::new(url, object_store)))
     }
 
+    /// A store in memory that fails by chance, from a seed: before it has done what it was asked, or after.
+    #[cfg(test)]
+    pub(crate) fn failing(seed: u64) -> Self {
+        let faulty = Arc::new(faulty::Faulty::new(faulty::Plan::Sometimes(seed)));
+        Self::new(Backend::Objects(Objects::new("faulty://".into(), faulty).hurried(2)))
+    }
+
     fn new(backend: Backend) -> Self {
         Self(Arc::new(Inner { backend, memory: Memory::new(MEMORY) }))
     }

@@ -1,11 +1,12 @@
 //! The attempts that run in a worker process, by key: whoever asks for a key that runs already gets its result.
 
-use super::embedded::EmbeddedWorker;
+use super::hands::Hands;
 use super::wire::{self, Number};
-use super::{Assignment, program};
+use super::{Assignment, Failure, program};
+use crate::schedule::Needs;
 use crate::stage::{Cancel, Models, Progress, Registry, Report, ReportSink, Seed, Tasks};
 use crate::store::Key;
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Fault, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -60,7 +61,7 @@ impl Attempts {
         &mut self,
         start: wire::Start,
         registry: &Arc<Registry>,
-        worker: &EmbeddedWorker,
+        hands: &Hands<u64>,
     ) -> Result<()> {
         let number = wire::number(start.attempt)?;
         let key = wire::key(&start.key)?;
@@ -78,6 +79,7 @@ impl Attempts {
         let work = Assignment {
             task: number.0,
             attempt: number.1,
+            needs: Needs { millicores: start.millicores, memory: start.memory, ..Needs::default() },
             seed: Seed::new(start.seed, &start.stage),
             uses: start.stage.clone(),
             stage,
@@ -93,7 +95,8 @@ impl Attempts {
             build: program::build(),
         };
         let outbox = self.outbox.clone();
-        worker.start(work, move |result| {
+        let needs = work.needs;
+        hands.give(serial, &needs, work, move |result| {
             let ended = EndedHere { key, serial, stage: start.stage, end: wire::from_end(&result) };
             // The process may be about to end; then nobody waits.
             let _ = outbox.send(Spoken::Ended(ended));
@@ -116,9 +119,17 @@ impl Attempts {
         self.running.get(&key)?.number
     }
 
-    /// Asks an attempt to stop.
-    pub(super) fn stop(&self, number: Number) {
-        self.running.values().filter(|one| one.number == Some(number)).for_each(|one| one.cancel.cancel());
+    /// Asks an attempt to stop. What is said of one that has not begun; the others say it themselves.
+    pub(super) fn stop(&mut self, number: Number, hands: &Hands<u64>) -> Option<wire::Ended> {
+        let (key, running) = self.running.iter().find(|(_, one)| one.number == Some(number))?;
+        running.cancel.cancel();
+        let key = *key;
+        hands.take_back(running.serial).then(|| {
+            self.running.remove(&key);
+            let error = Error::new("it was taken back").fault(Fault::Interrupted);
+            let end = Some(wire::from_end(&Err(Failure { error, lost: None })));
+            wire::Ended { attempt: Some(number.into()), key: wire::key_bytes(key), stage: String::new(), end }
+        })
     }
 
     /// Asks all to stop.

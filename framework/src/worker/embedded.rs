@@ -5,7 +5,7 @@ use super::execute::{Failure, Outcome, execute};
 use super::pool::Pool;
 use super::scratch::ScratchRoot;
 use crate::Result;
-use crate::schedule::Resources;
+use crate::schedule::Capacity;
 use crate::store::Store;
 use std::sync::Arc;
 
@@ -28,16 +28,20 @@ impl EmbeddedWorker {
     }
 
     /// What it has.
-    pub fn resources(&self) -> Resources {
-        Resources { millicores: self.cores as u64 * 1000, gpus: 0 }
+    pub fn capacity(&self) -> Capacity {
+        Capacity { millicores: self.cores as u64 * 1000, memory: u64::MAX, files: true, ..Capacity::default() }
     }
 
-    /// Starts an attempt; `done` hears how it ended, on the attempt's thread.
+    /// Runs work on a thread of its own.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(&self, work: Assignment, done: impl FnOnce(Result<Outcome, Failure>) + Send + 'static) -> Result<()> {
-        let (store, scratch) = (self.store.clone(), self.scratch.clone());
-        self.pool.run(move || done(execute(&store, scratch.path(), &work)))
+    pub(crate) fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.pool.run(work)
+    }
+
+    /// Runs an attempt on this thread.
+    pub(crate) fn execute(&self, work: &Assignment) -> Result<Outcome, Failure> {
+        execute(&self.store, self.scratch.path(), work)
     }
 }

@@ -6,9 +6,9 @@ use super::token::Token;
 use super::wire::coordinator_server::{Coordinator, CoordinatorServer};
 use super::wire::{self, FromWorker, ToWorker, from_worker, to_worker};
 use super::{Assignment, Failure, Outcome};
-use crate::schedule::{Resources, TaskId, WorkerId};
+use crate::schedule::{Capacity, TaskId, WorkerId};
 use crate::stage::Report;
-use crate::store::{Memo, Store};
+use crate::store::{Memo, Store, kernel};
 use crate::{Context, Error, Result, runtime};
 use futures::{StreamExt, stream};
 use std::net::SocketAddr;
@@ -139,7 +139,7 @@ pub(crate) struct RemoteWorker {
     /// Who, for people.
     pub(crate) name: String,
     /// What it has.
-    pub(crate) has: Resources,
+    pub(crate) has: Capacity,
     /// Which pool it was started for.
     pub(crate) pool: String,
     starts: Vec<wire::Start>,
@@ -156,6 +156,8 @@ impl RemoteWorker {
             params: serde_json::to_vec(&work.params)?.into(),
             inputs: wire::from_inputs(&work.inputs),
             seed: work.seed.run(),
+            millicores: work.needs.millicores,
+            memory: work.needs.memory,
             threads: u32::try_from(work.threads).unwrap_or(u32::MAX),
             peers: Vec::new(),
             trace: String::new(),
@@ -279,7 +281,12 @@ impl Desk {
             heartbeat_millis: u32::try_from(self.terms.heartbeat.as_millis()).unwrap_or(u32::MAX),
         };
         let _ = link.send(Ok(ToWorker { word: Some(to_worker::Word::Welcome(welcome)) }));
-        let has = Resources { millicores: hello.millicores, gpus: 0 };
+        let has = Capacity {
+            millicores: hello.millicores,
+            memory: hello.memory,
+            files: hello.machine == kernel(),
+            ..Capacity::default()
+        };
         (self.ear)(Heard::Joined(RemoteWorker {
             id,
             name: hello.name,

@@ -4,6 +4,7 @@ use super::attempts::{Attempts, Spoken};
 use super::client::WorkerOptions;
 use super::embedded::EmbeddedWorker;
 use super::execute::Failure;
+use super::hands::Hands;
 use super::program;
 use super::shelf::Reached;
 use super::wire::coordinator_client::CoordinatorClient;
@@ -39,7 +40,7 @@ pub(super) struct Member {
     client: CoordinatorClient<Channel>,
     registry: Arc<Registry>,
     /// The store of the run and what runs attempts on it.
-    hands: Option<(String, EmbeddedWorker)>,
+    hands: Option<(String, Hands<u64>)>,
     attempts: Attempts,
     inbox: UnboundedReceiver<Spoken>,
     /// The newest results that the store does not have from us.
@@ -107,7 +108,8 @@ impl Member {
             None => Store::through(welcome.store.clone(), Arc::new(Reached(self.client.clone()))),
         };
         let store = store.with_memory(self.options.memory);
-        self.hands = Some((welcome.store.clone(), EmbeddedWorker::new(store, self.options.cores)?));
+        let worker = EmbeddedWorker::new(store, self.options.cores)?;
+        self.hands = Some((welcome.store.clone(), Hands::new(worker)));
         Ok(())
     }
 
@@ -144,7 +146,7 @@ impl Member {
                             batch.attempts.into_iter().for_each(|start| self.start(start, &words));
                         }
                         Ok(Some(ToWorker { word: Some(to_worker::Word::Stop(attempt)) })) => {
-                            self.attempts.stop(attempt.into());
+                            self.stop(attempt.into(), &words);
                         }
                         Ok(Some(ToWorker { word: Some(to_worker::Word::Farewell(_)) })) => {
                             self.attempts.stop_all();
@@ -169,13 +171,20 @@ impl Member {
     fn start(&mut self, start: wire::Start, words: &UnboundedSender<FromWorker>) {
         let (attempt, key, stage) = (start.attempt, start.key.clone(), start.stage.clone());
         let begun = match &self.hands {
-            Some((_, worker)) => self.attempts.begin(start, &self.registry, worker),
+            Some((_, hands)) => self.attempts.begin(start, &self.registry, hands),
             None => Err(Error::new("no store is open")),
         };
         if let Err(error) = begun {
             let end = Some(wire::from_end(&Err(Failure { error, lost: None })));
             let attempts = vec![wire::Ended { attempt, key, stage, end }];
             send(words, from_worker::Word::Ended(wire::EndedBatch { attempts }));
+        }
+    }
+
+    fn stop(&mut self, number: wire::Number, words: &UnboundedSender<FromWorker>) {
+        let Some((_, hands)) = &self.hands else { return };
+        if let Some(ended) = self.attempts.stop(number, hands) {
+            send(words, from_worker::Word::Ended(wire::EndedBatch { attempts: vec![ended] }));
         }
     }
 

@@ -5,6 +5,7 @@ mod bridge;
 mod client;
 mod embedded;
 mod execute;
+mod hands;
 mod hub;
 mod member;
 mod pool;
@@ -17,11 +18,12 @@ mod wire;
 pub use client::{WorkerOptions, work};
 pub use embedded::EmbeddedWorker;
 pub use execute::{Failure, Outcome};
+pub(crate) use hands::Hands;
 pub(crate) use hub::{Heard, Hub, RemoteWorker, Terms};
 pub use token::Token;
 
 use crate::data::Ref;
-use crate::schedule::TaskId;
+use crate::schedule::{Needs, TaskId};
 use crate::stage::{Cancel, Models, Progress, Seed, Stage, Tasks, Template};
 use crate::store::Key;
 use serde_json::Value;
@@ -35,6 +37,8 @@ pub struct Assignment {
     pub task: TaskId,
     /// Which attempt.
     pub attempt: u32,
+    /// What it takes of the worker.
+    pub needs: Needs,
     /// The stage's name in the registry.
     pub uses: String,
     /// The stage.

@@ -1,0 +1,156 @@
+//! Workers that are kept free for a task that would wait forever otherwise: a gang, or one that needs much of a worker
+//! while smaller ones take every place.
+//!
+//! There is one reservation at a time, so that two gangs never wait for each other's workers.
+
+use super::TaskId;
+use super::scheduler::Scheduler;
+use std::collections::BTreeMap;
+
+/// A line that was passed over by so many starts gets the next reservation.
+const PATIENCE: u64 = 256;
+/// How many starts there are between two looks for lines that wait too long.
+pub(super) const LOOK_EVERY: u64 = 64;
+
+#[derive(Debug)]
+pub(super) struct Reservation {
+    pub(super) task: TaskId,
+    pub(super) line: u32,
+    pub(super) priority: i32,
+    /// Workers that have room for so many members now.
+    held: BTreeMap<u32, u32>,
+    /// The worker that is emptied next, and which part of what a member needs is free there, in thousandths. It is
+    /// always the one that has most: who has more takes its place.
+    target: Option<(u32, u64)>,
+}
+
+impl Scheduler {
+    /// Keeps workers for the first task of a line, or places it if there is room for it. There must be no reservation.
+    pub(super) fn reserve(&mut self, line: u32) {
+        let Some((priority, _, task)) = self.lines.get(line).first() else { return };
+        let needs = self.lines.get(line).needs;
+        let held = BTreeMap::new();
+        self.reservation = Some(Reservation { task, line, priority: priority.0, held, target: None });
+        while self.reservation.is_some()
+            && let Some(slot) = self.workers.with_room(&needs, None)
+        {
+            self.hold(slot);
+        }
+    }
+
+    /// A worker with room is kept; if that makes enough, the task starts.
+    fn hold(&mut self, slot: u32) {
+        let Some(kept) = self.reservation.as_mut() else { return };
+        let line = self.lines.get(kept.line);
+        let Some(worker) = self.workers.get_mut(slot) else { return };
+        kept.held.insert(slot, worker.places(&line.needs, line.members));
+        if kept.target.is_some_and(|(target, _)| target == slot) {
+            kept.target = None;
+        }
+        worker.reserved = true;
+        self.workers.refresh(slot);
+        if kept.held.values().map(|places| u64::from(*places)).sum::<u64>() < u64::from(line.members) {
+            return;
+        }
+        let (task, members, held) = (kept.task, line.members, std::mem::take(&mut kept.held));
+        self.release();
+        let places = held.iter().flat_map(|(slot, places)| std::iter::repeat_n(*slot, *places as usize));
+        for (member, slot) in (0..members).zip(places) {
+            self.free(slot);
+            self.start(task, slot, member, 0);
+        }
+        held.into_keys().for_each(|slot| self.free(slot));
+    }
+
+    /// Looks at a worker whose room has grown: it may serve the reservation.
+    pub(super) fn keep(&mut self, slot: u32) {
+        let Some(kept) = self.reservation.as_ref() else { return };
+        let line = self.lines.get(kept.line);
+        let (needs, members) = (line.needs, line.members);
+        let Some(worker) = self.workers.get(slot) else { return };
+        if worker.draining || !worker.has.fits(&needs) {
+            return;
+        }
+        if worker.places(&needs, members) > 0 {
+            self.hold(slot);
+            return;
+        }
+        let (progress, before) = (worker.progress(&needs), kept.target);
+        if before.is_none_or(|(target, most)| target == slot || progress > most) {
+            self.retarget(slot, progress);
+        }
+    }
+
+    fn retarget(&mut self, slot: u32, progress: u64) {
+        let Some(kept) = self.reservation.as_mut() else { return };
+        let before = kept.target.replace((slot, progress));
+        if before.is_some_and(|(before, _)| before == slot) {
+            return;
+        }
+        if let Some(worker) = self.workers.get_mut(slot) {
+            worker.reserved = true;
+            self.workers.refresh(slot);
+            self.recall(slot, usize::MAX);
+        }
+        if let Some((before, _)) = before {
+            self.free(before);
+        }
+    }
+
+    /// A worker may be given anything again.
+    fn free(&mut self, slot: u32) {
+        if let Some(worker) = self.workers.get_mut(slot) {
+            worker.reserved = false;
+            self.workers.refresh(slot);
+            self.roomy.push_back(slot);
+        }
+    }
+
+    /// Gives the reservation up.
+    pub(super) fn release(&mut self) {
+        let Some(kept) = self.reservation.take() else { return };
+        kept.held.into_keys().for_each(|slot| self.free(slot));
+        if let Some((target, _)) = kept.target {
+            self.free(target);
+        }
+        self.hopeful.push_back(kept.line);
+    }
+
+    /// A worker is gone, or will go.
+    pub(super) fn forget_reserved(&mut self, slot: u32) {
+        let Some(kept) = self.reservation.as_mut() else { return };
+        kept.held.remove(&slot);
+        if kept.target.is_some_and(|(target, _)| target == slot) {
+            kept.target = None;
+        }
+        if let Some(worker) = self.workers.get_mut(slot) {
+            worker.reserved = false;
+            self.workers.refresh(slot);
+        }
+        let line = kept.line;
+        if !self.possible_now(line) {
+            self.release();
+        }
+    }
+
+    /// Keeps workers for the line that was passed over longest, if that was too long and nobody of higher priority
+    /// waits.
+    pub(super) fn keep_for_aged(&mut self) {
+        if self.reservation.is_some() {
+            return;
+        }
+        let active: Vec<u32> = self.lines.active().collect();
+        let waiting = active.into_iter().filter(|line| self.possible_now(*line)).collect::<Vec<_>>();
+        let first = |line: &u32| self.lines.get(*line).first();
+        let Some(top) = waiting.iter().filter_map(first).map(|(priority, ..)| priority).min() else { return };
+        let patience = PATIENCE.max(self.workers.len() as u64);
+        let aged = waiting.iter().filter(|line| {
+            let since = self.lines.get(**line).since;
+            first(line).is_some_and(|(priority, ..)| priority == top) && self.starts - since >= patience
+        });
+        let oldest = aged.min_by_key(|line| (self.lines.get(**line).since, **line)).copied();
+        if let Some(line) = oldest {
+            self.reserve(line);
+        }
+    }
+}

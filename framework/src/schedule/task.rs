@@ -1,0 +1,98 @@
+//! A task in the scheduler's books.
+
+use super::holders::MOST_INPUTS;
+use super::{Blob, Share, StageId, Task, TaskId, Time};
+use std::cmp::Reverse;
+
+/// A task that is open, or whose last attempts have not ended yet.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: TaskId,
+    /// Which task this is in the order of their arrival.
+    pub(super) order: u64,
+    pub(super) priority: i32,
+    /// The line in which it waits if it does: tasks with the same needs.
+    pub(super) line: u32,
+    pub(super) stage: StageId,
+    pub(super) size: u64,
+    pub(super) retries: u32,
+    pub(super) failures: u32,
+    /// Attempts so far.
+    pub(super) attempts: u32,
+    /// Members of the gang that are done.
+    pub(super) done: u32,
+    pub(super) deadline: Option<Time>,
+    /// The largest inputs.
+    pub(super) inputs: Box<[(Blob, u64)]>,
+    pub(super) state: State,
+    pub(super) live: Vec<Live>,
+}
+
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// In its line.
+    Waiting,
+    /// Tried again at this time.
+    Backoff(Time),
+    /// It has attempts.
+    Active,
+    /// Its remaining attempts are stopped; when all have ended, it goes back to its line.
+    Regroup,
+    /// Likewise, and it is tried again after a while.
+    Retry,
+    /// Decided; its remaining attempts are stopped.
+    Over,
+}
+
+/// An attempt that has not ended.
+#[derive(Clone, Debug)]
+pub(super) struct Live {
+    pub(super) attempt: u32,
+    pub(super) slot: u32,
+    /// What it will take of the cores of its worker, in microseconds, if it waits in its lane.
+    pub(super) micros: u32,
+    pub(super) queued: bool,
+    pub(super) stopping: bool,
+    /// When it is late enough to be doubled.
+    pub(super) late: Option<Time>,
+    pub(super) devices: Vec<Share>,
+}
+
+/// A place in a line: higher priority first, then earlier arrival.
+pub(super) type Place = (Reverse<i32>, u64, TaskId);
+
+impl Entry {
+    pub(super) fn new(task: Task, order: u64, line: u32) -> Self {
+        let mut inputs = task.inputs;
+        if inputs.len() > MOST_INPUTS {
+            inputs.sort_unstable_by_key(|(blob, bytes)| (Reverse(*bytes), *blob));
+            inputs.truncate(MOST_INPUTS);
+        }
+        Self {
+            id: task.id,
+            order,
+            priority: task.priority,
+            line,
+            stage: task.stage,
+            size: task.size,
+            retries: task.retries,
+            failures: 0,
+            attempts: 0,
+            done: 0,
+            deadline: task.deadline,
+            inputs: inputs.into(),
+            state: State::Waiting,
+            live: Vec::new(),
+        }
+    }
+
+    pub(super) fn place(&self) -> Place {
+        (Reverse(self.priority), self.order, self.id)
+    }
+
+    /// Whether its attempts may still give its result.
+    pub(super) fn is_open(&self) -> bool {
+        self.state != State::Over
+    }
+}

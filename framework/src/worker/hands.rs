@@ -1,0 +1,117 @@
+//! A worker's threads and the line of attempts that wait for them.
+
+use super::embedded::EmbeddedWorker;
+use super::{Assignment, Failure, Outcome};
+use crate::schedule::{Lane, Needs};
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+type Done = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
+
+/// Runs attempts in the order in which they are given, as many at a time as there is room for, by the rule that the
+/// scheduler's books follow too ([`Lane`]). A thread that ends an attempt begins the next one itself.
+///
+/// Cloning is cheap and shares the line.
+pub(crate) struct Hands<T>(Arc<Shared<T>>);
+
+struct Shared<T> {
+    worker: EmbeddedWorker,
+    line: Mutex<Line<T>>,
+}
+
+struct Line<T> {
+    lane: Lane<T>,
+    waiting: HashMap<T, (Assignment, Done)>,
+}
+
+impl<T> Clone for Hands<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Copy + Ord + Hash + Send + 'static> Hands<T> {
+    /// Nobody is in line yet.
+    pub(crate) fn new(worker: EmbeddedWorker) -> Self {
+        let has = worker.capacity();
+        let lane = Lane::new(has.millicores, has.memory);
+        Self(Arc::new(Shared { worker, line: Mutex::new(Line { lane, waiting: HashMap::new() }) }))
+    }
+
+    /// Puts an attempt in line; `done` hears how it ended, on the attempt's thread.
+    ///
+    /// # Errors
+    /// It needs more than there is, or the system gives no thread.
+    pub(crate) fn give(
+        &self,
+        id: T,
+        needs: &Needs,
+        work: Assignment,
+        done: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
+    ) -> Result<()> {
+        let mut line = self.line();
+        if !line.lane.push(id, needs) {
+            return Err(Error::new(format!("it needs {needs}, which this worker lacks")));
+        }
+        line.waiting.insert(id, (work, Box::new(done)));
+        self.begin_all(line)
+    }
+
+    /// Takes an attempt back that still waits; whether it did. Nobody hears of its end.
+    pub(crate) fn take_back(&self, id: T) -> bool {
+        let mut line = self.line();
+        let waited = line.waiting.remove(&id).is_some();
+        if waited {
+            line.lane.end(id);
+            // What waited behind it may fit.
+            if let Err(error) = self.begin_all(line) {
+                tracing::error!("an attempt can't begin: {error}");
+            }
+        }
+        waited
+    }
+
+    /// Begins whoever has room now, each on a thread.
+    fn begin_all(&self, mut line: MutexGuard<'_, Line<T>>) -> Result<()> {
+        let mut ready = Vec::new();
+        while let Some(id) = line.lane.start_next() {
+            ready.extend(line.waiting.remove(&id).map(|job| (id, job)));
+        }
+        drop(line);
+        ready.into_iter().try_for_each(|(id, job)| self.begin(id, job))
+    }
+
+    fn begin(&self, id: T, job: (Assignment, Done)) -> Result<()> {
+        let this = self.clone();
+        let begun = self.0.worker.spawn(move || {
+            let mut next = Some((id, job));
+            while let Some((id, (work, done))) = next {
+                done(this.0.worker.execute(&work));
+                drop(work);
+                next = this.next(id);
+            }
+        });
+        if begun.is_err() {
+            self.line().lane.end(id);
+        }
+        begun
+    }
+
+    /// An attempt has ended: what its thread does next. Others that fit as well begin on threads of their own.
+    fn next(&self, ended: T) -> Option<(T, (Assignment, Done))> {
+        let mut line = self.line();
+        line.lane.end(ended);
+        let first = line.lane.start_next()?;
+        let job = line.waiting.remove(&first).map(|job| (first, job));
+        if let Err(error) = self.begin_all(line) {
+            tracing::error!("an attempt can't begin: {error}");
+        }
+        job
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line<T>> {
+        self.0.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
