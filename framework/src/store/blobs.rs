@@ -53,8 +53,7 @@ impl Store {
                     let loaded = self.0.load(reference).await.map_err(StoreError::report)?;
                     let bytes = loaded.bytes();
                     let form = offload(reference.bytes, move || form(reference, bytes)).await?;
-                    self.0.keep(reference, form.clone(), &loaded);
-                    form
+                    self.0.keep(reference, form, &loaded)
                 }
             };
             match form {

@@ -70,6 +70,11 @@ impl Budget {
         *self.lock()
     }
 
+    /// Whether no operation is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().under_way == 0
+    }
+
     pub(super) fn is_over(&self) -> bool {
         let count = self.lock();
         count.used > count.cap

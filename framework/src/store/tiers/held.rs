@@ -3,7 +3,7 @@
 use super::budget::{Lease, Passage};
 use bytes::Bytes;
 use memmap2::{Mmap, UncheckedAdvice};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The content of a blob, and what kind of memory it takes.
 pub(in crate::store) enum Content {
@@ -70,9 +70,18 @@ impl Held {
         matches!(self.content, Content::Mapped(_))
     }
 
+    /// Whether it is not counted.
+    pub(super) fn is_cold(&self) -> bool {
+        self.lease().is_none()
+    }
+
+    /// Counts it no more. Its pages must be [given back](Held::give_back) then.
+    pub(super) fn cool(&self) -> Option<Lease> {
+        self.lease().take()
+    }
+
     /// Lets the system have the pages back, even if somebody holds them: whoever reads them gets them from the file.
-    /// They are not counted until it is [warmed](Held::warm).
-    pub(super) fn cool(&self) {
+    pub(super) fn give_back(&self) {
         let Content::Mapped(map) = &self.content else { return };
         // SAFETY: the mapping is of a file, shared and read-only, and the file is complete and never written again:
         // the pages come back with the same content.
@@ -80,18 +89,16 @@ impl Held {
         if let Err(error) = advised {
             tracing::debug!("the system keeps the pages of a mapped file: {error}");
         }
-        self.lease.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Whether it is not counted.
-    pub(super) fn is_cold(&self) -> bool {
-        self.lease.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    /// Counts it again.
+    pub(super) fn warm(&self, lease: Lease) {
+        let before = self.lease().replace(lease);
+        drop(before);
     }
 
-    /// Counts it again, with an operation's bytes.
-    pub(super) fn warm(&self, passage: &mut Passage) {
-        let lease = passage.lease(cost(self.content.as_ref().len() as u64));
-        *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(lease);
+    fn lease(&self) -> MutexGuard<'_, Option<Lease>> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,11 +148,12 @@ mod tests {
         let held = Held::new(Content::Mapped(map), &mut passage);
         drop(passage);
         let bytes = held.bytes();
-        held.cool();
+        drop(held.cool());
+        held.give_back();
         assert!(held.is_mapped() && held.is_cold());
         assert_eq!(budget.count().used, 0);
         assert!(bytes.iter().all(|byte| *byte == 9));
-        held.warm(&mut budget.pass(cost(100_000), Rule::Room).unwrap());
+        held.warm(budget.pass(cost(100_000), Rule::Room).unwrap().lease(cost(100_000)));
         assert_eq!(budget.count().used, cost(100_000));
     }
 }

@@ -1,5 +1,6 @@
 //! The first tier: artifacts that this process used lately.
 
+use super::budget::Lease;
 use super::held::Held;
 use crate::data::{Artifact, Ref};
 use std::collections::{BTreeMap, HashMap};
@@ -42,48 +43,59 @@ pub(in crate::store) enum Form {
 
 impl Memory {
     pub(super) fn get(&self, reference: Ref) -> Option<Kept> {
-        let state = &mut *self.lock();
-        let kept = state.entries.get_mut(&reference)?;
-        state.clock += 1;
-        state.warm.remove(&kept.time);
-        state.cold.remove(&kept.time);
-        state.warm.insert(state.clock, reference);
-        kept.time = state.clock;
-        Some(kept.clone())
+        let mut state = self.lock();
+        state.touch(reference).cloned()
     }
 
-    pub(super) fn keep(&self, reference: Ref, form: Form, held: Arc<Held>) {
+    /// Counts a cold artifact again, as just used, if it is still here.
+    pub(super) fn warm(&self, reference: Ref, lease: Lease) {
         let mut state = self.lock();
-        let before = state.forget(reference);
+        if let Some(kept) = state.touch(reference) {
+            kept.held.warm(lease);
+        }
+    }
+
+    /// Keeps an artifact as just used, and gives it; if it is here already, the one that is here: there must not be
+    /// two of them.
+    pub(super) fn keep(&self, reference: Ref, form: Form, held: &Arc<Held>) -> Form {
+        let state = &mut *self.lock();
+        if let Some(kept) = state.touch(reference) {
+            if kept.held.is_cold()
+                && let Some(lease) = held.cool()
+            {
+                kept.held.warm(lease);
+            }
+            return kept.form.clone();
+        }
         state.clock += 1;
-        let time = state.clock;
-        state.warm.insert(time, reference);
-        state.entries.insert(reference, Kept { form, held, time });
-        drop(state);
-        // Freeing much takes time, which nobody else must wait for.
-        drop(before);
+        let list = if held.is_cold() { &mut state.cold } else { &mut state.warm };
+        list.insert(state.clock, reference);
+        state.entries.insert(reference, Kept { form: form.clone(), held: held.clone(), time: state.clock });
+        form
     }
 
     pub(super) fn forget(&self, reference: Ref) {
+        // Freeing much takes time, which nobody else must wait for.
         let forgotten = self.lock().forget(reference);
         drop(forgotten);
     }
 
-    /// Takes out the artifact that was not used for longest. One whose bytes are a file's is only cooled and stays.
+    /// Takes out the artifact that was not used for longest. One whose bytes are a file's stays, but is cold.
     pub(super) fn take_coldest(&self) -> Option<(Ref, Kept)> {
         let mut state = self.lock();
         let (time, reference) = state.warm.pop_first()?;
-        let mapped = state.entries.get(&reference).is_some_and(|kept| kept.held.is_mapped());
-        if !mapped {
+        if !state.entries.get(&reference).is_some_and(|kept| kept.held.is_mapped()) {
             return state.entries.remove(&reference).map(|kept| (reference, kept));
         }
         state.cold.insert(time, reference);
+        let kept = state.entries.get(&reference).cloned()?;
+        let lease = kept.held.cool();
         let forgotten = (state.cold.len() > COLD).then(|| state.cold.pop_first()).flatten();
         let forgotten = forgotten.and_then(|(_, reference)| state.entries.remove(&reference));
-        let kept = state.entries.get(&reference).cloned();
         drop(state);
-        drop(forgotten);
-        kept.map(|kept| (reference, kept))
+        kept.held.give_back();
+        drop((lease, forgotten));
+        Some((reference, kept))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -92,6 +104,17 @@ impl Memory {
 }
 
 impl State {
+    /// An artifact, which is from now on the one that was used last.
+    fn touch(&mut self, reference: Ref) -> Option<&Kept> {
+        let kept = self.entries.get_mut(&reference)?;
+        self.clock += 1;
+        self.warm.remove(&kept.time);
+        self.cold.remove(&kept.time);
+        self.warm.insert(self.clock, reference);
+        kept.time = self.clock;
+        Some(kept)
+    }
+
     fn forget(&mut self, reference: Ref) -> Option<Kept> {
         let kept = self.entries.remove(&reference)?;
         self.warm.remove(&kept.time);
@@ -114,7 +137,7 @@ mod tests {
 
     fn keep(memory: &Memory, index: u8, content: Content) {
         let mut passage = Budget::new(u64::MAX).pass(0, Rule::Room).unwrap();
-        memory.keep(name(index), Form::Whole(Artifact::Bytes(Bytes::new())), Held::new(content, &mut passage));
+        memory.keep(name(index), Form::Whole(Artifact::Bytes(Bytes::new())), &Held::new(content, &mut passage));
     }
 
     #[test]

@@ -98,7 +98,8 @@ impl Tiers {
     pub(super) async fn recall(&self, reference: Ref) -> Result<Option<Form>, StoreError> {
         let Some(kept) = self.memory.get(reference) else { return Ok(None) };
         if kept.held.is_cold() {
-            kept.held.warm(&mut self.admit(cost(reference.bytes)).await?);
+            let bytes = cost(reference.bytes);
+            self.memory.warm(reference, self.admit(bytes).await?.lease(bytes));
         }
         Ok(Some(kept.form))
     }
@@ -112,9 +113,9 @@ impl Tiers {
         Ok(Loaded { held, _passage: passage })
     }
 
-    /// Keeps in memory what was loaded and decoded.
-    pub(super) fn keep(&self, reference: Ref, form: Form, loaded: &Loaded) {
-        self.memory.keep(reference, form, loaded.held.clone());
+    /// Keeps in memory what was loaded and decoded; gives what is kept.
+    pub(super) fn keep(&self, reference: Ref, form: Form, loaded: &Loaded) -> Form {
+        self.memory.keep(reference, form, &loaded.held)
     }
 
     /// Lets an operation through that is about to need so many bytes, once there is room for them.
@@ -126,13 +127,17 @@ impl Tiers {
             if let Some(passage) = self.budget.pass(bytes, Rule::Room) {
                 return Ok(passage);
             }
+            // Nobody else begins while it is our turn: what is not in memory's books now will not be.
+            let alone = self.budget.is_idle();
             if self.evict().await? {
                 continue;
             }
-            if let Some(passage) = self.budget.pass(bytes, Rule::Alone) {
+            if alone && let Some(passage) = self.budget.pass(bytes, Rule::Alone) {
                 return Ok(passage);
             }
-            changed.await;
+            if !alone {
+                changed.await;
+            }
         }
     }
 
@@ -176,7 +181,7 @@ impl Tiers {
         match content {
             Some(content @ Content::Mapped(_)) if content.as_ref().len() as u64 == reference.bytes => {
                 let held = Held::new(content, &mut passage);
-                held.cool();
+                drop(held.cool());
                 Ok(Some(Loaded { held, _passage: passage }))
             }
             _ => Ok(None),
@@ -273,10 +278,10 @@ impl Tiers {
     /// Takes the coldest artifact out of memory, onto the disk if it is nowhere else; whether there was one.
     async fn evict(&self) -> Result<bool, StoreError> {
         let Some((reference, coldest)) = self.memory.take_coldest() else { return Ok(false) };
-        if coldest.held.is_mapped() {
-            coldest.held.cool();
-        } else if let Err(error) = self.backend.release(&blob_path(reference.digest)).await {
-            self.memory.keep(reference, coldest.form, coldest.held);
+        if !coldest.held.is_mapped()
+            && let Err(error) = self.backend.release(&blob_path(reference.digest)).await
+        {
+            self.memory.keep(reference, coldest.form, &coldest.held);
             return Err(error);
         }
         Ok(true)
