@@ -60,12 +60,26 @@ pub fn encode(artifact: &Artifact) -> Result<Encoded> {
         Artifact::List(list) => {
             items = list.items().iter().map(encode).collect::<Result<Vec<_>>>()?;
             let references: Vec<Ref> = items.iter().map(|item| item.reference).collect();
-            canonical_json(&serde_json::to_value(references)?).into()
+            write_list(&references)?
         }
         Artifact::Bytes(bytes) => bytes.clone(),
     };
     let reference = Ref { kind: artifact.kind(), digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
     Ok(Encoded { reference, bytes, items })
+}
+
+/// The canonical form of a list whose items were encoded by themselves.
+///
+/// # Errors
+/// None that is known.
+pub(crate) fn encode_list(items: &[Ref]) -> Result<Encoded> {
+    let bytes = write_list(items)?;
+    let reference = Ref { kind: Kind::List, digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
+    Ok(Encoded { reference, bytes, items: Vec::new() })
+}
+
+fn write_list(items: &[Ref]) -> Result<Bytes> {
+    Ok(canonical_json(&serde_json::to_value(items)?).into())
 }
 
 /// The artifact of canonical bytes; `fetch` gives the items of a list. Frames and tensors share the bytes.

@@ -4,6 +4,7 @@ use super::StoreError;
 use super::backend::Backend;
 use super::files::Files;
 use super::objects::Objects;
+use super::ram::Ram;
 use crate::nearest;
 use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
@@ -35,7 +36,7 @@ pub(super) async fn open(
     options: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Backend, StoreError> {
     match parse(address)? {
-        Place::Memory => Ok(Backend::Objects(Objects::memory())),
+        Place::Memory => Ok(Backend::Ram(memory())),
         Place::Folder(path) => folder(address, &path).map(Backend::Files),
         Place::Remote(url) => {
             let objects = remote(address, &url, options)?;
@@ -43,6 +44,15 @@ pub(super) async fn open(
             Ok(Backend::Objects(objects))
         }
     }
+}
+
+fn memory() -> Ram {
+    let ram = Ram::new();
+    // Usually one look at the system's temporary files.
+    if let Err(error) = ram.sweep(false) {
+        tracing::debug!("can't remove what dead processes left behind: {error}");
+    }
+    ram
 }
 
 fn folder(address: &str, path: &Path) -> Result<Files, StoreError> {

@@ -1,10 +1,14 @@
-//! Where the objects of a store lie: in a folder, or in an object store.
+//! Where the objects of a store lie: in a folder, in this process, in an object store, or with another process.
 
 use super::StoreError;
-use super::access::Access;
 use super::files::Files;
 use super::objects::Objects;
+use super::ram::Ram;
+use super::remote::Remote;
+use super::tiers::Content;
 use bytes::Bytes;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,20 +16,17 @@ use std::time::SystemTime;
 pub(super) enum Backend {
     /// Files in a folder, mapped into memory when they are read.
     Files(Files),
+    /// Objects of this process, which end with it.
+    Ram(Ram),
     /// Anything that `object_store` speaks to.
     Objects(Objects),
-    /// Those of a store that another process reaches.
-    Remote {
-        /// What people read.
-        url: String,
-        /// The way there.
-        access: Arc<dyn Access>,
-    },
+    /// Whatever another process keeps.
+    Remote(Arc<dyn Remote>),
 }
 
 /// How a creation went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Created {
+pub enum Created {
     /// It is there now, with this content.
     Now,
     /// Something of that name was there before; it is untouched.
@@ -34,10 +35,13 @@ pub(super) enum Created {
 
 /// An object that a listing found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) path: String,
-    pub(super) bytes: u64,
-    pub(super) modified: SystemTime,
+pub struct Found {
+    /// Its name.
+    pub path: String,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// When it was created, or last found in the way of a creation.
+    pub modified: SystemTime,
 }
 
 impl Found {
@@ -58,31 +62,74 @@ impl Backend {
     pub(super) fn url(&self) -> &str {
         match self {
             Backend::Files(files) => files.url(),
+            Backend::Ram(ram) => ram.url(),
             Backend::Objects(objects) => objects.url(),
-            Backend::Remote { url, .. } => url,
+            Backend::Remote(remote) => remote.url(),
         }
+    }
+
+    /// Whether its objects come from another machine, so that files of this one are nearer.
+    pub(super) fn is_remote(&self) -> bool {
+        matches!(self, Backend::Objects(_) | Backend::Remote(_))
     }
 
     /// Creates an object, whole or not at all, if there is none of that name.
     pub(super) async fn create(&self, path: &str, bytes: Bytes) -> Result<Created, StoreError> {
         match self {
             Backend::Files(files) => files.create(path, bytes).await,
+            Backend::Ram(ram) => ram.create(path, bytes, false).await,
             Backend::Objects(objects) => objects.create(path, bytes).await,
-            Backend::Remote { access, .. } => {
-                let created = access.create(path, bytes).await.map_err(|error| self.error("write", path, &error))?;
-                Ok(if created { Created::Now } else { Created::Already })
-            }
+            Backend::Remote(remote) => remote.create(path, bytes).await,
+        }
+    }
+
+    /// Creates a blob. One that is kept in this process may stay in its memory until it is [released](Self::release)
+    /// if there is `room`; its bytes are counted by their owner.
+    pub(super) async fn create_blob(&self, path: &str, bytes: Bytes, room: bool) -> Result<Created, StoreError> {
+        match self {
+            Backend::Ram(ram) => ram.create(path, bytes, room).await,
+            _ => self.create(path, bytes).await,
+        }
+    }
+
+    /// Has a blob in no memory of this process any more.
+    pub(super) async fn release(&self, path: &str) -> Result<(), StoreError> {
+        match self {
+            Backend::Ram(ram) => ram.release(path).await,
+            _ => Ok(()),
         }
     }
 
     /// An object's content; `expected` is about how many bytes it has (0 for few).
-    pub(super) async fn read(&self, path: &str, expected: u64) -> Result<Option<Bytes>, StoreError> {
+    pub(super) async fn open(&self, path: &str, expected: u64) -> Result<Option<Content>, StoreError> {
         match self {
-            Backend::Files(files) => files.read(path, expected).await,
-            Backend::Objects(objects) => objects.read(path).await,
-            Backend::Remote { access, .. } => {
-                access.read(path).await.map_err(|error| self.error("read", path, &error))
-            }
+            Backend::Files(files) => files.open(path, expected).await,
+            Backend::Ram(ram) => ram.open(path).await,
+            Backend::Objects(objects) => Ok(objects.read(path).await?.map(Content::Heap)),
+            Backend::Remote(remote) => Ok(remote.read(path).await?.map(Content::Heap)),
+        }
+    }
+
+    /// An object's content, not counted: for what is no artifact.
+    pub(super) async fn read(&self, path: &str, expected: u64) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.open(path, expected).await?.map(Content::into_bytes))
+    }
+
+    /// Part of an object, if it is in this process or on this machine.
+    pub(super) async fn part(&self, path: &str, from: u64, length: u64) -> Result<Option<Bytes>, StoreError> {
+        match self {
+            Backend::Files(files) => files.part(path, from, length).await,
+            Backend::Ram(ram) => ram.part(path, from, length).await,
+            Backend::Objects(_) | Backend::Remote(_) => Ok(None),
+        }
+    }
+
+    /// Gives the file of an object one more name; whether it has a file on this machine.
+    pub(super) fn link(&self, path: &str, to: &Path) -> io::Result<bool> {
+        match self {
+            Backend::Files(files) => files.link(path, to),
+            Backend::Ram(ram) => ram.link(path, to),
+            Backend::Objects(_) | Backend::Remote(_) => Ok(false),
         }
     }
 
@@ -90,10 +137,9 @@ impl Backend {
     pub(super) async fn size(&self, path: &str) -> Result<Option<u64>, StoreError> {
         match self {
             Backend::Files(files) => files.size(path),
+            Backend::Ram(ram) => Ok(ram.size(path)),
             Backend::Objects(objects) => objects.size(path).await,
-            Backend::Remote { access, .. } => {
-                access.size(path).await.map_err(|error| self.error("read", path, &error))
-            }
+            Backend::Remote(remote) => remote.size(path).await,
         }
     }
 
@@ -101,12 +147,9 @@ impl Backend {
     pub(super) async fn list(&self, folder: &str) -> Result<Vec<Found>, StoreError> {
         let mut found = match self {
             Backend::Files(files) => files.list(folder).await?,
+            Backend::Ram(ram) => ram.list(folder),
             Backend::Objects(objects) => objects.list(folder).await?,
-            Backend::Remote { access, .. } => {
-                let listed = access.list(folder).await.map_err(|error| self.error("list", folder, &error))?;
-                let found = listed.into_iter();
-                found.map(|one| Found { path: one.path, bytes: one.bytes, modified: one.modified }).collect()
-            }
+            Backend::Remote(remote) => remote.list(folder).await?,
         };
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
@@ -116,13 +159,10 @@ impl Backend {
     pub(super) async fn folders(&self, folder: &str) -> Result<Vec<String>, StoreError> {
         let mut folders = match self {
             Backend::Files(files) => files.folders(folder)?,
+            Backend::Ram(ram) => ram.folders(folder),
             Backend::Objects(objects) => objects.folders(folder).await?,
-            Backend::Remote { .. } => {
-                let inside = |found: Found| Some(found.path.strip_prefix(folder)?.split('/').nth(1)?.to_owned());
-                self.list(folder).await?.into_iter().filter_map(inside).collect()
-            }
+            Backend::Remote(remote) => remote.folders(folder).await?,
         };
-        folders.dedup();
         folders.sort();
         Ok(folders)
     }
@@ -131,10 +171,9 @@ impl Backend {
     pub(super) async fn remove(&self, path: &str) -> Result<(), StoreError> {
         match self {
             Backend::Files(files) => files.remove(path),
+            Backend::Ram(ram) => ram.remove(path),
             Backend::Objects(objects) => objects.remove(path).await,
-            Backend::Remote { access, .. } => {
-                access.remove(path).await.map_err(|error| self.error("remove", path, &error))
-            }
+            Backend::Remote(remote) => remote.remove(path).await,
         }
     }
 
@@ -143,10 +182,9 @@ impl Backend {
         let to = format!("{CORRUPT}/{}", path.replace('/', "-"));
         match self {
             Backend::Files(files) => files.rename(path, &to),
+            Backend::Ram(ram) => Ok(ram.rename(path, &to)),
             Backend::Objects(objects) => objects.rename(path, &to).await,
-            Backend::Remote { access, .. } => {
-                access.set_aside(path).await.map_err(|error| self.error("write", &to, &error))
-            }
+            Backend::Remote(remote) => remote.set_aside(path).await,
         }
     }
 
@@ -154,17 +192,9 @@ impl Backend {
     pub(super) async fn sweep(&self, dry_run: bool) -> Result<Leftovers, StoreError> {
         match self {
             Backend::Files(files) => files.sweep(dry_run),
-            Backend::Objects(_) | Backend::Remote { .. } => Ok(Leftovers::default()),
+            Backend::Ram(ram) => ram.sweep(dry_run),
+            Backend::Objects(_) | Backend::Remote(_) => Ok(Leftovers::default()),
         }
-    }
-
-    /// Whether it is reached through another process, so that every call is a message.
-    pub(super) fn is_remote(&self) -> bool {
-        matches!(self, Backend::Remote { .. })
-    }
-
-    fn error(&self, action: &'static str, path: &str, error: &crate::Error) -> StoreError {
-        StoreError::Unavailable { action, path: path.into(), reason: error.to_string(), url: self.url().into() }
     }
 }
 

@@ -7,12 +7,14 @@ use super::commit::memo_path;
 use super::faulty::{Faulty, Plan};
 use super::files::Files;
 use super::objects::Objects;
-use super::{Commit, Entry, Key, Memo, Store, StoreError};
-use crate::data::{Artifact, Digest, Frame, List, Metrics, Model, Ref, Tensor, Tensors, encode};
+use super::ram::Ram;
+use super::{Commit, Entry, Key, Memo, PeerSource, Store, StoreError};
+use crate::data::{Artifact, Digest, Frame, Kind, List, Metrics, Model, Ref, Tensor, Tensors, encode};
 use crate::{Fault, runtime};
 use arrow::array::{ArrayRef, Float64Array};
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all};
 use object_store::memory::InMemory;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -30,6 +32,41 @@ fn in_memory() -> impl Fn() -> Store + Sync {
     move || Store::on(place.clone())
 }
 
+fn in_ram(folder: &Path) -> impl Fn() -> Store + Sync {
+    let ram = Ram::in_folder(folder);
+    move || Store::new(Backend::Ram(ram.clone()))
+}
+
+/// With a cache of the machine, through another process's store.
+fn with_machine(folder: &Path) -> impl Fn() -> Store + Sync {
+    let (place, folder) = (Arc::new(InMemory::new()), folder.to_owned());
+    move || Store::remote(Arc::new(Store::on(place.clone()))).with_machine(&folder, 1 << 30)
+}
+
+/// With peers that have nothing, or lie, or fail.
+struct Peers;
+
+impl PeerSource for Peers {
+    fn fetch(&self, reference: Ref) -> BoxFuture<'_, crate::Result<Option<Bytes>>> {
+        let answer = match reference.digest.as_bytes()[0] % 3 {
+            0 => Ok(None),
+            1 => Ok(Some(Bytes::from(vec![7; reference.bytes as usize]))),
+            _ => Err(crate::Error::new("the peer is gone")),
+        };
+        futures::future::ready(answer).boxed()
+    }
+}
+
+fn with_bad_peers() -> impl Fn() -> Store + Sync {
+    let open = in_memory();
+    move || open().with_peers(Arc::new(Peers))
+}
+
+/// With room for nothing.
+fn without_memory(open: impl Fn() -> Store + Sync) -> impl Fn() -> Store + Sync {
+    move || open().with_memory(0)
+}
+
 fn in_folder(root: &Path) -> impl Fn() -> Store + Sync {
     let root = root.to_owned();
     move || Store::new(Backend::Files(Files::new("file://test".into(), root.clone())))
@@ -44,6 +81,12 @@ fn for_every_store(check: impl AsyncFn(Open)) {
     let runtime = runtime().unwrap();
     runtime.block_on(check(&in_memory()));
     runtime.block_on(check(&in_folder(&folder.path().join("store"))));
+    runtime.block_on(check(&without_memory(in_folder(&folder.path().join("narrow")))));
+    runtime.block_on(check(&in_ram(folder.path())));
+    runtime.block_on(check(&without_memory(in_ram(folder.path()))));
+    runtime.block_on(check(&with_machine(&folder.path().join("machine"))));
+    runtime.block_on(check(&without_memory(with_machine(&folder.path().join("shared")))));
+    runtime.block_on(check(&with_bad_peers()));
     for seed in 0..20 {
         runtime.block_on(check(&on_faulty(Faulty::new(Plan::Sometimes(seed)), 100)));
     }
@@ -80,6 +123,10 @@ fn one_of_each() -> Vec<Artifact> {
 /// Replaces an object's content, as a failing disk does.
 async fn damage(store: &Store, path: &str, change: impl Fn(&mut Vec<u8>)) {
     let mut bytes = store.backend().read(path, 0).await.unwrap().unwrap().to_vec();
+    if let Ok(digest) = path.rsplit('/').next().unwrap().parse() {
+        // The machine's copy is another one, which would do instead.
+        store.0.forget(Ref { kind: Kind::Bytes, digest, bytes: 0 });
+    }
     change(&mut bytes);
     store.backend().remove(path).await.unwrap();
     store.backend().create(path, bytes.into()).await.unwrap();

@@ -4,10 +4,11 @@ use super::StoreError;
 use super::backend::{Created, Found, Leftovers};
 use super::offload::{LONG, offload};
 use super::staging::Staging;
+use super::tiers::Content;
 use arrow::buffer::MutableBuffer;
 use bytes::Bytes;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -49,12 +50,35 @@ impl Files {
         offload(bytes.len() as u64, move || folder.create(&path, &bytes)).await
     }
 
-    pub(super) async fn read(&self, path: &str, expected: u64) -> Result<Option<Bytes>, StoreError> {
+    pub(super) async fn open(&self, path: &str, expected: u64) -> Result<Option<Content>, StoreError> {
         let (folder, path) = (self.0.clone(), path.to_owned());
         offload(expected, move || {
-            found(read_file(&folder.root.join(&path))).map_err(|error| folder.error("read", &path, &error))
+            found(open_file(&folder.root.join(&path))).map_err(|error| folder.error("read", &path, &error))
         })
         .await
+    }
+
+    pub(super) async fn part(&self, path: &str, from: u64, length: u64) -> Result<Option<Bytes>, StoreError> {
+        let (folder, path) = (self.0.clone(), path.to_owned());
+        offload(length, move || {
+            found(read_part(&folder.root.join(&path), from, length))
+                .map_err(|error| folder.error("read", &path, &error))
+        })
+        .await
+    }
+
+    /// Whether a file exists; if so it counts as new from now on.
+    pub(super) fn touch(&self, path: &str) -> bool {
+        touch(&self.0.root.join(path))
+    }
+
+    /// Gives a file one more name; whether there is such a file.
+    pub(super) fn link(&self, path: &str, to: &Path) -> io::Result<bool> {
+        let file = self.0.root.join(path);
+        match touch(&file) {
+            true => Ok(found(link(&file, to))?.is_some()),
+            false => Ok(false),
+        }
     }
 
     pub(super) fn size(&self, path: &str) -> Result<Option<u64>, StoreError> {
@@ -176,8 +200,16 @@ fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// Gives a file one more name, or, in another file system, a link to it.
+pub(super) fn link(file: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(file, to) {
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => std::os::unix::fs::symlink(file, to),
+        other => other,
+    }
+}
+
 /// The content of a file, aligned so that arrays can be used where they lie; long ones are mapped.
-fn read_file(path: &Path) -> io::Result<Bytes> {
+pub(super) fn open_file(path: &Path) -> io::Result<Content> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     if length >= LONG {
@@ -185,13 +217,25 @@ fn read_file(path: &Path) -> io::Result<Bytes> {
         // unlinked or renamed, which leaves the mapped content as it is. That other programs keep to this is the
         // contract of the folder, as it is for every program that maps the files that it works on.
         let map = unsafe { memmap2::Mmap::map(&file)? };
-        return Ok(Bytes::from_owner(map));
+        return Ok(Content::Mapped(map));
     }
     let length = usize::try_from(length).map_err(io::Error::other)?;
     let mut buffer = MutableBuffer::from_len_zeroed(length);
     file.read_exact(buffer.as_slice_mut())?;
-    Ok(Bytes::from_owner(Aligned(buffer)))
+    Ok(Content::Heap(Bytes::from_owner(Aligned(buffer))))
 }
+
+/// Up to `length` bytes of a file.
+pub(super) fn read_part(path: &Path, from: u64, length: u64) -> io::Result<Bytes> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(from))?;
+    let mut part = Vec::with_capacity(usize::try_from(length).unwrap_or_default().min(LONGEST_PART));
+    file.take(length).read_to_end(&mut part)?;
+    Ok(part.into())
+}
+
+/// What is reserved for a part at most, whatever it is said to have.
+const LONGEST_PART: usize = 4 << 20;
 
 /// A 64-byte aligned buffer as an owner of [`Bytes`].
 struct Aligned(MutableBuffer);
@@ -240,8 +284,12 @@ mod tests {
             let content: Vec<u8> = (0..length).map(|index| index as u8).collect();
             let path = format!("blobs/{length}");
             assert_eq!(wait(files.create(&path, content.clone().into())).unwrap(), Created::Now);
-            let read = wait(files.read(&path, length as u64)).unwrap().unwrap();
+            let read = wait(files.open(&path, length as u64)).unwrap().unwrap();
+            assert_eq!(matches!(read, Content::Mapped(_)), length >= LONG as usize);
+            let read = read.into_bytes();
             assert_eq!(read, content);
+            let part = wait(files.part(&path, 10, 100)).unwrap().unwrap();
+            assert_eq!(part, content[10.min(length)..110.min(length)]);
             assert!(length == 0 || read.as_ptr().align_offset(64) == 0);
         }
     }
@@ -251,9 +299,9 @@ mod tests {
         let (_folder, files) = files();
         let content = vec![7; LONG as usize];
         wait(files.create("blobs/x", content.clone().into())).unwrap();
-        let read = wait(files.read("blobs/x", LONG)).unwrap().unwrap();
+        let read = wait(files.open("blobs/x", LONG)).unwrap().unwrap().into_bytes();
         files.remove("blobs/x").unwrap();
-        assert_eq!(wait(files.read("blobs/x", LONG)).unwrap(), None);
+        assert!(wait(files.open("blobs/x", LONG)).unwrap().is_none());
         assert_eq!(read, content);
     }
 
@@ -270,7 +318,7 @@ mod tests {
             writers.into_iter().map(|writer| writer.join().unwrap()).filter(|made| *made == Created::Now).count()
         });
         assert_eq!(wins, 1);
-        let read = wait(files.read("memo/x", 0)).unwrap().unwrap();
+        let read = wait(files.open("memo/x", 0)).unwrap().unwrap().into_bytes();
         assert!(read.len() == 3000 && read.iter().all(|byte| *byte == read[0]));
         drop(files);
         assert_eq!(fs::read_dir(folder.path().join("not/there/yet/staging")).unwrap().count(), 0);

@@ -11,7 +11,6 @@
 //! The store only creates, it never overwrites: blobs first, then the memo. Whoever writes the memo first wins, so a
 //! retry, a zombie and a second copy of a task are harmless. Everything read is checked against its digest.
 
-mod access;
 mod address;
 mod backend;
 mod blobs;
@@ -22,12 +21,16 @@ mod error;
 mod files;
 mod log;
 mod memo;
-mod memory;
 mod numbered;
 mod objects;
 mod offload;
+mod ram;
+mod remote;
 mod staging;
+mod tiers;
 
+#[cfg(test)]
+mod capped;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
@@ -35,40 +38,42 @@ mod faulty;
 #[cfg(test)]
 mod killed;
 
-pub use access::{Access, Listed};
+pub use backend::{Created, Found};
 pub use checkpoints::CheckpointLog;
 pub use collect::{Collect, Collected};
 pub use error::StoreError;
 pub use log::Log;
 pub use memo::{Commit, Key, Memo};
+pub use remote::{Answer, Remote};
+pub use tiers::PeerSource;
 
 use crate::Result;
-use crate::data::{Artifact, Encoded, Ref, encode};
+use crate::data::{Artifact, Ref};
 use backend::Backend;
-use blobs::{blob_path, restore};
+use blobs::blob_path;
 use bytes::Bytes;
 use commit::memo_path;
-use memory::Memory;
 use objects::Objects;
-use offload::{offload, size_hint};
+pub(crate) use offload::size_hint;
+use ram::Ram;
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use tiers::{Machine, Tiers};
 
-/// Artifacts kept at the same time in the memory of this process, in canonical bytes, unless
-/// [`Store::with_memory`] says otherwise.
+/// What [`Store::with_memory`] is unless it says otherwise.
 const MEMORY: u64 = 256 << 20;
 
 /// Items of a list that are read or written at the same time.
 const AT_ONCE: usize = 8;
 
 /// A place where artifacts are kept by digest and results by key. Cloning is cheap and shares the place.
+///
+/// An artifact is looked for in four tiers: the memory of this process, the files of this machine
+/// ([`with_machine`](Store::with_machine)), other workers ([`with_peers`](Store::with_peers)), and the store itself.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
-
-struct Inner {
-    backend: Backend,
-    memory: Memory,
-}
+pub struct Store(Arc<Tiers>);
 
 /// What tells this machine, as long as it runs, from others.
 pub(crate) fn kernel() -> String {
@@ -108,9 +113,15 @@ impl Store {
         Ok(Self::new(backend))
     }
 
-    /// An empty store in memory.
+    /// An empty store that lives as long as this process. Artifacts that find no room in memory are in files among the
+    /// system's temporary ones.
     pub fn memory() -> Self {
-        Self::new(Backend::Objects(Objects::memory()))
+        Self::new(Backend::Ram(Ram::new()))
+    }
+
+    /// A store that another process keeps.
+    pub fn remote(remote: Arc<dyn Remote>) -> Self {
+        Self::new(Backend::Remote(remote))
     }
 
     /// A store on any object store.
@@ -127,18 +138,38 @@ impl Store {
     }
 
     fn new(backend: Backend) -> Self {
-        Self(Arc::new(Inner { backend, memory: Memory::new(MEMORY) }))
+        Self(Arc::new(Tiers::new(backend, MEMORY)))
     }
 
-    /// Keeps at most this many bytes of recently used artifacts in the memory of this process (256 MiB by default).
+    /// Holds at most this many bytes of artifacts in the memory of this process (256 MiB by default), and one artifact
+    /// more when everything else is in use.
+    ///
+    /// An artifact counts as long as anybody holds it. Past the cap those that were not used for longest leave memory:
+    /// they are in the store, in files of this machine, or, if the store is `memory://`, in temporary files of this
+    /// process. Who reads or writes waits until there is room. What is a file's is mapped, and its pages leave memory
+    /// when others need the room even while a stage holds the artifact; reading them brings them back.
     pub fn with_memory(self, bytes: u64) -> Self {
-        self.0.memory.set_cap(bytes);
+        self.0.set_cap(bytes);
+        self
+    }
+
+    /// Shares what is read from a store that is far away with all processes of this machine, as files in a folder of
+    /// at most `limit` bytes; the longest unused go first. Every process may fill it at once and may die at any time.
+    /// For a store that is on this machine nothing changes.
+    pub fn with_machine(self, folder: &Path, limit: u64) -> Self {
+        self.0.set_machine(Machine::new(folder, limit));
+        self
+    }
+
+    /// Asks other workers for artifacts before it asks the store.
+    pub fn with_peers(self, peers: Arc<dyn PeerSource>) -> Self {
+        self.0.set_peers(peers);
         self
     }
 
     /// The address, as it was given.
     pub fn url(&self) -> &str {
-        self.0.backend.url()
+        self.backend().url()
     }
 
     /// Keeps an artifact, the items of a list first. What is there already stays.
@@ -146,42 +177,16 @@ impl Store {
     /// # Errors
     /// The store can't be written: unreachable, read-only, full.
     pub async fn put(&self, artifact: &Artifact) -> Result<Ref> {
-        let encoded = self.encode(artifact).await?;
-        self.save(&encoded).await?;
-        Ok(encoded.reference)
+        self.write(artifact).await
     }
 
-    /// The canonical form of an artifact, made where long work does not disturb.
-    pub(crate) async fn encode(&self, artifact: &Artifact) -> Result<Encoded> {
-        let (size, artifact) = (size_hint(artifact), artifact.clone());
-        offload(size, move || encode(&artifact)).await
-    }
-
-    /// Keeps an encoded artifact.
-    pub(crate) async fn save(&self, encoded: &Encoded) -> Result<()> {
-        let weight = self.write(encoded).await.map_err(StoreError::report)?;
-        self.remember(encoded, weight)
-    }
-
-    /// Keeps an encoded artifact in the memory of this process only; somebody else writes it.
-    pub(crate) fn remember(&self, encoded: &Encoded, weight: u64) -> Result<()> {
-        // What stages see must not depend on whether this process made it or read it back, so that the memory keeps
-        // the canonical form (batches of fixed size, say) as well.
-        self.0.memory.keep(encoded.reference, restore(encoded)?, weight);
-        Ok(())
-    }
-
-    /// Whether the store is reached through another process, so that every call is a message.
-    pub(crate) fn is_remote(&self) -> bool {
-        self.backend().is_remote()
-    }
-
-    /// Reads an artifact: from memory if it was used lately, else from the store, checked against its digest.
+    /// Reads an artifact: from memory if it was used lately, else from the next tier that has it, checked against its
+    /// digest.
     ///
     /// # Errors
     /// The store can't be read, or the artifact is missing or corrupt ([`StoreError::is_lost`]).
     pub async fn get(&self, reference: Ref) -> Result<Artifact> {
-        Ok(self.load(reference).await?.0)
+        self.load(reference).await
     }
 
     /// Reads the canonical bytes of an artifact, checked against its digest.
@@ -192,13 +197,34 @@ impl Store {
         self.blob(reference).await.map_err(StoreError::report)
     }
 
+    /// Up to `length` canonical bytes of an artifact from `offset` on, for another worker that asks: only if they are in
+    /// the memory of this process or in a file of this machine, and not checked. It never waits for memory.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub async fn at_hand(&self, reference: Ref, offset: u64, length: u64) -> Result<Option<Bytes>> {
+        self.0.part(reference, offset, length).await.map_err(StoreError::report)
+    }
+
+    /// Gives the file with an artifact's canonical bytes the name `to`, for a program that maps it; whether there is
+    /// such a file on this machine. It is the store's own: nobody may write it. In another file system than the
+    /// store's, `to` becomes a symbolic link.
+    ///
+    /// # Errors
+    /// The store can't be read, or the artifact is missing or corrupt; `to` can't be written.
+    pub async fn link(&self, reference: Ref, to: &Path) -> Result<bool> {
+        self.check(reference).await.map_err(StoreError::report)?;
+        let linked = self.0.link(reference, to);
+        linked.map_err(|error: io::Error| crate::Error::from(error).context(format!("can't make {}", to.display())))
+    }
+
     /// Whether the store itself (not just this process's memory) has an artifact of this name and length. Its
     /// content is checked only when it is read.
     ///
     /// # Errors
     /// The store can't be read.
     pub async fn has(&self, reference: Ref) -> Result<bool> {
-        let size = self.0.backend.size(&blob_path(reference.digest)).await.map_err(StoreError::report)?;
+        let size = self.backend().size(&blob_path(reference.digest)).await.map_err(StoreError::report)?;
         Ok(size == Some(reference.bytes))
     }
 
@@ -246,7 +272,7 @@ impl Store {
     /// # Errors
     /// The store can't be read.
     pub async fn runs(&self) -> Result<Vec<String>> {
-        self.0.backend.folders(log::RUNS).await.map_err(StoreError::report)
+        self.backend().folders(log::RUNS).await.map_err(StoreError::report)
     }
 
     /// The checkpoints of a task.
@@ -259,7 +285,7 @@ impl Store {
     /// # Errors
     /// The store can't be written.
     pub async fn forget_checkpoints(&self, key: Key) -> Result<()> {
-        checkpoints::forget(&self.0.backend, key).await.map_err(StoreError::report)
+        checkpoints::forget(self.backend(), key).await.map_err(StoreError::report)
     }
 
     /// Removes what no kept result needs, and what dead processes left behind.
@@ -273,7 +299,7 @@ impl Store {
 
 impl Store {
     fn backend(&self) -> &Backend {
-        &self.0.backend
+        self.0.backend()
     }
 }
 

@@ -5,7 +5,6 @@ use super::backend::{Created, Found};
 use super::offload::LONG;
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use std::sync::Arc;
@@ -31,10 +30,6 @@ impl Objects {
     /// A cloud's store. Its client tries again by itself, for minutes.
     pub(super) fn cloud(url: String, store: Arc<dyn ObjectStore>) -> Self {
         Self { tries: 1, stubborn: true, ..Self::new(url, store) }
-    }
-
-    pub(super) fn memory() -> Self {
-        Self::new("memory://".to_owned(), Arc::new(InMemory::new()))
     }
 
     /// The same with so many tries and no pauses between them.

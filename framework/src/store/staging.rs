@@ -16,6 +16,8 @@ use tempfile::TempDir;
 /// well, where process numbers mean nothing.
 pub(super) struct Staging {
     folder: PathBuf,
+    /// How the folders of processes are called.
+    prefix: &'static str,
     session: Mutex<Option<Arc<Session>>>,
     next: AtomicU64,
 }
@@ -32,8 +34,14 @@ const LOCK: &str = "lock";
 const TO_LOCK: Duration = Duration::from_secs(60);
 
 impl Staging {
+    /// In a folder that has nothing else in it.
     pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, session: Mutex::new(None), next: AtomicU64::new(0) }
+        Self::with_prefix(folder, "p")
+    }
+
+    /// In a folder where only what begins with the prefix is ours.
+    pub(super) fn with_prefix(folder: PathBuf, prefix: &'static str) -> Self {
+        Self { folder, prefix, session: Mutex::new(None), next: AtomicU64::new(0) }
     }
 
     /// Writes a file under a name that nobody else uses.
@@ -68,7 +76,11 @@ impl Staging {
             entries => entries?,
         };
         for entry in entries {
-            let folder = entry?.path();
+            let entry = entry?;
+            if !entry.file_name().as_encoded_bytes().starts_with(self.prefix.as_bytes()) {
+                continue;
+            }
+            let folder = entry.path();
             // The lock must be held while the folder is removed.
             let Some(_lock) = dead(&folder) else { continue };
             for file in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -90,7 +102,7 @@ impl Staging {
         if let Some(session) = &*session {
             return Ok(session.clone());
         }
-        let made = Arc::new(Session::new(&self.folder)?);
+        let made = Arc::new(Session::new(&self.folder, self.prefix)?);
         *session = Some(made.clone());
         Ok(made)
     }
@@ -104,10 +116,10 @@ impl Staging {
 }
 
 impl Session {
-    fn new(parent: &Path) -> io::Result<Self> {
+    fn new(parent: &Path, prefix: &str) -> io::Result<Self> {
         fs::create_dir_all(parent)?;
         loop {
-            let folder = tempfile::Builder::new().prefix("p").tempdir_in(parent)?;
+            let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
             let lock = match File::create_new(folder.path().join(LOCK)) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 lock => lock?,

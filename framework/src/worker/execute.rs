@@ -2,9 +2,9 @@
 
 use super::Assignment;
 use super::wire::SMALL_BYTES;
-use crate::data::{Artifact, Encoded, Ref};
+use crate::data::{Artifact, Encoded, Ref, encode};
 use crate::stage::{Call, Checkpoint, Fetch, Outputs, Scratch, Stored, Threads};
-use crate::store::{Commit, Key, Memo, Store, StoreError};
+use crate::store::{Commit, Key, Memo, Store, StoreError, size_hint};
 use crate::{Context, Error, Fault, Result, runtime};
 use bytes::Bytes;
 use std::any::Any;
@@ -87,21 +87,19 @@ fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Input
 
 /// Blobs first, then the memo: whoever writes the memo first wins.
 async fn commit(store: &Store, work: &Assignment, outputs: Outputs, seconds: f64) -> Result<Outcome> {
-    let encoded = encode(store, work, outputs).await?;
-    let refs: BTreeMap<String, Ref> = encoded.iter().map(|(port, one)| (port.clone(), one.reference)).collect();
-    if store.is_remote() && encoded.values().map(weight).sum::<u64>() <= SMALL_BYTES {
-        let mut unsaved = Vec::new();
-        for one in encoded.values() {
-            store.remember(one, weight(one))?;
-            collect(one, &mut unsaved);
-        }
-        return Ok(Outcome { outputs: refs, seconds, differs: false, unsaved: Some(unsaved) });
+    let artifacts = promised(work, outputs)?;
+    if store.is_with_another()
+        && let Some((outputs, blobs)) = small(&artifacts)?
+    {
+        return Ok(Outcome { outputs, seconds, differs: false, unsaved: Some(blobs) });
     }
-    for (port, one) in &encoded {
-        store.save(one).await.context(format!("output {port:?}"))?;
+    let mut refs = BTreeMap::new();
+    for (port, artifact) in artifacts {
+        let reference = store.put(&artifact).await.context(format!("output {port:?}"))?;
+        refs.insert(port, reference);
     }
     let memo = Memo {
-        outputs: refs.clone(),
+        outputs: refs,
         stage: work.uses.clone(),
         seconds,
         device: "cpu".into(),
@@ -121,34 +119,46 @@ pub(super) async fn settle(store: &Store, key: Key, memo: &Memo) -> Result<(BTre
     Ok(settled)
 }
 
-/// The canonical form of every output that the signature promises.
-async fn encode(store: &Store, work: &Assignment, outputs: Outputs) -> Result<BTreeMap<String, Encoded>> {
+/// Every output that the signature promises, and no other.
+fn promised(work: &Assignment, outputs: Outputs) -> Result<BTreeMap<String, Artifact>> {
     let mut artifacts = outputs.into_map();
-    let mut encoded = BTreeMap::new();
+    let mut promised = BTreeMap::new();
     for port in work.stage.outputs(&work.params) {
         let artifact = artifacts.remove(&port.name).ok_or_else(|| {
             Error::new(format!("stage {:?} gave no output {:?}, which its signature promises", work.uses, port.name))
         })?;
-        let one = store.encode(&artifact).await.context(format!("output {:?}", port.name))?;
-        encoded.insert(port.name, one);
+        promised.insert(port.name, artifact);
     }
     match artifacts.keys().next() {
-        None => Ok(encoded),
+        None => Ok(promised),
         Some(extra) => {
             Err(Error::new(format!("stage {:?} gave an output {extra:?} that its signature lacks", work.uses)))
         }
     }
 }
 
-/// The bytes of an artifact with those of its items.
-fn weight(encoded: &Encoded) -> u64 {
-    encoded.reference.bytes + encoded.items.iter().map(weight).sum::<u64>()
+type Blobs = Vec<(Ref, Bytes)>;
+
+/// The names of some outputs and all their bytes, if those are few.
+fn small(artifacts: &BTreeMap<String, Artifact>) -> Result<Option<(BTreeMap<String, Ref>, Blobs)>> {
+    let mut blobs = Vec::new();
+    let mut refs = BTreeMap::new();
+    if artifacts.values().map(size_hint).sum::<u64>() > SMALL_BYTES {
+        return Ok(None);
+    }
+    for (port, artifact) in artifacts {
+        let encoded = encode(artifact).context(format!("output {port:?}"))?;
+        refs.insert(port.clone(), encoded.reference);
+        collect(encoded, &mut blobs);
+    }
+    let few = blobs.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>() <= SMALL_BYTES;
+    Ok(few.then_some((refs, blobs)))
 }
 
 /// An artifact's bytes, after those of its items.
-fn collect(encoded: &Encoded, blobs: &mut Vec<(Ref, Bytes)>) {
-    encoded.items.iter().for_each(|item| collect(item, blobs));
-    blobs.push((encoded.reference, encoded.bytes.clone()));
+fn collect(encoded: Encoded, blobs: &mut Blobs) {
+    encoded.items.into_iter().for_each(|item| collect(item, blobs));
+    blobs.push((encoded.reference, encoded.bytes));
 }
 
 fn panicked(payload: Box<dyn Any + Send>) -> Error {

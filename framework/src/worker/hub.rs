@@ -100,7 +100,7 @@ impl Hub {
             // A worker waits for each attempt: nothing is held back to be sent with more.
             stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
         });
-        let shelf = Shelf::new(terms.store.access());
+        let shelf = Shelf::new(terms.store.clone());
         let desk = Desk { terms, ear, shelf, workers: AtomicU64::new(1) };
         let service = CoordinatorServer::new(Service(Arc::new(desk)))
             .max_decoding_message_size(wire::MESSAGE_BYTES)

@@ -105,7 +105,7 @@ impl Member {
         }
         let store = match self.direct(welcome).await {
             Some(store) => store,
-            None => Store::through(welcome.store.clone(), Arc::new(Reached(self.client.clone()))),
+            None => Store::remote(Arc::new(Reached { url: welcome.store.clone(), client: self.client.clone() })),
         };
         let store = store.with_memory(self.options.memory);
         let worker = EmbeddedWorker::new(store, self.options.cores)?;

@@ -2,17 +2,15 @@
 
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, CHUNK_BYTES};
-use crate::store::{Access, Listed};
-use crate::{Context, Error, Result};
+use crate::store::{Answer, Created, Found, Remote, Store, StoreError};
 use arrow::buffer::MutableBuffer;
 use bytes::{Bytes, BytesMut};
-use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::collections::BTreeSet;
+use std::time::{Duration, UNIX_EPOCH};
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 /// An object's content, in pieces.
 pub(super) type Chunks = BoxStream<'static, Result<wire::Chunk, Status>>;
@@ -30,9 +28,9 @@ pub(super) fn chunks(content: Bytes) -> Chunks {
     stream::iter(cut(content).map(|content| Ok(wire::Chunk { content }))).boxed()
 }
 
-/// Puts pieces together, aligned so that arrays can be used where they lie. `expected` is about how many bytes come.
-pub(super) async fn join(mut chunks: Streaming<wire::Chunk>, expected: u64) -> Result<Bytes> {
-    let mut whole = MutableBuffer::with_capacity(usize::try_from(expected.min(1 << 30)).unwrap_or(0));
+/// Puts pieces together, aligned so that arrays can be used where they lie.
+async fn join(mut chunks: Streaming<wire::Chunk>) -> Result<Bytes, Status> {
+    let mut whole = MutableBuffer::new(0);
     while let Some(chunk) = chunks.message().await? {
         whole.extend_from_slice(&chunk.content);
     }
@@ -49,15 +47,15 @@ impl AsRef<[u8]> for Whole {
 }
 
 /// The coordinator's side.
-pub(super) struct Shelf(Arc<dyn Access>);
+pub(super) struct Shelf(Store);
 
 impl Shelf {
-    pub(super) fn new(access: Arc<dyn Access>) -> Self {
-        Self(access)
+    pub(super) fn new(store: Store) -> Self {
+        Self(store)
     }
 
     pub(super) async fn read(&self, object: wire::Object) -> Result<Chunks, Status> {
-        match self.0.read(&object.path).await.map_err(status)? {
+        match Remote::read(&self.0, &object.path).await.map_err(status)? {
             Some(content) => Ok(chunks(content)),
             None => Err(Status::not_found("there is no such object")),
         }
@@ -71,17 +69,17 @@ impl Shelf {
             content.extend_from_slice(&part.content);
         }
         let path = path.ok_or_else(|| Status::invalid_argument("an object without a path"))?;
-        let now = self.0.create(&path, content.freeze()).await.map_err(status)?;
-        Ok(wire::Created { now })
+        let created = Remote::create(&self.0, &path, content.freeze()).await.map_err(status)?;
+        Ok(wire::Created { now: created == Created::Now })
     }
 
     pub(super) async fn size(&self, object: wire::Object) -> Result<wire::ObjectSize, Status> {
-        Ok(wire::ObjectSize { bytes: self.0.size(&object.path).await.map_err(status)? })
+        Ok(wire::ObjectSize { bytes: Remote::size(&self.0, &object.path).await.map_err(status)? })
     }
 
     pub(super) async fn list(&self, object: wire::Object) -> Result<wire::Listing, Status> {
-        let objects = self.0.list(&object.path).await.map_err(status)?;
-        let listed = |one: Listed| {
+        let objects = Remote::list(&self.0, &object.path).await.map_err(status)?;
+        let listed = |one: Found| {
             let since = one.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
             let modified_millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
             wire::Listed { path: one.path, bytes: one.bytes, modified_millis }
@@ -90,75 +88,123 @@ impl Shelf {
     }
 
     pub(super) async fn remove(&self, object: wire::Object) -> Result<wire::Nothing, Status> {
-        self.0.remove(&object.path).await.map_err(status)?;
+        // Checkpoints are all that a worker ever takes away.
+        if !object.path.starts_with("checkpoints/") {
+            return Err(Status::permission_denied(format!("{} is not for a worker to remove", object.path)));
+        }
+        Remote::remove(&self.0, &object.path).await.map_err(status)?;
         Ok(wire::Nothing {})
     }
 
     pub(super) async fn set_aside(&self, object: wire::Object) -> Result<wire::ObjectSize, Status> {
-        let moved = self.0.set_aside(&object.path).await.map_err(status)?;
+        let moved = Remote::set_aside(&self.0, &object.path).await.map_err(status)?;
         Ok(wire::ObjectSize { bytes: moved.then_some(0) })
     }
 }
 
-fn status(error: Error) -> Status {
+fn status(error: StoreError) -> Status {
     Status::failed_precondition(error.to_string())
 }
 
 /// The worker's side.
-#[derive(Clone)]
-pub(super) struct Reached(pub(super) CoordinatorClient<Channel>);
+pub(super) struct Reached {
+    pub(super) url: String,
+    pub(super) client: CoordinatorClient<Channel>,
+}
 
-impl Access for Reached {
-    fn create<'a>(&'a self, path: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<bool>> {
-        let mut path = path.to_owned();
-        let parts = cut(bytes).map(move |content| wire::CreatePart { path: std::mem::take(&mut path), content });
-        let parts = stream::iter(parts);
-        async move { Ok(self.0.clone().create(parts).await.map_err(error)?.into_inner().now) }.boxed()
+impl Reached {
+    fn client(&self) -> CoordinatorClient<Channel> {
+        self.client.clone()
     }
 
-    fn read<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
+    fn error(&self, action: &'static str, path: &str, status: &Status) -> StoreError {
+        StoreError::Unavailable {
+            action,
+            path: path.to_owned(),
+            reason: status.message().to_owned(),
+            url: format!("{} (reached through the coordinator)", self.url),
+        }
+    }
+}
+
+impl Remote for Reached {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn create<'a>(&'a self, path: &'a str, bytes: Bytes) -> Answer<'a, Created> {
+        let mut first = path.to_owned();
+        let parts = cut(bytes).map(move |content| wire::CreatePart { path: std::mem::take(&mut first), content });
+        let parts = stream::iter(parts);
         async move {
-            match self.0.clone().read(object(path)).await {
-                Ok(chunks) => join(chunks.into_inner(), 0).await.map(Some).context("the connection broke"),
-                Err(status) if status.code() == tonic::Code::NotFound => Ok(None),
-                Err(status) => Err(error(status)),
+            let created = self.client().create(parts).await.map_err(|status| self.error("write", path, &status))?;
+            Ok(if created.into_inner().now { Created::Now } else { Created::Already })
+        }
+        .boxed()
+    }
+
+    fn read<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Bytes>> {
+        async move {
+            match self.client().read(object(path)).await {
+                Ok(chunks) => {
+                    let whole = join(chunks.into_inner()).await;
+                    whole.map(Some).map_err(|status| self.error("read", path, &status))
+                }
+                Err(status) if status.code() == Code::NotFound => Ok(None),
+                Err(status) => Err(self.error("read", path, &status)),
             }
         }
         .boxed()
     }
 
-    fn size<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
-        async move { Ok(self.0.clone().size(object(path)).await.map_err(error)?.into_inner().bytes) }.boxed()
-    }
-
-    fn list<'a>(&'a self, folder: &'a str) -> BoxFuture<'a, Result<Vec<Listed>>> {
+    fn size<'a>(&'a self, path: &'a str) -> Answer<'a, Option<u64>> {
         async move {
-            let listing = self.0.clone().list(object(folder)).await.map_err(error)?.into_inner();
-            let listed = |one: wire::Listed| {
-                let modified = UNIX_EPOCH.checked_add(Duration::from_millis(one.modified_millis));
-                Listed { path: one.path, bytes: one.bytes, modified: modified.unwrap_or(SystemTime::UNIX_EPOCH) }
-            };
-            Ok(listing.objects.into_iter().map(listed).collect())
+            let size = self.client().size(object(path)).await.map_err(|status| self.error("read", path, &status))?;
+            Ok(size.into_inner().bytes)
         }
         .boxed()
     }
 
-    fn remove<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<()>> {
-        async move { self.0.clone().remove(object(path)).await.map(drop).map_err(error) }.boxed()
+    fn list<'a>(&'a self, folder: &'a str) -> Answer<'a, Vec<Found>> {
+        async move {
+            let listing = self.client().list(object(folder)).await;
+            let listing = listing.map_err(|status| self.error("list", folder, &status))?.into_inner();
+            let found = |one: wire::Listed| {
+                let modified = UNIX_EPOCH.checked_add(Duration::from_millis(one.modified_millis));
+                Found { path: one.path, bytes: one.bytes, modified: modified.unwrap_or(UNIX_EPOCH) }
+            };
+            Ok(listing.objects.into_iter().map(found).collect())
+        }
+        .boxed()
     }
 
-    fn set_aside<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<bool>> {
-        async move { Ok(self.0.clone().set_aside(object(path)).await.map_err(error)?.into_inner().bytes.is_some()) }.boxed()
+    fn folders<'a>(&'a self, folder: &'a str) -> Answer<'a, Vec<String>> {
+        async move {
+            let inside = |found: Found| Some(found.path.strip_prefix(folder)?.split('/').nth(1)?.to_owned());
+            let folders: BTreeSet<String> = self.list(folder).await?.into_iter().filter_map(inside).collect();
+            Ok(folders.into_iter().collect())
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, path: &'a str) -> Answer<'a, ()> {
+        async move {
+            let removed = self.client().remove(object(path)).await;
+            removed.map(drop).map_err(|status| self.error("remove", path, &status))
+        }
+        .boxed()
+    }
+
+    fn set_aside<'a>(&'a self, path: &'a str) -> Answer<'a, bool> {
+        async move {
+            let moved = self.client().set_aside(object(path)).await;
+            let moved = moved.map_err(|status| self.error("write", path, &status))?;
+            Ok(moved.into_inner().bytes.is_some())
+        }
+        .boxed()
     }
 }
 
 fn object(path: &str) -> wire::Object {
     wire::Object { path: path.to_owned() }
-}
-
-fn error(status: Status) -> Error {
-    match status.code() {
-        tonic::Code::FailedPrecondition => Error::unavailable(status.message()),
-        _ => Error::unavailable(format!("the coordinator can't be reached: {}", status.message())),
-    }
 }

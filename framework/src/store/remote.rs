@@ -1,0 +1,200 @@
+//! A store that another process keeps, and a store as another process sees it.
+
+use super::backend::{Backend, CORRUPT, Created, Found};
+use super::blobs::{BLOBS, blob_path};
+use super::checkpoints::CHECKPOINTS;
+use super::commit::MEMO;
+use super::log::RUNS;
+use super::offload::offload;
+use super::{Store, StoreError};
+use crate::data::{Digest, Ref};
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+/// The result of an operation on another process's store.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// The objects of a store that another process keeps: what [`Store::remote`] needs, and what a [`Store`] itself is, so
+/// that a server can hand requests on as they are.
+///
+/// Names are relative paths with `/`, such as `memo/12/<key>`. Objects are created once and never changed.
+pub trait Remote: Send + Sync {
+    /// The address, for messages.
+    fn url(&self) -> &str;
+
+    /// Creates an object, whole or not at all, if there is none of that name. When an answer was lost and it is asked
+    /// again, an object with exactly this content may be its own: for a memo or a log's entry it should answer
+    /// [`Created::Now`] then.
+    fn create<'a>(&'a self, path: &'a str, bytes: Bytes) -> Answer<'a, Created>;
+
+    /// An object's content; `None` if there is none.
+    fn read<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Bytes>>;
+
+    /// How many bytes an object has; `None` if there is none.
+    fn size<'a>(&'a self, path: &'a str) -> Answer<'a, Option<u64>>;
+
+    /// The objects under a folder, however deep.
+    fn list<'a>(&'a self, folder: &'a str) -> Answer<'a, Vec<Found>>;
+
+    /// The names of the folders in a folder.
+    fn folders<'a>(&'a self, folder: &'a str) -> Answer<'a, Vec<String>>;
+
+    /// Removes an object; that there is none is fine.
+    fn remove<'a>(&'a self, path: &'a str) -> Answer<'a, ()>;
+
+    /// Moves an object out of the way, to `corrupt/`; whether there was one.
+    fn set_aside<'a>(&'a self, path: &'a str) -> Answer<'a, bool>;
+}
+
+/// Requests from other processes. Paths that lead anywhere but to the store's objects are refused.
+impl Remote for Store {
+    fn url(&self) -> &str {
+        Store::url(self)
+    }
+
+    fn create<'a>(&'a self, path: &'a str, bytes: Bytes) -> Answer<'a, Created> {
+        async move {
+            admit(self, path)?;
+            if path.starts_with(BLOBS) {
+                check(self, path, bytes.clone()).await?;
+            }
+            self.backend().create(path, bytes).await
+        }
+        .boxed()
+    }
+
+    fn read<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Bytes>> {
+        async move {
+            admit(self, path)?;
+            self.backend().read(path, self.backend().size(path).await?.unwrap_or_default()).await
+        }
+        .boxed()
+    }
+
+    fn size<'a>(&'a self, path: &'a str) -> Answer<'a, Option<u64>> {
+        async move {
+            admit(self, path)?;
+            self.backend().size(path).await
+        }
+        .boxed()
+    }
+
+    fn list<'a>(&'a self, folder: &'a str) -> Answer<'a, Vec<Found>> {
+        async move {
+            admit(self, folder)?;
+            self.backend().list(folder).await
+        }
+        .boxed()
+    }
+
+    fn folders<'a>(&'a self, folder: &'a str) -> Answer<'a, Vec<String>> {
+        async move {
+            admit(self, folder)?;
+            self.backend().folders(folder).await
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, path: &'a str) -> Answer<'a, ()> {
+        async move {
+            admit(self, path)?;
+            self.backend().remove(path).await
+        }
+        .boxed()
+    }
+
+    fn set_aside<'a>(&'a self, path: &'a str) -> Answer<'a, bool> {
+        async move {
+            admit(self, path)?;
+            self.backend().set_aside(path).await
+        }
+        .boxed()
+    }
+}
+
+impl Store {
+    /// Keeps canonical bytes that another process made, checked against their name. The items of a list come first.
+    ///
+    /// # Errors
+    /// They are not what the name says, or the store can't be written.
+    pub(crate) async fn put_bytes(&self, reference: Ref, bytes: Bytes) -> crate::Result<()> {
+        let path = blob_path(reference.digest);
+        Remote::create(self, &path, bytes).await.map(drop).map_err(StoreError::report)
+    }
+
+    /// What tells whether a folder that another process sees is this store's; `None` for a store that is no folder.
+    pub(crate) fn folder_identity(&self) -> Option<String> {
+        match self.backend() {
+            Backend::Files(files) => files.identity(),
+            _ => None,
+        }
+    }
+
+    /// Whether the store is reached through another process, so that every call is a message.
+    pub(crate) fn is_with_another(&self) -> bool {
+        matches!(self.backend(), Backend::Remote(_))
+    }
+}
+
+/// Another process may lie: nothing is kept under a digest that it does not have.
+async fn check(store: &Store, path: &str, bytes: Bytes) -> Result<(), StoreError> {
+    let digest = offload(bytes.len() as u64, move || Digest::of(&bytes)).await;
+    match blob_path(digest) == path {
+        true => Ok(()),
+        false => Err(StoreError::Denied {
+            action: "write",
+            path: path.to_owned(),
+            reason: format!("what was sent has the digest {}", digest.short()),
+            url: store.url().to_owned(),
+        }),
+    }
+}
+
+/// Folders in which other processes may work.
+const FOLDERS: [&str; 6] = [BLOBS, MEMO, RUNS, CHECKPOINTS, CORRUPT, "once"];
+
+fn admit(store: &Store, path: &str) -> Result<(), StoreError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(plain);
+    let folder = path.split('/').next().unwrap_or_default();
+    if path.len() <= 1000 && FOLDERS.contains(&folder) && path.split('/').all(part) {
+        return Ok(());
+    }
+    Err(StoreError::Denied {
+        action: "open",
+        path: path.chars().take(100).collect(),
+        reason: "that is no object of a store".into(),
+        url: store.url().to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lie_is_not_kept() {
+        let store = Store::memory();
+        let path = blob_path(Digest::of(b"true"));
+        let runtime = crate::runtime().unwrap();
+        let lie = runtime.block_on(Remote::create(&store, &path, Bytes::from_static(b"false"))).unwrap_err();
+        assert!(lie.to_string().contains("has the digest"), "{lie}");
+        assert!(runtime.block_on(Remote::read(&store, &path)).unwrap().is_none());
+        runtime.block_on(Remote::create(&store, &path, Bytes::from_static(b"true"))).unwrap();
+    }
+
+    #[test]
+    fn nothing_but_objects_can_be_reached() {
+        let store = Store::memory();
+        let blob = super::super::blobs::blob_path(Digest::of(b"x"));
+        for good in [blob.as_str(), "runs", "runs/digits-1/00000001.jsonl", "once/ab/send.mail"] {
+            assert!(admit(&store, good).is_ok(), "{good}");
+        }
+        let long = format!("runs/{}", "x".repeat(2000));
+        for bad in ["", "/", "..", "blobs/../../etc/passwd", "/etc/passwd", "staging/p1/0", "runs//x", "memo/\0", &long]
+        {
+            assert!(matches!(admit(&store, bad), Err(StoreError::Denied { .. })), "{bad}");
+        }
+    }
+}
