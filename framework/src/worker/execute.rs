@@ -2,7 +2,7 @@
 
 use super::Assignment;
 use crate::data::{Artifact, Ref};
-use crate::stage::{Call, Checkpoint, Fetch, Outputs, Scratch, Stored, Threads};
+use crate::stage::{Call, Checkpoint, Fetch, Given, Keep, Once, Outputs, Scratch, Stored, Threads};
 use crate::store::{Commit, Memo, Store, StoreError};
 use crate::{Context, Error, Fault, Result, runtime};
 use std::any::Any;
@@ -38,13 +38,21 @@ struct Inputs {
     lost: Mutex<Option<Ref>>,
 }
 
+impl Inputs {
+    fn note_lost(&self, reference: Ref, error: &Error) {
+        if StoreError::of(error).is_some_and(StoreError::is_lost) {
+            self.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reference);
+        }
+    }
+}
+
 impl Fetch for Inputs {
     fn fetch(&self, reference: Ref) -> Result<Artifact> {
-        runtime()?.block_on(self.store.get(reference)).inspect_err(|error| {
-            if StoreError::of(error).is_some_and(StoreError::is_lost) {
-                self.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reference);
-            }
-        })
+        runtime()?.block_on(self.store.get(reference)).inspect_err(|error| self.note_lost(reference, error))
+    }
+
+    fn items(&self, list: Ref) -> Result<Vec<Ref>> {
+        runtime()?.block_on(self.store.items(list)).inspect_err(|error| self.note_lost(list, error))
     }
 }
 
@@ -66,6 +74,8 @@ fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Input
         seed: work.seed.clone(),
         progress: work.progress.clone(),
         checkpoint: Checkpoint::new(store.checkpoints(work.key)),
+        once: Once::new(store.outcomes(work.key)),
+        keep: Keep::new(store.keeper()),
         tasks: work.tasks.clone(),
         cancel: work.cancel.clone(),
         scratch: Scratch::new(Some(scratch)),
@@ -85,10 +95,13 @@ async fn commit(store: &Store, work: &Assignment, outputs: Outputs, seconds: f64
     let mut artifacts = outputs.into_map();
     let mut refs = BTreeMap::new();
     for port in work.stage.outputs(&work.params) {
-        let artifact = artifacts.remove(&port.name).ok_or_else(|| {
+        let given = artifacts.remove(&port.name).ok_or_else(|| {
             Error::new(format!("stage {:?} gave no output {:?}, which its signature promises", work.uses, port.name))
         })?;
-        let reference = store.put(&artifact).await.context(format!("output {:?}", port.name))?;
+        let reference = match given {
+            Given::Artifact(artifact) => store.put(&artifact).await.context(format!("output {:?}", port.name))?,
+            Given::Stored(stored) => stored.reference,
+        };
         refs.insert(port.name, reference);
     }
     if let Some(extra) = artifacts.keys().next() {

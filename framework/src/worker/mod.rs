@@ -3,6 +3,8 @@
 mod bridge;
 mod embedded;
 mod execute;
+#[cfg(test)]
+mod killed;
 mod pool;
 mod scratch;
 
