@@ -3,6 +3,7 @@
 mod error;
 mod nearest;
 mod runtime;
+mod units;
 
 pub mod data;
 pub mod fleet;

@@ -31,13 +31,14 @@ impl Gc {
         match self.format {
             Format::Json => print_json(&gone)?,
             Format::Text => print(format!(
-                "{} {}: {} artifacts, {} results, {} runs, {} checkpoints, {} leftovers; {} artifacts stay ({})",
+                "{} {}: {} artifacts, {} results, {} runs, {} checkpoints, {} outcomes, {} leftovers; {} artifacts stay ({})",
                 if self.dry_run { "would free" } else { "freed" },
                 bytes(gone.bytes),
                 gone.blobs,
                 gone.memos,
                 gone.runs,
                 gone.checkpoints,
+                gone.outcomes,
                 gone.leftovers,
                 gone.kept_blobs,
                 bytes(gone.kept_bytes),

@@ -9,12 +9,14 @@
 //! 4. [`train`] fits linear models, perceptrons and convolutional networks; its `Trainer` fits any candle module.
 //! 5. [`evaluate`] scores models on rows with known answers, or adds their predictions to rows.
 //! 6. [`command`] hands frames to any program and takes a frame back: Arrow IPC on stdin and stdout.
+//! 7. [`map`] runs any stage over the items of a list, the slices of a frame, many files or many values.
 //!
 //! Each folder has a `registry()` of its stages; [`registry()`] has them all.
 
 pub mod command;
 pub mod evaluate;
 pub mod features;
+pub mod map;
 pub mod sources;
 pub mod tables;
 pub mod train;
@@ -30,4 +32,5 @@ pub fn registry() -> Registry {
         .merge(train::registry())
         .merge(evaluate::registry())
         .merge(command::registry())
+        .merge(map::registry())
 }

@@ -68,18 +68,22 @@ pub fn encode(artifact: &Artifact) -> Result<Encoded> {
     Ok(Encoded { reference, bytes, items })
 }
 
-/// The canonical form of a list whose items were encoded by themselves.
+/// The canonical form of a list of stored artifacts. They are only named, so that none of them need be read.
 ///
 /// # Errors
 /// None that is known.
-pub(crate) fn encode_list(items: &[Ref]) -> Result<Encoded> {
+pub fn encode_list(items: &[Ref]) -> Result<Encoded> {
     let bytes = write_list(items)?;
     let reference = Ref { kind: Kind::List, digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
     Ok(Encoded { reference, bytes, items: Vec::new() })
 }
 
-fn write_list(items: &[Ref]) -> Result<Bytes> {
-    Ok(canonical_json(&serde_json::to_value(items)?).into())
+/// The artifacts that the canonical bytes of a list name, in order.
+///
+/// # Errors
+/// Bytes that are no list.
+pub fn list_items(bytes: &[u8]) -> Result<Vec<Ref>> {
+    Ok(serde_json::from_slice(bytes)?)
 }
 
 /// The artifact of canonical bytes; `fetch` gives the items of a list. Frames and tensors share the bytes.
@@ -136,9 +140,14 @@ fn read_metrics(bytes: &[u8]) -> Result<Artifact> {
     Ok(Artifact::Metrics(numbers.collect::<Result<Metrics>>()?))
 }
 
+fn write_list(items: &[Ref]) -> Result<Bytes> {
+    Ok(canonical_json(&serde_json::to_value(items)?).into())
+}
+
 fn read_list(bytes: &[u8], fetch: &mut dyn FnMut(Ref) -> Result<Artifact>) -> Result<Artifact> {
-    let references: Vec<Ref> = serde_json::from_slice(bytes)?;
-    Ok(Artifact::List(references.into_iter().map(fetch).collect::<Result<Vec<_>>>()?.into_iter().collect::<List>()))
+    Ok(Artifact::List(
+        list_items(bytes)?.into_iter().map(fetch).collect::<Result<Vec<_>>>()?.into_iter().collect::<List>(),
+    ))
 }
 
 fn write_number(value: f64) -> Value {

@@ -84,6 +84,22 @@ impl Frame {
         self.schema.fields().len()
     }
 
+    /// The rows from `start` on, at most `rows` of them; they are shared, not copied.
+    pub fn slice(&self, start: usize, rows: usize) -> Self {
+        let (mut skip, mut left) = (start, rows);
+        let mut batches = Vec::new();
+        for batch in self.batches.iter() {
+            let from = skip.min(batch.num_rows());
+            let taken = left.min(batch.num_rows() - from);
+            if taken > 0 {
+                batches.push(batch.slice(from, taken));
+            }
+            skip -= from;
+            left -= taken;
+        }
+        Self { schema: self.schema.clone(), batches: batches.into(), rows: rows - left }
+    }
+
     /// The whole frame as one batch: shared when it is one already, else copied.
     ///
     /// # Errors

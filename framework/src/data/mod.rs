@@ -12,8 +12,7 @@ mod model;
 mod tensor_file;
 mod tensors;
 
-pub(crate) use codec::encode_list;
-pub use codec::{Encoded, decode, encode};
+pub use codec::{Encoded, decode, encode, encode_list, list_items};
 pub use digest::Digest;
 pub use frame::{BATCH_ROWS, Frame};
 pub use json::canonical_json;

@@ -38,6 +38,7 @@ pub struct Builder {
     top: Vec<Entry>,
     stages: Vec<Entry>,
     serve: Vec<Entry>,
+    pools: Vec<Entry>,
     current: Current,
     misuse: Vec<String>,
 }
@@ -56,7 +57,15 @@ pub struct Wiring(Item);
 impl Builder {
     pub(super) fn new(name: String) -> Self {
         let top = vec![entry("name", text(&name))];
-        Self { name, top, stages: Vec::new(), serve: Vec::new(), current: Current::Nothing, misuse: Vec::new() }
+        Self {
+            name,
+            top,
+            stages: Vec::new(),
+            serve: Vec::new(),
+            pools: Vec::new(),
+            current: Current::Nothing,
+            misuse: Vec::new(),
+        }
     }
 
     /// Where all chance comes from; 0 if not set.
@@ -131,6 +140,13 @@ impl Builder {
         self.put("replicas", Current::Serve, item)
     }
 
+    /// Adds workers: a [`Pool`](super::Pool), or a `json!` value with some of its fields.
+    pub fn pool(mut self, name: &str, pool: impl Serialize) -> Self {
+        let item = self.serialised("pool", pool);
+        self.pools.push(entry(name, item));
+        self
+    }
+
     /// Checks everything.
     ///
     /// # Errors
@@ -158,7 +174,7 @@ impl Builder {
             report.error("builder", None, "", misuse);
         }
         let mut top = self.top;
-        for (key, entries) in [("stage", self.stages), ("serve", self.serve)] {
+        for (key, entries) in [("stage", self.stages), ("serve", self.serve), ("pool", self.pools)] {
             if !entries.is_empty() {
                 top.push(entry(key, Item::new(None, Content::Table(entries))));
             }

@@ -20,9 +20,11 @@ mod builder;
 mod choice;
 mod diagnostic;
 mod graph;
+mod open;
 mod overrides;
 mod params;
 mod parse;
+mod pool;
 mod resolve;
 mod schema;
 mod serve;
@@ -36,6 +38,7 @@ mod tests;
 pub use builder::{Builder, Wiring};
 pub use diagnostic::{Diagnostic, Origin, Severity, SourceFile};
 pub use overrides::Override;
+pub use pool::Pool;
 pub use resolve::resolve;
 pub use schema::schema;
 pub use serve::{Batch, Replicas};
@@ -58,6 +61,8 @@ pub struct Pipeline {
     pub stages: Vec<Node>,
     /// What can be served, by name.
     pub serve: BTreeMap<String, Serve>,
+    /// Where workers come from, in the order of the file.
+    pub pools: Vec<Pool>,
 }
 
 /// A stage of a pipeline.

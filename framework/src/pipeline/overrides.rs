@@ -10,7 +10,7 @@ use std::ops::Range;
 /// One setting that replaces what the pipeline says.
 ///
 /// The key is `seed`, `name`, `store`, `STAGE.PARAMETER`, `STAGE.with.PARAMETER`, `STAGE.needs.KEY`,
-/// `STAGE.from.PORT`, `STAGE.use`, or a whole path (`stage.STAGE.with.PARAMETER`, `serve.NAME.batch.rows`). The value
+/// `STAGE.from.PORT`, `STAGE.use`, or a whole path (`stage.STAGE.with.PARAMETER`, `serve.NAME.batch.rows`, `pool.NAME.max`). The value
 /// is TOML; a word that is no TOML value is a string. Tables that are missing on the way are made.
 ///
 /// ```
@@ -102,7 +102,7 @@ fn full_path(root: &Item, key: &[(String, Place)], report: &mut Report) -> Optio
     let names: Vec<&str> = key.iter().map(|(name, _)| name.as_str()).collect();
     // Where the stage's name stands: a whole path has `stage` before it.
     let (name, at) = match names.as_slice() {
-        ["name" | "seed" | "store"] | ["serve", _, ..] => return Some(key.to_vec()),
+        ["name" | "seed" | "store"] | ["serve" | "pool", _, ..] => return Some(key.to_vec()),
         ["stage", name, ..] => (*name, 1),
         [name, ..] => (*name, 0),
         [] => return None,

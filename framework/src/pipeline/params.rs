@@ -50,15 +50,20 @@ pub(super) fn check(
     match normalise(&item.to_json()) {
         Ok(value) => Some(value),
         Err(error) => {
-            let (place, walked) = item.locate(&error.path);
-            let key = if walked.is_empty() { String::new() } else { format!("`{}` of ", dotted(&walked)) };
-            let mut path: Vec<String> = subject.path.iter().map(|key| (*key).to_owned()).collect();
-            path.extend(walked);
-            let message = format!("{key}{}: {}", subject.of, error.message);
-            report.error("wrong-value", place, dotted(&path), message).label(error.message);
+            report_wrong(error, item, subject, report);
             None
         }
     }
+}
+
+/// Reports what a type or a stage found wrong with a table, as near to its place as can be.
+pub(super) fn report_wrong(error: ParamError, item: &Item, subject: Subject<'_>, report: &mut Report) {
+    let (place, walked) = item.locate(&error.path);
+    let key = if walked.is_empty() { String::new() } else { format!("`{}` of ", dotted(&walked)) };
+    let mut path: Vec<String> = subject.path.iter().map(|key| (*key).to_owned()).collect();
+    path.extend(walked);
+    let message = format!("{key}{}: {}", subject.of, error.message);
+    report.error("wrong-value", place, dotted(&path), message).label(error.message);
 }
 
 /// Reports all that a schema says is wrong.

@@ -5,8 +5,8 @@ use super::overrides::{self, Override};
 use super::params::{self, Subject};
 use super::tree::{Content, Entry, Item, dotted, report_duplicates};
 use super::wiring::Wires;
-use super::{Batch, Node, Pipeline, Replicas, Serve, graph, parse};
-use crate::stage::{Needs, Output, ParamSchema, Parameters, Registry, Stage};
+use super::{Batch, Node, Pipeline, Pool, Replicas, Serve, graph, open, parse};
+use crate::stage::{Needs, Output, ParamError, ParamSchema, Parameters, Registry, Stage};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,6 +32,7 @@ pub(super) struct Draft<'t> {
     pub(super) name: &'t str,
     pub(super) place: Option<&'t Place>,
     pub(super) from: Option<&'t Item>,
+    pub(super) with: Option<&'t Item>,
     pub(super) uses: &'t str,
     /// Nothing if there is no such stage.
     pub(super) stage: Option<Arc<dyn Stage>>,
@@ -43,7 +44,7 @@ pub(super) struct Draft<'t> {
 
 pub(super) fn resolve_tree(root: &Item, registry: &Registry, report: &mut Report) -> Option<Pipeline> {
     report_duplicates(root, &mut Vec::new(), report);
-    const KEYS: [&str; 5] = ["name", "seed", "store", "stage", "serve"];
+    const KEYS: [&str; 6] = ["name", "seed", "store", "stage", "serve", "pool"];
     for entry in root.entries().unwrap_or_default().iter().filter(|entry| !KEYS.contains(&entry.key.as_str())) {
         report
             .error("unknown-key", entry.place.as_ref(), &entry.key, format!("unknown key `{}`", entry.key))
@@ -61,9 +62,11 @@ pub(super) fn resolve_tree(root: &Item, registry: &Registry, report: &mut Report
     }
     let mut wires = Wires::new(&drafts);
     let inputs: Vec<_> = (0..drafts.len()).map(|node| wires.inputs(node, report)).collect();
+    open::report(&wires, report);
     let serve: BTreeMap<String, Serve> = tables(root, "serve", report)
         .filter_map(|entry| Some((entry.key.clone(), serve_of(entry, &mut wires, report)?)))
         .collect();
+    let pools: Vec<Pool> = tables(root, "pool", report).filter_map(|entry| pool_of(entry, report)).collect();
     let dependencies: Vec<Vec<usize>> =
         (0..drafts.len()).map(|node| wires.dependencies(node).map(|(before, _)| before).collect()).collect();
     let order = match graph::order(&dependencies) {
@@ -103,7 +106,7 @@ pub(super) fn resolve_tree(root: &Item, registry: &Registry, report: &mut Report
         serve
     };
     let serve = serve.into_iter().map(|(name, serve)| (name, renumbered(serve))).collect();
-    Some(Pipeline { name, seed, store, stages, serve })
+    Some(Pipeline { name, seed, store, stages, serve, pools })
 }
 
 fn name_of(root: &Item, report: &mut Report) -> String {
@@ -179,7 +182,10 @@ fn draft<'t>(entry: &'t Entry, registry: &Registry, report: &mut Report) -> Draf
     report_unknown_keys(entry, &["use", "from", "with", "needs"], stage.as_deref(), report);
     let of = if uses.is_empty() { format!("stage `{name}`") } else { format!("`{uses}`") };
     let needs = match entry.item.get("needs") {
-        Some(item) => read(item, Subject { noun: "key", of: "`needs`", path: &["stage", name, "needs"] }, report),
+        Some(item) => {
+            let subject = Subject { noun: "key", of: "`needs`", path: &["stage", name, "needs"] };
+            read_checked(item, subject, Needs::check, report)
+        }
         None => None,
     };
     let params = stage.as_ref().and_then(|stage| {
@@ -203,9 +209,9 @@ fn draft<'t>(entry: &'t Entry, registry: &Registry, report: &mut Report) -> Draf
                 .help("give one of them another name");
         }
     }
-    let from = entry.item.get("from");
+    let (from, with) = (entry.item.get("from"), entry.item.get("with"));
     let needs = needs.unwrap_or_default();
-    Draft { name, place: entry.place.as_ref(), from, uses, stage, params, outputs, needs }
+    Draft { name, place: entry.place.as_ref(), from, with, uses, stage, params, outputs, needs }
 }
 
 fn used_stage<'t>(entry: &'t Entry, registry: &Registry, report: &mut Report) -> (&'t str, Option<Arc<dyn Stage>>) {
@@ -263,9 +269,33 @@ fn report_unknown_keys(entry: &Entry, known: &[&str], stage: Option<&dyn Stage>,
 
 /// Reads a table into a type.
 fn read<T: Parameters>(item: &Item, subject: Subject<'_>, report: &mut Report) -> Option<T> {
+    read_checked(item, subject, |_| Ok(()), report)
+}
+
+/// Reads a table into a type, and checks what only the whole can show.
+fn read_checked<T: Parameters>(
+    item: &Item,
+    subject: Subject<'_>,
+    check: impl Fn(&T) -> Result<(), ParamError>,
+    report: &mut Report,
+) -> Option<T> {
     let schema = ParamSchema::of::<T>();
-    let value = params::check(Some(&schema), |value| schema.normalise(value), item, subject, report)?;
+    let unreadable = |error: serde_json::Error| ParamError { path: Vec::new(), message: error.to_string() };
+    let normalise = |value: &Value| {
+        let value = schema.normalise(value)?;
+        check(&T::deserialize(&value).map_err(unreadable)?)?;
+        Ok(value)
+    };
+    let value = params::check(Some(&schema), normalise, item, subject, report)?;
     serde_json::from_value(value).ok()
+}
+
+fn pool_of(entry: &Entry, report: &mut Report) -> Option<Pool> {
+    let name = entry.key.as_str();
+    let of = format!("pool `{name}`");
+    let subject = Subject { noun: "key", of: &of, path: &["pool", name] };
+    let pool = read_checked(&entry.item, subject, Pool::check, report)?;
+    Some(Pool { name: name.to_owned(), ..pool })
 }
 
 fn serve_of(entry: &Entry, wires: &mut Wires<'_>, report: &mut Report) -> Option<Serve> {

@@ -1,6 +1,6 @@
 //! The JSON Schema of pipeline files, for editors.
 
-use super::{Batch, Replicas};
+use super::{Batch, Pool, Replicas};
 use crate::stage::{Needs, ParamSchema, Registry, Signature};
 use serde_json::{Map, Value, json};
 
@@ -41,6 +41,7 @@ pub fn schema(registry: &Registry) -> Value {
         ("needs", ParamSchema::of::<Needs>()),
         ("batch", ParamSchema::of::<Batch>()),
         ("replicas", ParamSchema::of::<Replicas>()),
+        ("pool", ParamSchema::of::<Pool>()),
     ] {
         definitions.insert(key.into(), embedded(schema.schema(), key));
     }
@@ -113,6 +114,12 @@ pub fn schema(registry: &Registry) -> Value {
                 "propertyNames": name,
                 "additionalProperties": { "$ref": pointer("serve") },
             },
+            "pool": {
+                "description": "Where workers come from, by name.",
+                "type": "object",
+                "propertyNames": name,
+                "additionalProperties": { "$ref": pointer("pool") },
+            },
         },
         "required": ["stage"],
         "additionalProperties": false,
@@ -131,9 +138,8 @@ fn from(signature: &Signature) -> Value {
     let ports: Map<String, Value> =
         signature.inputs.iter().map(|input| (input.name.clone(), port(input.many))).collect();
     let others = if signature.open.is_some() { one.clone() } else { Value::Bool(false) };
-    let required: Vec<&str> =
-        signature.inputs.iter().filter(|input| !input.optional).map(|input| input.name.as_str()).collect();
-    let table = json!({ "type": "object", "properties": ports, "additionalProperties": others, "required": required });
+    // None is required: a template may leave open what the stage that runs it gives.
+    let table = json!({ "type": "object", "properties": ports, "additionalProperties": others });
     let mut forms = vec![one.clone(), table];
     if signature.open.is_some() || signature.inputs.iter().any(|input| input.many) {
         forms.push(list.clone());

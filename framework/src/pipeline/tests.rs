@@ -337,6 +337,88 @@ fn a_right_pipeline_is_wired() {
 }
 
 #[test]
+fn needs_and_pools_are_read() {
+    let text = format!(
+        "{}\n[pool.big]\nmax = 8\nidle = \"2m\"\ncpus = 16\nmemory = \"64GiB\"\ngpus = 1\ngpu_memory = 80_000_000_000\nprice = 2.5\nstart = \"90s\"\n[pool.alone]\n",
+        DIGITS.replace(
+            "{ workers = 2, device = \"cpu\" }",
+            "{ cpus = 2.5, memory = \"4GiB\", gpus = 0.5, gpu_memory = \"512MB\", deadline = \"5m\", retries = 2, isolate = true, priority = 3 }"
+        )
+    );
+    let pipeline = good(&text, &["pool.alone.min=1"]);
+    let needs = &pipeline.stage("fit").unwrap().needs;
+    assert_eq!((needs.cpus, needs.memory, needs.gpus, needs.gpu_memory), (2.5, 4 << 30, 0.5, 512_000_000));
+    assert_eq!((needs.device, needs.deadline), (Device::Cuda, Some(std::time::Duration::from_secs(300))));
+    assert_eq!((needs.retries, needs.isolate, needs.priority), (2, true, 3));
+    let [big, alone] = pipeline.pools.as_slice() else { panic!("{:?}", pipeline.pools) };
+    assert_eq!((big.name.as_str(), big.min, big.max, big.cpus), ("big", 0, 8, 16.0));
+    assert_eq!((big.memory, big.gpus, big.gpu_memory, big.price), (64 << 30, 1, 80_000_000_000, 2.5));
+    assert_eq!(big.start, Some(std::time::Duration::from_secs(90)));
+    assert_eq!(alone, &Pool { name: "alone".into(), min: 1, ..Pool::default() });
+    // A builder's pool is the file's.
+    let built = Pipeline::build("x").stage("a", "dataset.digits").pool("big", big).resolve(&registry()).unwrap();
+    assert_eq!(&built.pools[0], big);
+}
+
+#[test]
+fn needs_that_contradict_each_other_are_told_at_their_place() {
+    let with_needs = |needs: &str| format!("[stage.a]\nuse = \"dataset.digits\"\nneeds = {needs}\n");
+    let cases = [
+        "{ gpus = 1, device = \"cpu\" }",
+        "{ gpus = 1.5 }",
+        "{ gpu_memory = \"1GiB\" }",
+        "{ device = \"cuda\", gpus = 0 }",
+        "{ device = \"gpu\" }",
+        "{ workers = 0, cpus = -1, memory = -5 }",
+        "{ memory = \"4 gigs\" }",
+        "{ memory = 1.5 }",
+        "{ deadline = \"soon\" }",
+        "{ deadline = 10, isolate = 1 }",
+        "{ deadline = \"0s\" }",
+        "{ gpu = 1 }",
+    ];
+    let found: Vec<String> = cases.iter().flat_map(|needs| shown(&read_with(&with_needs(needs), &[]).1)).collect();
+    assert_eq!(
+        found,
+        [
+            "wrong-value <1> p.toml:3:18: `gpus` of `needs`: `device = \"cpu\"` takes no CUDA device | `device = \"cpu\"` takes no CUDA device",
+            "wrong-value <1.5> p.toml:3:18: `gpus` of `needs`: 1.5 is neither a part of one CUDA device nor a whole number of them | 1.5 is neither a part of one CUDA device nor a whole number of them",
+            "wrong-value <\"1GiB\"> p.toml:3:24: `gpu_memory` of `needs`: it says how much of a CUDA device's memory is taken, but `gpus` takes none | it says how much of a CUDA device's memory is taken, but `gpus` takes none",
+            "wrong-value <0> p.toml:3:35: `gpus` of `needs`: `device = \"cuda\"` takes at least a part of a CUDA device | `device = \"cuda\"` takes at least a part of a CUDA device",
+            "unknown-choice <\"gpu\"> p.toml:3:20: `device` of `needs`: expected `auto`, `cpu` or `cuda`, found \"gpu\" | expected `auto`, `cpu` or `cuda` | did you mean `cpu`?",
+            "out-of-range <0> p.toml:3:21: `workers` of `needs`: expected a whole number of at least 1, found 0 | expected a whole number of at least 1",
+            "out-of-range <-1> p.toml:3:31: `cpus` of `needs`: expected a number of at least 0, found -1 | expected a number of at least 0",
+            "out-of-range <-5> p.toml:3:44: `memory` of `needs`: expected a whole number of at least 0, found -5 | expected a whole number of at least 0",
+            "wrong-value <\"4 gigs\"> p.toml:3:20: `memory` of `needs`: \"4 gigs\" is no size; write \"4GiB\" or \"512MB\" | \"4 gigs\" is no size; write \"4GiB\" or \"512MB\"",
+            "wrong-type <1.5> p.toml:3:20: `memory` of `needs`: expected a whole number of at least 0 or a string, found 1.5 | expected a whole number of at least 0 or a string",
+            "wrong-value <\"soon\"> p.toml:3:22: `deadline` of `needs`: \"soon\" is no length of time; write \"1ms\" or \"60s\" | \"soon\" is no length of time; write \"1ms\" or \"60s\"",
+            "wrong-type <10> p.toml:3:22: `deadline` of `needs`: expected a string, found 10 | expected a string",
+            "wrong-type <1> p.toml:3:36: `isolate` of `needs`: expected true or false, found 1 | expected true or false",
+            "wrong-value <\"0s\"> p.toml:3:22: `deadline` of `needs`: a result takes more than no time | a result takes more than no time",
+            "unknown-key <gpu> p.toml:3:11: unknown key `gpu` of `needs` | not a key | did you mean `gpus`?",
+        ]
+    );
+}
+
+#[test]
+fn wrong_pools_are_told_at_their_place() {
+    expect(
+        "[stage.a]\nuse = \"dataset.digits\"\n[pool.big]\nmx = 3\nmin = 0\n[pool.far]\nfleet = \"kubernetes\"\n[pool.few]\nmin = 4\nmax = 2\n[pool.none]\nmax = 0\ncpus = 0\nprice = -1\n[pool.odd]\ngpu_memory = \"1GiB\"\n[pool.Bad]\n[pools.x]\n",
+        &[
+            "unknown-key <mx> p.toml:4:1: unknown key `mx` of pool `big` | not a key | did you mean `max`?",
+            "wrong-value <\"kubernetes\"> p.toml:7:9: `fleet` of pool `far`: this build has no fleet \"kubernetes\", only \"local\" | this build has no fleet \"kubernetes\", only \"local\"",
+            "wrong-value <4> p.toml:9:7: `min` of pool `few`: 4 is more than `max`, 2 | 4 is more than `max`, 2",
+            "out-of-range <0> p.toml:12:7: `max` of pool `none`: expected a whole number of at least 1, found 0 | expected a whole number of at least 1",
+            "out-of-range <0> p.toml:13:8: `cpus` of pool `none`: expected a number above 0, found 0 | expected a number above 0",
+            "out-of-range <-1> p.toml:14:9: `price` of pool `none`: expected a number of at least 0, found -1 | expected a number of at least 0",
+            "wrong-value <\"1GiB\"> p.toml:16:14: `gpu_memory` of pool `odd`: its workers have no CUDA device: `gpus` is 0 | its workers have no CUDA device: `gpus` is 0",
+            "bad-name <Bad> p.toml:17:7: \"Bad\" can't be a name | not a name | names begin with a letter from a to z; letters from a to z, digits, `-` and `_` may follow",
+            "unknown-key <pools> p.toml:18:2: unknown key `pools` | not a key of a pipeline | did you mean `pool`?",
+        ],
+    );
+}
+
+#[test]
 fn one_stage_may_be_both_template_and_stage() {
     let text = DIGITS.replace("model = \"best\"", "model = \"fit\"");
     assert!(!good(&text, &[]).stage("fit").unwrap().template_only);
@@ -794,6 +876,9 @@ fn the_schema_covers_the_file() {
     }
     let text = schema.to_string();
     assert!(text.contains("Passes over the data."));
+    assert!(schema["$defs"]["needs"]["properties"]["gpu_memory"].is_object());
+    assert!(schema["$defs"]["pool"]["properties"]["price"].is_object());
+    assert!(schema["properties"]["pool"].is_object());
     assert!(schema["$defs"]["stage"]["properties"]["use"]["enum"].as_array().unwrap().contains(&json!("train")));
 }
 

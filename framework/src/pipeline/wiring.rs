@@ -12,8 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Wires<'d> {
     drafts: &'d [Draft<'d>],
     dependencies: Vec<Vec<(usize, Option<Place>)>>,
-    templates: BTreeSet<usize>,
+    /// Who runs which template.
+    templates: BTreeSet<(usize, usize)>,
     used: BTreeSet<usize>,
+    /// The ports of each stage that are given something, right or wrong. No entry where a port's name is wrong: most
+    /// likely it is the one that is missing.
+    given: BTreeMap<usize, BTreeSet<String>>,
 }
 
 /// What a text like `split.train` means.
@@ -47,7 +51,7 @@ impl Source {
 impl<'d> Wires<'d> {
     pub(super) fn new(drafts: &'d [Draft<'d>]) -> Self {
         let dependencies = vec![Vec::new(); drafts.len()];
-        Self { drafts, dependencies, templates: BTreeSet::new(), used: BTreeSet::new() }
+        Self { drafts, dependencies, templates: BTreeSet::new(), used: BTreeSet::new(), given: BTreeMap::new() }
     }
 
     pub(super) fn name(&self, node: usize) -> &'d str {
@@ -61,7 +65,22 @@ impl<'d> Wires<'d> {
 
     /// For each stage, whether it is meant only as a template.
     pub(super) fn template_only(&self) -> Vec<bool> {
-        (0..self.drafts.len()).map(|node| self.templates.contains(&node) && !self.used.contains(&node)).collect()
+        let templates: BTreeSet<usize> = self.templates.iter().map(|(_, template)| *template).collect();
+        (0..self.drafts.len()).map(|node| templates.contains(&node) && !self.used.contains(&node)).collect()
+    }
+
+    pub(super) fn draft(&self, node: usize) -> Option<&'d Draft<'d>> {
+        self.drafts.get(node)
+    }
+
+    /// Who runs which template.
+    pub(super) fn templates(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.templates.iter().copied()
+    }
+
+    /// The ports of a stage that are given something, right or wrong. Nothing if a port's name is wrong.
+    pub(super) fn given(&self, node: usize) -> Option<&BTreeSet<String>> {
+        self.given.get(&node)
     }
 
     /// Wires the inputs of a stage.
@@ -70,9 +89,9 @@ impl<'d> Wires<'d> {
         let mut inputs: BTreeMap<String, Source> = BTreeMap::new();
         let before = report.errors();
         let bindings = self.bindings(draft, report);
-        // A wrong port name is most likely the one that is missing.
-        let misnamed = report.errors() > before;
-        let given: BTreeSet<String> = bindings.iter().map(|binding| binding.port.clone()).collect();
+        if report.errors() == before {
+            self.given.insert(node, bindings.iter().map(|binding| binding.port.clone()).collect());
+        }
         for binding in bindings {
             let path = match binding.item {
                 item if draft.from.is_some_and(|from| std::ptr::eq(from, item)) => {
@@ -92,29 +111,7 @@ impl<'d> Wires<'d> {
                 inputs.insert(binding.port, source);
             }
         }
-        if !misnamed {
-            self.report_missing(draft, &given, report);
-        }
         inputs
-    }
-
-    fn report_missing(&self, draft: &Draft<'_>, given: &BTreeSet<String>, report: &mut Report) {
-        let Some(stage) = &draft.stage else { return };
-        let required = stage.signature().inputs.iter().filter(|input| !input.optional);
-        let missing: Vec<&str> =
-            required.filter(|input| !given.contains(&input.name)).map(|input| input.name.as_str()).collect();
-        if missing.is_empty() {
-            return;
-        }
-        let names = join(missing.iter().map(|name| format!("`{name}`")).collect(), "and");
-        let plural = if missing.len() == 1 { "" } else { "s" };
-        let place = draft.from.and_then(|from| from.place.as_ref()).or(draft.place);
-        let wiring: Vec<String> = missing.iter().map(|name| format!("{name} = \"...\"")).collect();
-        let message = format!("stage `{}` lacks its input{plural} {names}", draft.name);
-        report
-            .error("missing-input", place, dotted(&["stage", draft.name, "from"]), message)
-            .label(format!("{names} missing"))
-            .help(format!("say where from: from = {{ {} }}", wiring.join(", ")));
     }
 
     /// Which port each part of `from` is for.
@@ -253,7 +250,7 @@ impl<'d> Wires<'d> {
             return None;
         }
         let reference = self.reference(item, path, report)?;
-        self.templates.insert(reference.node);
+        self.templates.insert((node, reference.node));
         self.depend(node, reference.node, item);
         Some(Source::Template(reference.node))
     }

@@ -77,3 +77,49 @@ pub(super) async fn known(store: &Store, key: Key) -> Result<Option<Memo>> {
     }
     Ok(Some(memo))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Metrics;
+    use crate::stage::{Device, IntoStage, Needs};
+    use std::time::Duration;
+
+    #[test]
+    fn the_key_does_not_depend_on_what_a_task_needs_or_is_called() {
+        let request = |label: &str, needs: Needs| Request {
+            task: TaskRequest {
+                label: label.into(),
+                stage: "empty".into(),
+                params: Value::Null,
+                inputs: BTreeMap::new(),
+                seed: 7,
+                needs,
+            },
+            stage: (|| Metrics::new()).into_stage(),
+            templates: BTreeMap::new(),
+        };
+        let plain = key(&request("a", Needs::default())).unwrap();
+        let large = Needs {
+            cpus: 64.0,
+            memory: 1 << 40,
+            gpus: 8.0,
+            gpu_memory: 1 << 36,
+            device: Device::Cuda,
+            workers: 8,
+            deadline: Some(Duration::from_secs(1)),
+            retries: 9,
+            isolate: true,
+            priority: 5,
+        };
+        assert_eq!(key(&request("b", large)).unwrap(), plain);
+        assert_ne!(
+            key(&Request {
+                task: TaskRequest { stage: "other".into(), ..request("a", Needs::default()).task },
+                ..request("a", Needs::default())
+            })
+            .unwrap(),
+            plain
+        );
+    }
+}

@@ -1,8 +1,8 @@
 //! Arguments say what a stage needs.
 
 use super::{
-    Call, Cancel, Checkpoint, Input, Models, ParamSchema, Parameters, Progress, Scratch, Seed, Signature, Tasks,
-    Template, Threads,
+    Call, Cancel, Checkpoint, Input, Keep, Models, Once, ParamSchema, Parameters, Progress, Scratch, Seed, Signature,
+    Tasks, Template, Threads,
 };
 use crate::data::{Artifact, Frame, Kind, List, Metrics, Model, Tensors};
 use crate::{Context, Error, Result};
@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 ///
 /// Artifacts ([`Frame`], [`Tensors`], [`Model`], [`Metrics`], [`List`], [`Bytes`], or [`Artifact`] for any) take the
 /// inputs in order; `Option` makes one optional, [`OneOrMany`] takes several at one port and [`Inputs`] all that are
-/// left. [`Params`] takes the parameters, [`Seed`] the chance, [`Progress`], [`Checkpoint`], [`Scratch`], [`Cancel`],
-/// [`Tasks`], [`Template`], [`Models`] and [`Threads`] what their names say.
+/// left. [`Params`] takes the parameters, [`Seed`] the chance, [`Progress`], [`Checkpoint`], [`Once`], [`Keep`],
+/// [`Scratch`], [`Cancel`], [`Tasks`], [`Template`], [`Models`] and [`Threads`] what their names say.
 pub trait Argument: Sized {
     /// Adds to the signature what this argument needs.
     fn describe(signature: &mut Signature);
@@ -185,6 +185,20 @@ impl Argument for Checkpoint {
     fn describe(_: &mut Signature) {}
     fn take(call: &mut Call, _: &Signature, _: &mut usize) -> Result<Self> {
         Ok(call.checkpoint.clone())
+    }
+}
+
+impl Argument for Keep {
+    fn describe(_: &mut Signature) {}
+    fn take(call: &mut Call, _: &Signature, _: &mut usize) -> Result<Self> {
+        Ok(call.keep.clone())
+    }
+}
+
+impl Argument for Once {
+    fn describe(_: &mut Signature) {}
+    fn take(call: &mut Call, _: &Signature, _: &mut usize) -> Result<Self> {
+        Ok(call.once.clone())
     }
 }
 

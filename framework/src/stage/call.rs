@@ -1,6 +1,6 @@
 //! One call of a stage: what it was given and how it speaks to the outside.
 
-use super::{Apply, Registry, Seed, Stored, Tasks, Template};
+use super::{Apply, Keep, Once, Registry, Seed, Stored, Tasks, Template};
 use crate::data::{Artifact, Model, Tensors};
 use crate::{Error, Fault, Result};
 use serde_json::Value;
@@ -24,6 +24,10 @@ pub struct Call {
     pub progress: Progress,
     /// Where to keep a state from which a later attempt can go on.
     pub checkpoint: Checkpoint,
+    /// A way to act on the outside world without doing so twice.
+    pub once: Once,
+    /// A way to keep artifacts before it ends.
+    pub keep: Keep,
     /// A way to run other tasks.
     pub tasks: Tasks,
     /// Whether it should stop.

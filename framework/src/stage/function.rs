@@ -1,11 +1,11 @@
 //! Plain functions as stages.
 
-use super::{Argument, Call, Input, Output, Outputs, ParamError, Parameters, Returns, Signature, Stage};
+use super::{Argument, Call, Given, Input, Output, Outputs, ParamError, Parameters, Returns, Signature, Stage};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::sync::Arc;
 
-type Run = dyn Fn(&mut Call, &Signature) -> Result<Vec<crate::data::Artifact>> + Send + Sync;
+type Run = dyn Fn(&mut Call, &Signature) -> Result<Vec<Given>> + Send + Sync;
 type Fingerprint = dyn Fn(&Value) -> Result<Option<String>> + Send + Sync;
 
 /// A stage made of a function; made by [`stage()`].
@@ -32,7 +32,7 @@ pub trait StageFunction<M>: Send + Sync + 'static {
     ///
     /// # Errors
     /// An argument can't be had, or the function fails.
-    fn call(&self, call: &mut Call, signature: &Signature) -> Result<Vec<crate::data::Artifact>>;
+    fn call(&self, call: &mut Call, signature: &Signature) -> Result<Vec<Given>>;
 }
 
 /// Makes a stage of a function, to give it port names, a version and the rest.
@@ -154,7 +154,7 @@ macro_rules! stage_function {
                 signature
             }
             #[allow(non_snake_case, unused_variables, unused_mut)]
-            fn call(&self, call: &mut Call, signature: &Signature) -> Result<Vec<crate::data::Artifact>> {
+            fn call(&self, call: &mut Call, signature: &Signature) -> Result<Vec<Given>> {
                 let mut port = 0;
                 $(let $argument = $argument::take(call, signature, &mut port)?;)*
                 self($($argument),*).artifacts()
@@ -176,7 +176,7 @@ macro_rules! stage_function {
                 signature
             }
             #[allow(non_snake_case, unused_variables, unused_mut)]
-            fn call(&self, call: &mut Call, signature: &Signature) -> Result<Vec<crate::data::Artifact>> {
+            fn call(&self, call: &mut Call, signature: &Signature) -> Result<Vec<Given>> {
                 let mut port = 0;
                 $(let $argument = $argument::take(call, signature, &mut port)?;)*
                 crate::runtime()?.block_on(self($($argument),*)).artifacts()

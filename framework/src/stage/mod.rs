@@ -6,24 +6,32 @@
 mod argument;
 mod call;
 mod function;
+mod keep;
 mod model;
+mod needs;
+mod once;
 mod params;
 mod registry;
 mod returns;
 mod seed;
 mod signature;
 mod tasks;
+mod template;
 
 pub use argument::{Argument, Inputs, OneOrMany, Params};
 pub use call::{Call, Cancel, Checkpoint, Checkpoints, Models, Progress, Report, ReportSink, Scratch, Threads};
 pub use function::{FnStage, IntoStage, stage};
+pub use keep::{Keep, Keeper};
 pub use model::{Apply, LoadModel};
+pub use needs::{Device, Needs};
+pub use once::{Once, Outcomes};
 pub use params::{ParamError, ParamSchema, Parameters};
 pub use registry::Registry;
-pub use returns::{Outputs, Returns};
+pub use returns::{Given, Outputs, Returns};
 pub use seed::Seed;
 pub use signature::{Input, Output, Signature};
-pub use tasks::{Device, Fetch, Needs, Pending, StageRef, Stored, Submit, TaskRequest, Tasks, Template};
+pub use tasks::{Fetch, Pending, StageRef, Stored, Submit, TaskRequest, Tasks};
+pub use template::{Template, TemplateUse};
 
 pub use crate::data::canonical_json;
 
@@ -53,6 +61,16 @@ pub trait Stage: Send + Sync + 'static {
     fn outputs(&self, params: &Value) -> Vec<Output> {
         let _ = params;
         self.signature().outputs.clone()
+    }
+
+    /// The inputs of a stage at one of its template ports that it gives to it itself, so that the pipeline may leave
+    /// them open. It is asked before anything runs, for every template.
+    ///
+    /// # Errors
+    /// The parameters don't fit the template: what is wrong, and where in the parameters.
+    fn fills(&self, params: &Value, template: &TemplateUse<'_>) -> Result<Vec<String>, ParamError> {
+        let _ = (params, template);
+        Ok(Vec::new())
     }
 
     /// What the result depends on besides inputs and parameters, such as the content of a file that the parameters

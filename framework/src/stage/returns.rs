@@ -1,39 +1,73 @@
 //! What a stage gives back.
 
-use super::{Output, Signature};
+use super::{Output, Signature, Stored};
 use crate::data::{Artifact, Frame, Kind, List, Metrics, Model, Tensors};
 use crate::{Error, Result};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// The artifacts that a call gave, by output name.
+/// One output of a call: an artifact, or one that is in the store already and need not be read to be given.
+#[derive(Clone, Debug)]
+pub enum Given {
+    /// An artifact.
+    Artifact(Artifact),
+    /// One that is stored: kept by [`Keep`](super::Keep), or given by a task.
+    Stored(Stored),
+}
+
+impl Given {
+    /// The artifact, read if need be.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn load(&self) -> Result<Artifact> {
+        match self {
+            Given::Artifact(artifact) => Ok(artifact.clone()),
+            Given::Stored(stored) => stored.load(),
+        }
+    }
+}
+
+impl<A: Into<Artifact>> From<A> for Given {
+    fn from(artifact: A) -> Self {
+        Given::Artifact(artifact.into())
+    }
+}
+
+impl From<Stored> for Given {
+    fn from(stored: Stored) -> Self {
+        Given::Stored(stored)
+    }
+}
+
+/// What a call gave, by output name.
 #[derive(Clone, Debug, Default)]
-pub struct Outputs(BTreeMap<String, Artifact>);
+pub struct Outputs(BTreeMap<String, Given>);
 
 impl Outputs {
-    /// No artifacts.
+    /// Nothing yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds an artifact and hands the collection on.
-    pub fn with(mut self, name: impl Into<String>, artifact: impl Into<Artifact>) -> Self {
-        self.0.insert(name.into(), artifact.into());
+    /// Adds an output and hands the collection on.
+    pub fn with(mut self, name: impl Into<String>, output: impl Into<Given>) -> Self {
+        self.0.insert(name.into(), output.into());
         self
     }
 
-    /// The artifact of a name.
-    pub fn get(&self, name: &str) -> Option<&Artifact> {
+    /// The output of a name.
+    pub fn get(&self, name: &str) -> Option<&Given> {
         self.0.get(name)
     }
 
-    /// The artifacts in the order of their names.
-    pub fn into_map(self) -> BTreeMap<String, Artifact> {
+    /// The outputs in the order of their names.
+    pub fn into_map(self) -> BTreeMap<String, Given> {
         self.0
     }
 }
 
-/// Something that a stage function can return: an artifact, a tuple of artifacts, or a `Result` of them.
+/// Something that a stage function can return: an artifact, a [`Stored`] one, a tuple of them, or a `Result` of these.
 ///
 /// The default output is called `output`; a tuple's are `output`, `output2` and so on until
 /// [`FnStage::outputs`](super::FnStage::outputs) names them.
@@ -45,7 +79,7 @@ pub trait Returns {
     ///
     /// # Errors
     /// The stage failed.
-    fn artifacts(self) -> Result<Vec<Artifact>>;
+    fn artifacts(self) -> Result<Vec<Given>>;
 }
 
 fn describe_output(signature: &mut Signature, kind: Option<Kind>) {
@@ -62,7 +96,7 @@ macro_rules! artifact_returns {
             fn describe(signature: &mut Signature) {
                 describe_output(signature, $kind);
             }
-            fn artifacts(self) -> Result<Vec<Artifact>> {
+            fn artifacts(self) -> Result<Vec<Given>> {
                 Ok(vec![self.into()])
             }
         }
@@ -76,7 +110,8 @@ artifact_returns!(
     Metrics => Some(Kind::Metrics),
     List => Some(Kind::List),
     Bytes => Some(Kind::Bytes),
-    Artifact => None
+    Artifact => None,
+    Stored => None
 );
 
 macro_rules! tuple_returns {
@@ -86,7 +121,7 @@ macro_rules! tuple_returns {
                 $($item::describe(signature);)*
             }
             #[allow(non_snake_case)]
-            fn artifacts(self) -> Result<Vec<Artifact>> {
+            fn artifacts(self) -> Result<Vec<Given>> {
                 let ($($item,)*) = self;
                 let mut artifacts = Vec::new();
                 $(artifacts.extend($item.artifacts()?);)*
@@ -105,7 +140,7 @@ impl<R: Returns, E: Into<Error>> Returns for Result<R, E> {
     fn describe(signature: &mut Signature) {
         R::describe(signature);
     }
-    fn artifacts(self) -> Result<Vec<Artifact>> {
+    fn artifacts(self) -> Result<Vec<Given>> {
         self.map_err(Into::into)?.artifacts()
     }
 }

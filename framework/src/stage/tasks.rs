@@ -1,52 +1,19 @@
 //! Tasks that a stage asks for: trials, folds, parts.
 
+use super::Needs;
 use crate::data::{Artifact, Ref};
 use crate::{Error, Fault, Result};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, mpsc};
 
-/// What a task needs of a worker.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Needs {
-    /// Cores that it keeps busy.
-    #[schemars(range(min = 0.0))]
-    pub cpus: f64,
-    /// Where it computes.
-    pub device: Device,
-    /// Workers of a distributed training; its result does not depend on them.
-    #[schemars(range(min = 1))]
-    pub workers: u32,
-    /// How often it is tried again after a failure that may pass.
-    pub retries: u32,
-}
-
-/// Where a task computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Device {
-    /// Where it is cheapest.
-    #[default]
-    Auto,
-    /// On the processor.
-    Cpu,
-    /// On a CUDA device.
-    Cuda,
-}
-
-impl Default for Needs {
-    fn default() -> Self {
-        Self { cpus: 1.0, device: Device::Auto, workers: 1, retries: 0 }
-    }
-}
-
 /// Reads stored artifacts.
 pub trait Fetch: Send + Sync {
     /// The artifact of a name, checked against its digest.
     fn fetch(&self, reference: Ref) -> Result<Artifact>;
+    /// The names of the items of a list, in order, without reading them.
+    fn items(&self, list: Ref) -> Result<Vec<Ref>>;
 }
 
 /// An artifact in the store: its name, and a way to read it.
@@ -69,6 +36,15 @@ impl Stored {
     /// It can't be read, or is not what its digest says.
     pub fn load(&self) -> Result<Artifact> {
         self.source.fetch(self.reference)
+    }
+
+    /// The items of a list, in order, without reading them.
+    ///
+    /// # Errors
+    /// It can't be read, or is no list.
+    pub fn items(&self) -> Result<Vec<Self>> {
+        let items = self.source.items(self.reference)?;
+        Ok(items.into_iter().map(|item| Self::new(item, self.source.clone())).collect())
     }
 
     /// Reads it as what it must be.
@@ -101,21 +77,6 @@ pub struct TaskRequest {
     pub seed: u64,
     /// What it needs.
     pub needs: Needs,
-}
-
-/// A stage that is an input itself: to be run again and again with other parameters.
-#[derive(Clone, Debug)]
-pub struct Template {
-    /// The stage's name in the pipeline.
-    pub name: String,
-    /// The call as the pipeline states it.
-    pub task: TaskRequest,
-    /// The outputs that it gives, the default one first.
-    pub outputs: Vec<super::Output>,
-    /// The inputs that the stage takes, whether or not the pipeline wires them.
-    pub accepts: Vec<super::Input>,
-    /// Checks parameters as the pipeline would, and completes them.
-    pub stage: StageRef,
 }
 
 /// A stage, shared.

@@ -5,11 +5,12 @@ use super::blobs::{BLOBS, blob_path, items};
 use super::checkpoints::CHECKPOINTS;
 use super::commit::{MEMO, memo_path};
 use super::log::RUNS;
+use super::once::{ONCE, task_of};
 use super::{AT_ONCE, Key, Memo, Store, StoreError};
 use crate::data::{Digest, Kind, Ref};
 use futures::{StreamExt, TryStreamExt};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 /// What [`Store::collect`] keeps. By default every result and every run, and what they need.
@@ -42,6 +43,8 @@ pub struct Collected {
     pub runs: u64,
     /// Checkpoints of tasks that are committed or too old.
     pub checkpoints: u64,
+    /// Outcomes of effects, whose tasks' results go too or never came.
+    pub outcomes: u64,
     /// Corrupt objects that were set aside, and half-written files of dead processes.
     pub leftovers: u64,
     /// The bytes of all these.
@@ -96,14 +99,22 @@ pub(super) async fn collect(store: &Store, options: Collect) -> Result<Collected
     }
 
     let mut roots = Vec::new();
+    // Whether the result of a task stays.
+    let mut results = HashMap::new();
     for found in backend.list(MEMO).await? {
         let Ok(key) = found.name().parse::<Key>() else { continue };
         match store.read_memo(key).await {
             Ok(Some(memo)) if wanted(&found) || is_named(key, &memo, &named) => {
+                results.insert(key, true);
                 roots.extend(memo.outputs.into_values())
             }
             Ok(None) => {}
-            Ok(Some(_)) | Err(StoreError::Corrupt { .. }) => {
+            Ok(Some(_)) => {
+                results.insert(key, false);
+                doomed.add(&found);
+                doomed.told.memos += 1;
+            }
+            Err(StoreError::Corrupt { .. }) => {
                 doomed.add(&found);
                 doomed.told.memos += 1;
             }
@@ -134,6 +145,20 @@ pub(super) async fn collect(store: &Store, options: Collect) -> Result<Collected
         if committed || !wanted(&found) {
             doomed.add(&found);
             doomed.told.checkpoints += 1;
+        }
+    }
+    // After the memos: a result that is there has the outcomes of its effects, should its task have to run again.
+    // A task without a result may be attempted again; only their age tells that nobody needs its outcomes.
+    for found in backend.list(ONCE).await? {
+        let key = task_of(&found.path);
+        let old = options.age.is_some_and(|limit| age(&found) >= limit) && !fresh(&found);
+        let goes = match key.and_then(|key| results.get(&key)) {
+            Some(stays) => !stays,
+            None => old,
+        };
+        if goes {
+            doomed.add(&found);
+            doomed.told.outcomes += 1;
         }
     }
     for found in backend.list(CORRUPT).await? {

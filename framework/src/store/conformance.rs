@@ -387,6 +387,82 @@ fn collecting_keeps_what_is_needed() {
 }
 
 #[test]
+fn outcomes_are_recorded_once_and_the_first_counts() {
+    for_every_store(async |open| {
+        let of = |text: &'static str| Bytes::from_static(text.as_bytes());
+        assert_eq!(open().outcome(key("task"), "charge").await.unwrap(), None);
+        assert_eq!(open().record_outcome(key("task"), "charge", of("1")).await.unwrap(), of("1"));
+        assert_eq!(open().record_outcome(key("task"), "charge", of("2")).await.unwrap(), of("1"));
+        assert_eq!(open().outcome(key("task"), "charge").await.unwrap(), Some(of("1")));
+        for (task, name) in [("task", "refund"), ("other", "charge")] {
+            assert_eq!(open().outcome(key(task), name).await.unwrap(), None);
+        }
+        // Of many at once one is first, and all hear it.
+        let stores: Vec<Store> = (0..8).map(|_| open()).collect();
+        let record = |(number, store): (usize, &Store)| {
+            let (store, outcome) = (store.clone(), Bytes::from(number.to_string()));
+            async move { store.record_outcome(key("race"), "charge", outcome).await.unwrap() }
+        };
+        let heard: BTreeSet<Bytes> = join_all(stores.iter().enumerate().map(record)).await.into_iter().collect();
+        assert_eq!(heard.len(), 1, "{heard:?}");
+    });
+}
+
+#[test]
+fn a_corrupt_outcome_is_an_error_and_stays() {
+    for_every_store(async |open| {
+        let store = open();
+        store.record_outcome(key("task"), "charge", Bytes::from_static(b"1")).await.unwrap();
+        let path = format!("once/{}/charge", key("task"));
+        let changes: [Change; 2] = [&|bytes| bytes[64] ^= 1, &|bytes| bytes.truncate(9)];
+        for change in changes {
+            damage(&store, &path, change).await;
+            for error in [
+                open().outcome(key("task"), "charge").await.unwrap_err(),
+                open().record_outcome(key("task"), "charge", Bytes::from_static(b"2")).await.unwrap_err(),
+            ] {
+                assert!(matches!(fault(&error), StoreError::Corrupt { .. }), "{error}");
+                assert!(error.to_string().contains("effect \"charge\""), "{error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn outcomes_go_with_the_results_of_their_tasks() {
+    for_every_store(async |open| {
+        let store = open();
+        for (run, task) in [("run-1", "old"), ("run-2", "new")] {
+            let output = store.put(&text(task)).await.unwrap();
+            store.commit(key(task), &memo(&[("out", output)], 1.0)).await.unwrap();
+            store.log(run).append(format!("{{\"key\":\"{}\"}}", key(task)).into()).await.unwrap();
+        }
+        for task in ["old", "new", "under way"] {
+            store.record_outcome(key(task), "charge", Bytes::from_static(b"1")).await.unwrap();
+        }
+        let left = async || {
+            let mut left = Vec::new();
+            for task in ["old", "new", "under way"] {
+                if open().outcome(key(task), "charge").await.unwrap().is_some() {
+                    left.push(task);
+                }
+            }
+            left
+        };
+        let all = Collect { grace: Duration::ZERO, ..Collect::default() };
+        assert_eq!(open().collect(all.clone()).await.unwrap().outcomes, 0);
+        let newest = Collect { runs: Some(1), ..all.clone() };
+        assert_eq!(open().collect(Collect { dry_run: true, ..newest.clone() }).await.unwrap().outcomes, 1);
+        assert_eq!(open().collect(newest).await.unwrap().outcomes, 1);
+        assert_eq!(left().await, ["new", "under way"]);
+        // A task without a result may be attempted again, until it is too old for that.
+        let aged = Collect { age: Some(Duration::ZERO), ..all };
+        assert_eq!(open().collect(aged).await.unwrap().outcomes, 2);
+        assert!(left().await.is_empty());
+    });
+}
+
+#[test]
 fn collecting_can_keep_only_the_newest_runs() {
     for_every_store(async |open| {
         let store = open();

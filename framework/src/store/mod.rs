@@ -5,6 +5,7 @@
 //! memo/12/<key>                  the result of a task: this is the commit
 //! runs/<run>/00000001.jsonl      what happened in a run
 //! checkpoints/<key>/00000001     where a task that is not committed yet can go on
+//! once/<key>/<name>              what came of a task's effect on the outside world
 //! corrupt/…                      what was found corrupt and set aside
 //! ```
 //!
@@ -19,11 +20,13 @@ mod collect;
 mod commit;
 mod error;
 mod files;
+mod lists;
 mod log;
 mod memo;
 mod numbered;
 mod objects;
 mod offload;
+mod once;
 mod ram;
 mod remote;
 mod staging;

@@ -2,16 +2,27 @@
 //!
 //! Call none of this from a thread of the runtime, which would wait for itself.
 
-use crate::data::{Artifact, Ref, Tensors};
-use crate::stage::{Checkpoints, Fetch};
+use crate::data::{Artifact, Digest, Ref, Tensors};
+use crate::stage::{Checkpoints, Fetch, Keeper, Outcomes, Stored};
 use crate::store::{CheckpointLog, Key, Store};
 use crate::{Result, runtime};
+use bytes::Bytes;
 use std::sync::Arc;
 
 impl Store {
     /// Reads artifacts, for threads that may block.
     pub fn fetcher(&self) -> Arc<dyn Fetch> {
         Arc::new(Blocking(self.clone()))
+    }
+
+    /// Keeps artifacts, for threads that may block.
+    pub fn keeper(&self) -> Arc<dyn Keeper> {
+        Arc::new(Blocking(self.clone()))
+    }
+
+    /// Keeps the outcomes of a task's effects, for threads that may block.
+    pub fn outcomes(&self, key: Key) -> Arc<dyn Outcomes> {
+        Arc::new(Blocking((self.clone(), key)))
     }
 
     /// Keeps the checkpoints of a task, for threads that may block.
@@ -25,6 +36,36 @@ struct Blocking<T>(T);
 impl Fetch for Blocking<Store> {
     fn fetch(&self, reference: Ref) -> Result<Artifact> {
         runtime()?.block_on(self.0.get(reference))
+    }
+
+    fn items(&self, list: Ref) -> Result<Vec<Ref>> {
+        runtime()?.block_on(self.0.items(list))
+    }
+}
+
+impl Keeper for Blocking<Store> {
+    fn put(&self, artifact: Artifact) -> Result<Stored> {
+        let reference = runtime()?.block_on(self.0.put(&artifact))?;
+        Ok(Stored::new(reference, self.0.fetcher()))
+    }
+
+    fn list(&self, items: &[Ref]) -> Result<Stored> {
+        let reference = runtime()?.block_on(self.0.put_list(items))?;
+        Ok(Stored::new(reference, self.0.fetcher()))
+    }
+}
+
+impl Outcomes for Blocking<(Store, Key)> {
+    fn recorded(&self, name: &str) -> Result<Option<Bytes>> {
+        runtime()?.block_on(self.0.0.outcome(self.0.1, name))
+    }
+
+    fn record(&self, name: &str, outcome: Bytes) -> Result<Bytes> {
+        runtime()?.block_on(self.0.0.record_outcome(self.0.1, name, outcome))
+    }
+
+    fn token(&self, name: &str) -> String {
+        Digest::of_fields([b"once".as_slice(), self.0.1.0.as_bytes(), name.as_bytes()]).to_string()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Assignment;
 use super::wire::SMALL_BYTES;
 use crate::data::{Artifact, Encoded, Ref, encode};
-use crate::stage::{Call, Checkpoint, Fetch, Outputs, Scratch, Stored, Threads};
+use crate::stage::{Call, Checkpoint, Fetch, Given, Keep, Once, Outputs, Scratch, Stored, Threads};
 use crate::store::{Commit, Key, Memo, Store, StoreError, size_hint};
 use crate::{Context, Error, Fault, Result, runtime};
 use bytes::Bytes;
@@ -43,13 +43,21 @@ struct Inputs {
     lost: Mutex<Option<Ref>>,
 }
 
+impl Inputs {
+    fn note_lost(&self, reference: Ref, error: &Error) {
+        if StoreError::of(error).is_some_and(StoreError::is_lost) {
+            self.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reference);
+        }
+    }
+}
+
 impl Fetch for Inputs {
     fn fetch(&self, reference: Ref) -> Result<Artifact> {
-        runtime()?.block_on(self.store.get(reference)).inspect_err(|error| {
-            if StoreError::of(error).is_some_and(StoreError::is_lost) {
-                self.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reference);
-            }
-        })
+        runtime()?.block_on(self.store.get(reference)).inspect_err(|error| self.note_lost(reference, error))
+    }
+
+    fn items(&self, list: Ref) -> Result<Vec<Ref>> {
+        runtime()?.block_on(self.store.items(list)).inspect_err(|error| self.note_lost(list, error))
     }
 }
 
@@ -71,6 +79,8 @@ fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Input
         seed: work.seed.clone(),
         progress: work.progress.clone(),
         checkpoint: Checkpoint::new(store.checkpoints(work.key)),
+        once: Once::new(store.outcomes(work.key)),
+        keep: Keep::new(store.keeper()),
         tasks: work.tasks.clone(),
         cancel: work.cancel.clone(),
         scratch: Scratch::new(Some(scratch)),
@@ -87,15 +97,18 @@ fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Input
 
 /// Blobs first, then the memo: whoever writes the memo first wins.
 async fn commit(store: &Store, work: &Assignment, outputs: Outputs, seconds: f64) -> Result<Outcome> {
-    let artifacts = promised(work, outputs)?;
+    let given = promised(work, outputs)?;
     if store.is_with_another()
-        && let Some((outputs, blobs)) = small(&artifacts)?
+        && let Some((outputs, blobs)) = small(&given)?
     {
         return Ok(Outcome { outputs, seconds, differs: false, unsaved: Some(blobs) });
     }
     let mut refs = BTreeMap::new();
-    for (port, artifact) in artifacts {
-        let reference = store.put(&artifact).await.context(format!("output {port:?}"))?;
+    for (port, given) in given {
+        let reference = match given {
+            Given::Artifact(artifact) => store.put(&artifact).await.context(format!("output {port:?}"))?,
+            Given::Stored(stored) => stored.reference,
+        };
         refs.insert(port, reference);
     }
     let memo = Memo {
@@ -120,16 +133,16 @@ pub(super) async fn settle(store: &Store, key: Key, memo: &Memo) -> Result<(BTre
 }
 
 /// Every output that the signature promises, and no other.
-fn promised(work: &Assignment, outputs: Outputs) -> Result<BTreeMap<String, Artifact>> {
-    let mut artifacts = outputs.into_map();
+fn promised(work: &Assignment, outputs: Outputs) -> Result<BTreeMap<String, Given>> {
+    let mut given = outputs.into_map();
     let mut promised = BTreeMap::new();
     for port in work.stage.outputs(&work.params) {
-        let artifact = artifacts.remove(&port.name).ok_or_else(|| {
+        let output = given.remove(&port.name).ok_or_else(|| {
             Error::new(format!("stage {:?} gave no output {:?}, which its signature promises", work.uses, port.name))
         })?;
-        promised.insert(port.name, artifact);
+        promised.insert(port.name, output);
     }
-    match artifacts.keys().next() {
+    match given.keys().next() {
         None => Ok(promised),
         Some(extra) => {
             Err(Error::new(format!("stage {:?} gave an output {extra:?} that its signature lacks", work.uses)))
@@ -139,17 +152,28 @@ fn promised(work: &Assignment, outputs: Outputs) -> Result<BTreeMap<String, Arti
 
 type Blobs = Vec<(Ref, Bytes)>;
 
-/// The names of some outputs and all their bytes, if those are few.
-fn small(artifacts: &BTreeMap<String, Artifact>) -> Result<Option<(BTreeMap<String, Ref>, Blobs)>> {
-    let mut blobs = Vec::new();
-    let mut refs = BTreeMap::new();
-    if artifacts.values().map(size_hint).sum::<u64>() > SMALL_BYTES {
+/// The names of some outputs and all the bytes that are not stored yet, if those are few.
+fn small(outputs: &BTreeMap<String, Given>) -> Result<Option<(BTreeMap<String, Ref>, Blobs)>> {
+    let about = |given: &Given| match given {
+        Given::Artifact(artifact) => size_hint(artifact),
+        Given::Stored(_) => 0,
+    };
+    if outputs.values().map(about).sum::<u64>() > SMALL_BYTES {
         return Ok(None);
     }
-    for (port, artifact) in artifacts {
-        let encoded = encode(artifact).context(format!("output {port:?}"))?;
-        refs.insert(port.clone(), encoded.reference);
-        collect(encoded, &mut blobs);
+    let mut blobs = Vec::new();
+    let mut refs = BTreeMap::new();
+    for (port, given) in outputs {
+        let reference = match given {
+            Given::Artifact(artifact) => {
+                let encoded = encode(artifact).context(format!("output {port:?}"))?;
+                let reference = encoded.reference;
+                collect(encoded, &mut blobs);
+                reference
+            }
+            Given::Stored(stored) => stored.reference,
+        };
+        refs.insert(port.clone(), reference);
     }
     let few = blobs.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>() <= SMALL_BYTES;
     Ok(few.then_some((refs, blobs)))

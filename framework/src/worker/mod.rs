@@ -7,6 +7,8 @@ mod embedded;
 mod execute;
 mod hands;
 mod hub;
+#[cfg(test)]
+mod killed;
 mod member;
 mod pool;
 pub(crate) mod program;

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use rand::RngExt;
 use ropeway_framework::data::{Artifact, Digest, Frame, Kind, Metrics, Model, Ref, Tensor, Tensors};
 use ropeway_framework::stage::{
-    Call, Cancel, Checkpoint, Fetch, Input, IntoStage, Models, Needs, Output, Outputs, Params, Progress, Report,
-    ReportSink, Scratch, Seed, StageRef, Stored, Submit, TaskRequest, Tasks, Template, Threads,
+    Call, Cancel, Checkpoint, Fetch, Input, IntoStage, Keep, Models, Needs, Once, Output, Outputs, Params, Progress,
+    Report, ReportSink, Scratch, Seed, StageRef, Stored, Submit, TaskRequest, Tasks, Template, Threads,
 };
 use ropeway_framework::{Error, Result};
 use schemars::JsonSchema;
@@ -91,6 +91,10 @@ struct Store(Mutex<BTreeMap<Digest, Artifact>>);
 impl Fetch for Store {
     fn fetch(&self, reference: Ref) -> Result<Artifact> {
         self.0.lock().unwrap().get(&reference.digest).cloned().ok_or_else(|| Error::unavailable("not in the store"))
+    }
+
+    fn items(&self, _: Ref) -> Result<Vec<Ref>> {
+        Err(Error::new("no lists here"))
     }
 }
 
@@ -197,6 +201,8 @@ fn call(template: Template, params: Value, tasks: Tasks) -> Call {
         seed: Seed::new(1, "best"),
         progress: Progress::default(),
         checkpoint: Checkpoint::default(),
+        once: Once::default(),
+        keep: Keep::default(),
         tasks,
         cancel: Cancel::default(),
         scratch: Scratch::default(),
@@ -221,7 +227,7 @@ fn search(pruner: &str, trials: u64, lag: u64) -> Value {
 }
 
 fn get<T: TryFrom<Artifact, Error = Error>>(outputs: &Outputs, name: &str) -> T {
-    T::try_from(outputs.get(name).unwrap().clone()).unwrap()
+    T::try_from(outputs.get(name).unwrap().load().unwrap()).unwrap()
 }
 
 /// Everything that a search gave, as text.
