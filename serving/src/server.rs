@@ -1,9 +1,9 @@
 //! The server: from endpoints to a bound address to an end without lost requests.
 
 use crate::Endpoint;
+use crate::accept::accept;
 use crate::http::{House, router};
 use crate::runner::Runner;
-use axum::serve::ListenerExt;
 use ropeway_framework::{Context, Error, Result};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -13,7 +13,6 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{self, AtomicBool};
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// What a server takes at most.
 #[derive(Clone, Debug)]
@@ -25,8 +24,18 @@ pub struct Limits {
     pub inferences: usize,
     /// Requests that wait for their turn; 1024 by default. Others are answered with 503 and `Retry-After`.
     pub queue: usize,
+    /// Connections at once; 1024 by default. Others wait with the operating system, and those that rest between two
+    /// requests give way to them.
+    pub connections: usize,
+    /// How long a request's head may take to arrive, from its first byte on, and how long a new connection may take
+    /// to send its first; 10 seconds by default.
+    pub head: Duration,
     /// How long a request's body may take to arrive; 60 seconds by default.
     pub read: Duration,
+    /// How long a client may take to accept the next bytes of an answer; 30 seconds by default.
+    pub write: Duration,
+    /// How long a connection may stay open without a request; 90 seconds by default.
+    pub idle: Duration,
     /// How long requests in flight may take when the server stops; 30 seconds by default.
     pub drain: Duration,
 }
@@ -44,7 +53,11 @@ impl Default for Limits {
             body: 64 << 20,
             inferences: std::thread::available_parallelism().map_or(2, NonZero::get),
             queue: 1024,
+            connections: 1024,
+            head: Duration::from_secs(10),
             read: Duration::from_secs(60),
+            write: Duration::from_secs(30),
+            idle: Duration::from_secs(90),
             drain: Duration::from_secs(30),
         }
     }
@@ -153,28 +166,15 @@ impl Bound {
     /// The runtime can't drive the socket.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
         let listener = tokio::net::TcpListener::from_std(self.listener).context("can't serve")?;
-        // Small answers must not wait for the acknowledgement of the last one.
-        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-        let (stop, stopped) = oneshot::channel::<()>();
-        let drain = self.house.limits.drain;
-        let house = self.house.clone();
-        let shutdown = async move {
+        let (limits, house) = (self.house.limits.clone(), self.house.clone());
+        let stop = async move {
             shutdown.await;
             house.ready.store(false, atomic::Ordering::Relaxed);
-            drop(stop);
         };
-        let deadline = async {
-            let _ = stopped.await;
-            tokio::time::sleep(drain).await;
-        };
-        let serving = axum::serve(listener, router(self.house)).with_graceful_shutdown(shutdown);
-        tokio::select! {
-            done = async { serving.await } => done.context("can't serve"),
-            () = deadline => {
-                tracing::warn!(?drain, "stopped before all requests were answered");
-                Ok(())
-            }
+        if !accept(listener, router(self.house), &limits, stop).await {
+            tracing::warn!(drain = ?limits.drain, "stopped before all requests were answered");
         }
+        Ok(())
     }
 }
 

@@ -5,11 +5,12 @@ use crate::cli::{Context, Exit, Format, PipelineArgs, complain};
 use crate::data::{Artifact, Model};
 use crate::pipeline::Pipeline;
 use crate::run::{Planned, plan};
-use crate::serving::{Endpoint, Server};
+use crate::serving::{Endpoint, Limits, Server};
 use crate::stage::{Apply, Registry};
 use crate::store::Store;
 use crate::{Context as _, Error, Result, runtime};
 use serde_json::json;
+use std::time::Duration;
 
 /// `ropeway serve PIPELINE`
 #[derive(clap::Args)]
@@ -22,6 +23,58 @@ pub(crate) struct Serve {
     /// How to say where it listens
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+/// What the server takes at most.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Connections at once; others wait, and those that rest between requests give way
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().connections)]
+    max_connections: usize,
+    /// Requests that wait for a model; others are told to come back
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().queue)]
+    max_queue: usize,
+    /// Bytes of a request
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body)]
+    max_body: usize,
+    /// Seconds for the head of a request to arrive
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
+    head_timeout: Duration,
+    /// Seconds for the body of a request to arrive
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
+    body_timeout: Duration,
+    /// Seconds for a client to take the next bytes of an answer
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    write_timeout: Duration,
+    /// Seconds that a connection stays open without a request
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "90")]
+    idle_timeout: Duration,
+    /// Seconds for requests in flight to end when the server is asked to stop
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    drain_timeout: Duration,
+}
+
+impl LimitArgs {
+    fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        limits.connections = self.max_connections;
+        limits.queue = self.max_queue;
+        limits.body = self.max_body;
+        limits.head = self.head_timeout;
+        limits.read = self.body_timeout;
+        limits.write = self.write_timeout;
+        limits.idle = self.idle_timeout;
+        limits.drain = self.drain_timeout;
+        limits
+    }
+}
+
+fn seconds(text: &str) -> std::result::Result<Duration, String> {
+    let number = text.parse::<f64>().map_err(|_| "this is no number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
 }
 
 impl Serve {
@@ -31,7 +84,7 @@ impl Serve {
         let names = self.pipeline.pipeline.display().to_string();
         let endpoints = endpoints(&pipeline, &store, &context.registry, &names)?;
         let served: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name().to_owned()).collect();
-        let server = Server::new(endpoints).bind(&self.listen)?;
+        let server = Server::new(endpoints).limits(self.limits.limits()).bind(&self.listen)?;
         let address = server.local_addr();
         let stop = stop_requested()?;
         match self.format {

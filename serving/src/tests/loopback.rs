@@ -143,7 +143,7 @@ fn many_at_once_get_what_one_gets() {
 }
 
 /// A model that says when it starts, and ends when it is told to.
-fn gate() -> (Box<dyn Apply>, mpsc::Receiver<()>, mpsc::Sender<()>) {
+pub(super) fn gate() -> (Box<dyn Apply>, mpsc::Receiver<()>, mpsc::Sender<()>) {
     let (entered, inside) = mpsc::channel();
     let (open, opened) = mpsc::channel::<()>();
     let opened = Mutex::new(opened);
@@ -156,7 +156,7 @@ fn gate() -> (Box<dyn Apply>, mpsc::Receiver<()>, mpsc::Sender<()>) {
     (model, inside, open)
 }
 
-const ONE: &[u8] = br#"{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]}"#;
+pub(super) const ONE: &[u8] = br#"{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]}"#;
 
 #[test]
 fn a_full_house_says_when_to_come_back() {

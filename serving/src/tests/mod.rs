@@ -1,6 +1,7 @@
 //! A real server on a free port, and real clients.
 
 mod hostile;
+mod limits;
 mod loopback;
 mod requests;
 
