@@ -6,14 +6,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which folders of `framework/src` a folder may import.
-const FOLDERS: [(&str, &[&str]); 7] = [
+const FOLDERS: [(&str, &[&str]); 8] = [
     ("data", &[]),
     ("stage", &["data"]),
     ("pipeline", &["data", "stage"]),
     ("store", &["data"]),
     ("schedule", &["data"]),
     ("worker", &["data", "stage", "store", "schedule", "pipeline"]),
-    ("run", &["data", "stage", "pipeline", "store", "schedule", "worker"]),
+    ("fleet", &["worker"]),
+    ("run", &["data", "stage", "pipeline", "store", "schedule", "worker", "fleet"]),
 ];
 
 /// Which crates of ours a crate may import.

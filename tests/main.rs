@@ -17,3 +17,4 @@ mod readme;
 mod same_bytes;
 mod serving;
 mod support;
+mod workers;

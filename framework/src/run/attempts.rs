@@ -6,11 +6,11 @@ use super::event::{Event, Outcome};
 use super::key::{key, known};
 use super::nodes::Node;
 use super::task::{Live, Reply, Request, Task, Waiter};
-use super::voice::{Message, Voice};
+use super::voice::{Looked, Message, Voice};
 use crate::data::Ref;
 use crate::schedule::{self, Action, End, Needs, StageId, TaskId, WHOLE, WorkerId};
-use crate::stage::{Cancel, Models, Progress, Report as Step, Seed, Stored, TaskRequest, Tasks};
-use crate::store::{Entry, Key, Memo};
+use crate::stage::{Cancel, Device, Models, Progress, Report as Step, Seed, Stored, TaskRequest, Tasks};
+use crate::store::Entry;
 use crate::worker::{self, Assignment, Failure};
 use crate::{Context, Error, Fault, Result, runtime};
 use std::collections::BTreeMap;
@@ -31,8 +31,8 @@ impl Coordinator<'_> {
         let (store, outbox, places) = (self.store.clone(), self.outbox.clone(), self.look_ups.clone());
         let look = async move {
             let _place = places.acquire().await;
-            let key = tokio::task::spawn_blocking(move || key(&request)).await??;
-            Ok::<_, Error>((key, known(&store, key).await?))
+            let (key, files) = tokio::task::spawn_blocking(move || key(&request)).await??;
+            Ok::<_, Error>(Looked { key, files, memo: known(&store, key).await? })
         };
         match runtime() {
             // The run may have ended; then nobody waits.
@@ -41,9 +41,11 @@ impl Coordinator<'_> {
         }
     }
 
-    pub(super) fn looked(&mut self, id: TaskId, key: Key, memo: Option<Memo>) -> Result<()> {
+    pub(super) fn looked(&mut self, id: TaskId, looked: Looked) -> Result<()> {
+        let Looked { key, files, memo } = looked;
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         task.key = Some(key);
+        task.request.files = files;
         if let Some(memo) = memo.filter(|_| !task.again) {
             return self.succeed(id, Outcome::Cached, memo.outputs, memo.seconds);
         }
@@ -66,6 +68,8 @@ impl Coordinator<'_> {
         let inputs = || request.task.inputs.values().flatten();
         let task = schedule::Task {
             retries: request.task.needs.retries,
+            priority: request.task.needs.priority,
+            deadline: request.task.needs.deadline,
             // What is small travels with the attempt, wherever it goes.
             inputs: inputs().filter(|one| one.bytes >= LARGE).map(|one| ((&one.digest).into(), one.bytes)).collect(),
             size: inputs().map(|one| one.bytes).sum(),
@@ -237,7 +241,7 @@ impl Coordinator<'_> {
             Ok(params) => {
                 let parent = self.tasks.get(&parent).map(Task::label).unwrap_or_default();
                 let task = TaskRequest { params, label: format!("{parent}/{}", task.label), ..task };
-                self.look(Task::new(Request { task, stage, templates: BTreeMap::new() }, Waiter::Stage(reply)));
+                self.look(Task::new(Request::new(task, stage, BTreeMap::new()), Waiter::Stage(reply)));
             }
             Err(error) => drop(reply.send(Err(Error::usage(error)))),
         }
@@ -329,9 +333,13 @@ fn needs(request: &Request) -> Needs {
     let needs = &request.task.needs;
     // One that runs others mostly waits.
     let cpus = if request.stage.signature().submits { 0.0 } else { needs.cpus.max(0.0) };
+    let on_device = needs.device == Device::Cuda;
     Needs {
         millicores: (cpus * 1000.0).ceil() as u64,
-        gpus: if needs.device == crate::stage::Device::Cuda { WHOLE } else { 0 },
-        ..Needs::default()
+        memory: needs.memory,
+        gpus: if on_device { (needs.gpus_on_cuda() * WHOLE as f64).ceil() as u64 } else { 0 },
+        gpu_memory: if on_device { needs.gpu_memory } else { 0 },
+        // Where the parameters name files, the task runs where those are.
+        files: request.files,
     }
 }

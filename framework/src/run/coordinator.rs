@@ -171,7 +171,7 @@ impl<'a> Coordinator<'a> {
 
     fn hear(&mut self, message: Message) -> Result<()> {
         match message {
-            Message::Looked(id, Ok((key, memo))) => self.looked(id, key, memo),
+            Message::Looked(id, Ok(looked)) => self.looked(id, looked),
             Message::Looked(id, Err(error)) => self.fail(id, error),
             Message::Ended(worker, id, attempt, result) => self.ended(worker, id, attempt, result),
             Message::Submitted(parent, task, reply) => self.submitted(parent, task, reply),

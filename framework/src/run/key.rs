@@ -24,11 +24,7 @@ impl<'a> Identity<'a> {
         Self { task: &request.task, stage: &*request.stage, templates: Some(&request.templates) }
     }
 
-    /// BLAKE3 of everything that the task's result depends on.
-    fn key(&self) -> Result<Key> {
-        Ok(Key(Digest::of(canonical_json(&self.describe()?).as_bytes())))
-    }
-
+    /// Everything that the task's result depends on; the key is the BLAKE3 of its canonical form.
     fn describe(&self) -> Result<Value> {
         let signature = self.stage.signature();
         let version = match signature.version {
@@ -54,9 +50,11 @@ impl<'a> Identity<'a> {
     }
 }
 
-/// A task's key. It may read files that the parameters name, and block.
-pub(super) fn key(request: &Request) -> Result<Key> {
-    Identity::of(request).key()
+/// A task's key, and whether its parameters name files. It may read those, and block.
+pub(super) fn key(request: &Request) -> Result<(Key, bool)> {
+    let described = Identity::of(request).describe()?;
+    let files = !described["fingerprint"].is_null();
+    Ok((Key(Digest::of(canonical_json(&described).as_bytes())), files))
 }
 
 /// The memo of a key, if everything that it names is still there; what can't be read counts as unknown.
@@ -98,6 +96,7 @@ mod tests {
             },
             stage: (|| Metrics::new()).into_stage(),
             templates: BTreeMap::new(),
+            files: false,
         };
         let plain = key(&request("a", Needs::default())).unwrap();
         let large = Needs {

@@ -60,7 +60,7 @@ pub(super) fn request(pipeline: &Pipeline, node: usize, outputs: &[Node]) -> Res
         seed: pipeline.seed,
         needs: stage.needs.clone(),
     };
-    Ok(Request { task, stage: stage.stage.clone(), templates })
+    Ok(Request::new(task, stage.stage.clone(), templates))
 }
 
 fn resolve(pipeline: &Pipeline, from: usize, output: &str, outputs: &[Node]) -> Result<Ref> {

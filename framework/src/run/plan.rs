@@ -60,7 +60,7 @@ pub fn plan(pipeline: &Pipeline, store: &Store, only: &[String]) -> Result<Vec<P
         };
         if ready {
             let request = request(pipeline, node, &nodes)?;
-            let key = key(&request)?;
+            let (key, _) = key(&request)?;
             let memo = runtime()?.block_on(known(store, key))?;
             entry.key = Some(key);
             entry.seconds = memo.as_ref().map(|memo| memo.seconds);

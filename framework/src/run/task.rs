@@ -14,6 +14,14 @@ pub(super) struct Request {
     pub(super) task: TaskRequest,
     pub(super) stage: Arc<dyn Stage>,
     pub(super) templates: BTreeMap<String, Template>,
+    /// Whether its parameters name files; known once its key is.
+    pub(super) files: bool,
+}
+
+impl Request {
+    pub(super) fn new(task: TaskRequest, stage: Arc<dyn Stage>, templates: BTreeMap<String, Template>) -> Self {
+        Self { task, stage, templates, files: false }
+    }
 }
 
 /// Where a stage that asked for a task hears its outputs.

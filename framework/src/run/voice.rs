@@ -12,7 +12,7 @@ use std::sync::mpsc;
 /// What comes to the coordinator's ears.
 pub(super) enum Message {
     /// A task's key is computed and its memo looked up.
-    Looked(TaskId, Result<(Key, Option<Memo>)>),
+    Looked(TaskId, Result<Looked>),
     /// An attempt in this process ended.
     Ended(WorkerId, TaskId, u32, Result<Outcome, Failure>),
     /// A worker in another process says something, or comes or goes.
@@ -21,6 +21,15 @@ pub(super) enum Message {
     Submitted(TaskId, TaskRequest, Reply),
     /// A task says how far it is.
     Said(TaskId, Report),
+}
+
+/// What was found out about a task.
+pub(super) struct Looked {
+    pub(super) key: Key,
+    /// Whether its parameters name files, so that it runs where those are.
+    pub(super) files: bool,
+    /// Its result, if it is known.
+    pub(super) memo: Option<Memo>,
 }
 
 /// How a running stage speaks to the coordinator.

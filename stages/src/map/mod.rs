@@ -37,7 +37,7 @@ use self::plan::Plan;
 use ropeway_framework::data::Kind;
 use ropeway_framework::stage::{
     Call, Input, Output, Outputs, ParamError, ParamSchema, Pending, Progress, Registry, Signature, Stage, Stored,
-    TaskRequest, TemplateUse,
+    TaskRequest, Template, TemplateUse,
 };
 use ropeway_framework::{Context, Error, Result};
 use serde::Deserialize;
@@ -57,13 +57,14 @@ struct Map(Signature);
 
 impl Map {
     fn new() -> Self {
-        let input =
-            |name: &str, template| Input { name: name.into(), kind: None, optional: !template, template, many: false };
+        let each = Input { name: "each".into(), kind: None, optional: false, template: true, many: false };
+        let over = Input { name: "over".into(), optional: true, template: false, ..each.clone() };
         Self(Signature {
             version: 1,
-            about: "Runs another stage over each item of a list, slice of a frame, file or value. Results keep their order."
+            about: "Runs another stage over each item of a list, slice of a frame, file or value. Results keep their \
+                    order."
                 .into(),
-            inputs: vec![input("each", true), input("over", false)],
+            inputs: vec![each, over],
             outputs: vec![Output::new("items", Kind::List)],
             params: Some(ParamSchema::of::<MapParams>()),
             submits: true,
@@ -95,31 +96,33 @@ impl Stage for Map {
         let template = call.templates.remove("each").context("input \"each\" is missing")?;
         let plan = Plan::new(&params, &template.used(call.inputs.keys().map(String::as_str))).map_err(Error::usage)?;
         let items = Items::new(&plan, &template, &call)?;
-        let port = plan.take.clone();
-        let take = |mut outputs: std::collections::BTreeMap<String, Stored>| {
-            outputs.remove(&port).context(format!("stage {:?} gave no output {port:?}", template.name))
-        };
-        let submit = |index: usize| {
-            let task: TaskRequest = items.task(index, &template, &call)?;
-            Ok(call.tasks.submit(TaskRequest { label: index.to_string(), ..task }))
-        };
-        let mut results: Vec<Stored> = Vec::with_capacity(items.len());
-        let mut under_way: VecDeque<Pending> = VecDeque::new();
-        for index in 0..items.len() {
-            call.cancel.check()?;
-            while under_way.len() < WINDOW && index + under_way.len() < items.len() {
-                under_way.push_back(submit(index + under_way.len())?);
-            }
-            // In the order of the input: the failure that is reported does not depend on which task ends first.
-            let outcome = under_way.pop_front().context("a task was not handed in")?.wait().and_then(take);
-            results.push(outcome.map_err(|error| error.context(items.name(index)))?);
-            report(&call.progress, index + 1, items.len());
-        }
+        let results = results(&items, &template, &plan.take, &call)?;
         match params.gather {
             Gather::List => Ok(Outputs::new().with("items", call.keep.list(&results)?)),
             Gather::Concat => Ok(Outputs::new().with("rows", gather::concat(&results)?)),
         }
     }
+}
+
+/// Runs the template over each item, and gives the output `take` of each, in the order of the items.
+fn results(items: &Items, template: &Template, take: &str, call: &Call) -> Result<Vec<Stored>> {
+    let mut results = Vec::with_capacity(items.len());
+    let mut under_way: VecDeque<Pending> = VecDeque::new();
+    while results.len() < items.len() {
+        call.cancel.check()?;
+        let done = results.len();
+        while under_way.len() < WINDOW && done + under_way.len() < items.len() {
+            let index = done + under_way.len();
+            let task = items.task(index, template, call)?;
+            under_way.push_back(call.tasks.submit(TaskRequest { label: index.to_string(), ..task }));
+        }
+        // In the order of the items: which failure is told does not depend on which task ends first.
+        let outcome = under_way.pop_front().context("a task was not handed in")?.wait();
+        let mut outputs = outcome.map_err(|error| error.context(items.name(done)))?;
+        results.push(outputs.remove(take).context(format!("stage {:?} gave no output {take:?}", template.name))?);
+        report(&call.progress, results.len(), items.len());
+    }
+    Ok(results)
 }
 
 /// Says how far it is, a few hundred times at most.

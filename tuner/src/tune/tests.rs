@@ -392,7 +392,7 @@ fn progress_counts_trials_and_shows_the_best() {
     workers.stop();
     let reports = reports.0.lock().unwrap();
     let steps: Vec<&Report> = reports.iter().filter(|report| report.line.is_none()).collect();
-    assert_eq!((steps[0].done, steps[0].total, steps[0].unit), (0, Some(9), "trial"));
+    assert_eq!((steps[0].done, steps[0].total, &*steps[0].unit), (0, Some(9), "trial"));
     assert!(steps.is_sorted_by_key(|step| step.done));
     let last = steps.last().unwrap();
     assert_eq!((last.done, last.metrics[0].1), (9, metrics.get("best").unwrap()));
