@@ -33,6 +33,8 @@ mod conformance;
 mod faulty;
 #[cfg(test)]
 mod killed;
+#[cfg(all(test, feature = "s3"))]
+mod tests;
 
 pub use checkpoints::CheckpointLog;
 pub use collect::{Collect, Collected};
