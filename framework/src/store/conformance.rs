@@ -90,6 +90,22 @@ fn for_every_store(check: impl AsyncFn(Open)) {
     for seed in 0..20 {
         runtime.block_on(check(&on_faulty(Faulty::new(Plan::Sometimes(seed)), 100)));
     }
+    #[cfg(feature = "s3")]
+    on_s3(check);
+}
+
+/// A real server, if there is one: as it is, and through a bad network.
+#[cfg(feature = "s3")]
+fn on_s3(check: impl AsyncFn(Open)) {
+    use super::tests::{proxy::Proxy, server};
+    let Some(server) = server::Server::start() else { return };
+    let runtime = runtime().unwrap();
+    runtime.block_on(check(&|| server::hurried(server.address(), "direct")));
+    for seed in 0..3 {
+        let proxy = Proxy::bad(server.address(), seed);
+        runtime.block_on(check(&|| server::hurried(proxy.address(), &format!("bad-{seed}"))));
+        assert!(proxy.requests() > 0);
+    }
 }
 
 fn text(text: &str) -> Artifact {

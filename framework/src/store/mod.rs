@@ -40,6 +40,8 @@ mod conformance;
 mod faulty;
 #[cfg(test)]
 mod killed;
+#[cfg(all(test, feature = "s3"))]
+mod tests;
 
 pub use backend::{Created, Found};
 pub use checkpoints::CheckpointLog;

@@ -9,6 +9,10 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
+
+/// No try begins later than this after the first, so that an end comes even where each takes minutes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Objects in an object store. Failures that may pass are tried again after a pause that grows.
 pub(super) struct Objects {
@@ -27,9 +31,10 @@ impl Objects {
         Self { url, store, tries: 5, stubborn: false, pause: Duration::from_millis(50) }
     }
 
-    /// A cloud's store. Its client tries again by itself, for minutes.
+    /// A cloud's store. Its client tries again by itself, for minutes, but not a creation whose answer was lost: only
+    /// who knows what was to be created can tell whether it was.
     pub(super) fn cloud(url: String, store: Arc<dyn ObjectStore>) -> Self {
-        Self { tries: 1, stubborn: true, ..Self::new(url, store) }
+        Self { stubborn: true, ..Self::new(url, store) }
     }
 
     /// The same with so many tries and no pauses between them.
@@ -45,13 +50,14 @@ impl Objects {
     /// Finds out whether the store can be reached and refuses to overwrite.
     pub(super) async fn probe(&self) -> Result<(), StoreError> {
         const PROBE: &str = "probe/put-if-absent";
-        let content = Bytes::from_static(b"a store that overwrites this lacks put-if-absent\n");
-        let first = match self.create(PROBE, content.clone()).await {
+        let first = match self.create(PROBE, Bytes::from_static(b"a store that overwrites this\n")).await {
             // Who may only read can still look at results; the first write will say what is the matter.
             Err(StoreError::Denied { .. }) => return self.size(PROBE).await.map(drop),
             first => first?,
         };
-        if first == Created::Now && self.create(PROBE, content).await? == Created::Now {
+        // Other bytes than the first: an equal object would pass for one that was created and not told of.
+        let second = Bytes::from_static(b"lacks put-if-absent\n");
+        if first == Created::Now && self.create(PROBE, second).await? == Created::Now {
             let reason = "it overwrote an object that it was told to create only".into();
             return Err(StoreError::NoCreate { reason, url: self.url.clone() });
         }
@@ -66,13 +72,24 @@ impl Objects {
         let location = Path::from(path);
         // Whether a failed try may have written it all the same. (A long object is a blob, where it does not matter.)
         let mut unsure = self.stubborn && (bytes.len() as u64) < LONG;
+        let begun = Instant::now();
         for attempt in 1.. {
             let options = PutOptions::from(PutMode::Create);
             match self.store.put_opts(&location, bytes.clone().into(), options).await {
                 Ok(_) => return Ok(Created::Now),
-                Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
-                    let ours = unsure && self.read(path).await?.as_ref() == Some(&bytes);
-                    return Ok(if ours { Created::Now } else { Created::Already });
+                Err(error @ (Error::AlreadyExists { .. } | Error::Precondition { .. })) => {
+                    if unsure {
+                        match self.read(path).await? {
+                            Some(there) if there == bytes => return Ok(Created::Now),
+                            Some(_) => return Ok(Created::Already),
+                            None => {}
+                        }
+                    } else if !self.stubborn || self.size(path).await?.is_some() {
+                        return Ok(Created::Already);
+                    }
+                    // S3 refuses with "conflict" while another creation is under way, and that one may fail.
+                    let conflict = Error::Generic { store: "object store", source: error.into() };
+                    self.pause(attempt, begun, "write", path, conflict).await?;
                 }
                 Err(error @ Error::NotFound { .. }) => {
                     let reason = format!("there is no such bucket or container ({error})");
@@ -80,7 +97,7 @@ impl Objects {
                     return Err(StoreError::Unavailable { action: "write", path, reason, url });
                 }
                 Err(error) => {
-                    self.pause(attempt, "write", path, error).await?;
+                    self.pause(attempt, begun, "write", path, error).await?;
                     unsure = true;
                 }
             }
@@ -144,21 +161,33 @@ impl Objects {
         path: &str,
         operation: impl Fn() -> F,
     ) -> Result<Option<T>, StoreError> {
+        let begun = Instant::now();
         for attempt in 1.. {
             match operation().await {
                 Ok(value) => return Ok(Some(value)),
                 Err(Error::NotFound { .. }) => return Ok(None),
-                Err(error) => self.pause(attempt, action, path, error).await?,
+                Err(error) => self.pause(attempt, begun, action, path, error).await?,
             }
         }
         Ok(None)
     }
 
     /// Waits before the next try, if the error may pass and there is a next one.
-    async fn pause(&self, attempt: u32, action: &'static str, path: &str, error: Error) -> Result<(), StoreError> {
+    async fn pause(
+        &self,
+        attempt: u32,
+        begun: Instant,
+        action: &'static str,
+        path: &str,
+        error: Error,
+    ) -> Result<(), StoreError> {
         let passing = matches!(error, Error::Generic { .. } | Error::JoinError { .. });
         let told = StoreError::of_object(&self.url, action, path, &error);
-        if attempt >= self.tries || !passing || !matches!(told, StoreError::Unavailable { .. }) {
+        if attempt >= self.tries
+            || begun.elapsed() > PATIENCE
+            || !passing
+            || !matches!(told, StoreError::Unavailable { .. })
+        {
             return Err(told);
         }
         tracing::debug!("{told}; trying again");
