@@ -2,6 +2,8 @@
 
 use crate::commands;
 use crate::stage::Registry;
+use crate::store::Store;
+use crate::units;
 use crate::{Error, Fault};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::io::{self, Write};
@@ -69,6 +71,38 @@ pub(crate) struct PipelineArgs {
     /// Another store: memory://, file://PATH, s3://BUCKET/PREFIX, …
     #[arg(long, value_name = "URL")]
     pub(crate) store: Option<String>,
+}
+
+/// What a process that computes holds, and where.
+#[derive(Args)]
+pub(crate) struct TierArgs {
+    /// Hold so much of artifacts in memory at most, in each process; past it they go to disk, and stages wait
+    #[arg(long, value_name = "SIZE", value_parser = units::bytes, default_value = "256MiB")]
+    pub(crate) memory: u64,
+    /// Where all processes of this machine share what they read from a remote store [default: ~/.cache/ropeway]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// How much they keep there
+    #[arg(long, value_name = "SIZE", value_parser = units::bytes, default_value = "10GiB")]
+    cache_size: u64,
+}
+
+impl TierArgs {
+    /// The store with these limits.
+    pub(crate) fn limit(&self, store: Store) -> Store {
+        let store = store.with_memory(self.memory);
+        match self.cache.clone().or_else(cache_folder) {
+            Some(folder) => store.with_machine(&folder, self.cache_size),
+            None => store,
+        }
+    }
+}
+
+/// Where programs of this user keep what can be had again.
+fn cache_folder() -> Option<PathBuf> {
+    let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")));
+    caches.map(|folder| folder.join("ropeway"))
 }
 
 /// What every command is given.

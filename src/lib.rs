@@ -45,6 +45,7 @@ mod diagnostics;
 mod live;
 mod rows;
 mod table;
+mod units;
 
 pub use arrow;
 pub use cli::main;

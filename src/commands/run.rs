@@ -1,16 +1,13 @@
 //! `ropeway run`
 
 use super::{load, open_store, print, print_json};
-use crate::cli::{Context, Exit, Format, PipelineArgs, complain};
+use crate::cli::{Context, Exit, Format, PipelineArgs, TierArgs, complain};
 use crate::live::Live;
 use crate::run::{Elsewhere, Event, Line, Options, Report, Sink, run};
 use crate::stage::Cancel;
 use crate::table::summary;
 use crate::worker::Token;
 use crate::{Error, Fault, Result, runtime};
-
-/// Bytes of artifacts that each worker started here holds in memory.
-const WORKER_MEMORY: u64 = 256 << 20;
 
 /// `ropeway run PIPELINE`
 #[derive(clap::Args)]
@@ -25,6 +22,8 @@ pub(crate) struct Run {
     cores: Option<u16>,
     #[command(flatten)]
     elsewhere: ElsewhereArgs,
+    #[command(flatten)]
+    tiers: TierArgs,
     /// How to print: a summary for people, or one event a line
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -46,7 +45,7 @@ struct ElsewhereArgs {
 
 impl ElsewhereArgs {
     /// With workers of its own, a run computes nothing in this process; the cores are theirs.
-    fn read(self, cores: &mut usize, cores_given: bool) -> Result<Option<Elsewhere>> {
+    fn read(self, cores: &mut usize, cores_given: bool, memory: u64) -> Result<Option<Elsewhere>> {
         if self.workers.is_none() && self.listen.is_none() {
             return Ok(None);
         }
@@ -66,19 +65,19 @@ impl ElsewhereArgs {
         }
         let open = self.listen.is_some();
         let listen = self.listen.unwrap_or_else(|| "127.0.0.1:0".into());
-        Ok(Some(Elsewhere { listen, open, token, local, cores: each, memory: WORKER_MEMORY }))
+        Ok(Some(Elsewhere { listen, open, token, local, cores: each, memory }))
     }
 }
 
 impl Run {
     pub(crate) fn execute(self, context: &Context) -> Exit {
         let pipeline = load(&self.pipeline, context)?;
-        let store = open_store(&self.pipeline, &pipeline)?;
+        let store = self.tiers.limit(open_store(&self.pipeline, &pipeline)?);
         let mut options = Options { only: self.only, ..Options::default() };
         if let Some(cores) = self.cores {
             options.cores = cores.into();
         }
-        options.elsewhere = self.elsewhere.read(&mut options.cores, self.cores.is_some())?;
+        options.elsewhere = self.elsewhere.read(&mut options.cores, self.cores.is_some(), self.tiers.memory)?;
         interrupt_with(options.cancel.clone())?;
         let mut sink: Box<dyn Sink> = match self.format {
             Format::Text => Box::new(Live::new()),

@@ -1,6 +1,7 @@
 //! `ropeway worker`
 
 use crate::cli::{Context, Exit, complain};
+use crate::units;
 use crate::worker::{Token, WorkerOptions, work};
 use crate::{Error, Result};
 use std::io::Read;
@@ -21,8 +22,8 @@ pub(crate) struct Worker {
     /// How many cores to keep busy [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     cores: Option<u16>,
-    /// How many bytes of artifacts to hold in memory
-    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
+    /// Hold so much of artifacts in memory at most; past it they go to disk, and stages wait
+    #[arg(long, value_name = "SIZE", value_parser = units::bytes, default_value = "256MiB")]
     memory: u64,
     /// How many seconds to look for a run that can't be reached
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]

@@ -2,6 +2,7 @@
 
 use super::backend::Backend;
 use super::files::Files;
+use super::offload::LONG;
 use super::ram::Ram;
 use super::Store;
 use crate::data::{Artifact, Digest, List, Ref, Tensor, Tensors, encode};
@@ -13,7 +14,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// What the largest artifact of these tests is counted with while it is put.
-const LARGEST: u64 = 2 * 1024 * 1024;
+const LARGEST: u64 = 2 << 20;
+
+/// What stages hold of short artifacts, which are not mapped and so can't be taken from them.
+const SHORT: u64 = 12 * 4 * (2000 + 512);
 
 fn content(index: u8, length: usize) -> Artifact {
     let mut bytes: Vec<u8> = (0..length).map(|at| (at >> 8) as u8 ^ index).collect();
@@ -90,7 +94,7 @@ proptest! {
     #[test]
     fn the_cap_is_exceeded_by_one_artifact_at_most_and_everything_comes_back(
         cap in prop::sample::select(vec![0, 100_000, 1 << 20, 3 << 20]),
-        lengths in prop::collection::vec(1..1_000_000usize, 12),
+        lengths in prop::collection::vec(prop_oneof![1..2000usize, LONG as usize..1_000_000], 12),
         threads in prop::collection::vec(prop::collection::vec(step(), 1..12), 1..5),
     ) {
         let folder = tempfile::tempdir().unwrap();
@@ -110,7 +114,7 @@ proptest! {
             prop_assert!(count.used <= cap, "{count:?} in {}", store.url());
             // Where there are no files, what stages hold can't be taken from them.
             let bounded = !store.backend().is_remote() || store.0.has_machine();
-            prop_assert!(!bounded || count.peak <= cap + LARGEST, "{count:?} in {}", store.url());
+            prop_assert!(!bounded || count.peak <= cap + LARGEST + SHORT, "{count:?} in {}", store.url());
             for index in threads.iter().flatten().filter_map(|step| match step {
                 Step::Put(index) | Step::Get(index) | Step::Hold(index) => Some(*index),
                 Step::LetGo => None,

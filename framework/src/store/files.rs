@@ -216,8 +216,11 @@ pub(super) fn open_file(path: &Path) -> io::Result<Content> {
         // SAFETY: a file in a store is complete before it gets its name and is never written again; it is only ever
         // unlinked or renamed, which leaves the mapped content as it is. That other programs keep to this is the
         // contract of the folder, as it is for every program that maps the files that it works on.
-        let map = unsafe { memmap2::Mmap::map(&file)? };
-        return Ok(Content::Mapped(map));
+        let map = unsafe { memmap2::Mmap::map(&file) };
+        // A process may have a limited number of mappings; beyond it, files are read.
+        if let Ok(map) = map {
+            return Ok(Content::Mapped(map));
+        }
     }
     let length = usize::try_from(length).map_err(io::Error::other)?;
     let mut buffer = MutableBuffer::from_len_zeroed(length);

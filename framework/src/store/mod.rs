@@ -162,7 +162,9 @@ impl Store {
     /// at most `limit` bytes; the longest unused go first. Every process may fill it at once and may die at any time.
     /// For a store that is on this machine nothing changes.
     pub fn with_machine(self, folder: &Path, limit: u64) -> Self {
-        self.0.set_machine(Machine::new(folder, limit));
+        if self.backend().is_remote() {
+            self.0.set_machine(Machine::new(folder, limit));
+        }
         self
     }
 

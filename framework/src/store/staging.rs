@@ -3,6 +3,7 @@
 use super::backend::Leftovers;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -147,8 +148,11 @@ fn dead(folder: &Path) -> Option<Option<File>> {
     }
 }
 
+/// Writes a file that nobody may write again.
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    File::create_new(path)?.write_all(bytes)
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o444);
+    options.open(path)?.write_all(bytes)
 }
 
 #[cfg(test)]

@@ -80,12 +80,10 @@ impl Tiers {
         self.machine.get().is_some()
     }
 
-    /// Adds the second tier; a store on this machine has no use for one.
+    /// Adds the second tier.
     pub(super) fn set_machine(&self, machine: Machine) {
-        if self.backend.is_remote() {
-            // The first stays.
-            let _ = self.machine.set(machine);
-        }
+        // The first stays.
+        let _ = self.machine.set(machine);
     }
 
     /// Adds the third tier.
