@@ -148,11 +148,18 @@ impl Coordinator<'_> {
         attempt: u32,
         result: Result<worker::Outcome, Failure>,
     ) -> Result<()> {
-        let Some(live) = self.tasks.get_mut(&id).and_then(|task| task.live.remove(&attempt)) else {
+        let Some(live) = self.tasks.get_mut(&id).and_then(|task| task.take(attempt, worker)) else {
             // Nobody waits for it any more; but its room is free again.
             return self.free(worker, id, attempt);
         };
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        let result = result.and_then(|outcome| match task.promises(&outcome.outputs) {
+            true => Ok(outcome),
+            false => {
+                let error = Error::new("the worker gave other outputs than the stage's signature promises");
+                Err(Failure { error, lost: None })
+            }
+        });
         let mut made = Vec::new();
         let mut seconds = 0.0;
         let end = match result {
@@ -205,7 +212,8 @@ impl Coordinator<'_> {
             End::Transient if attempt <= task.request.task.needs.retries => {
                 self.start(id, attempt + 1, HERE, self.options.cores.max(1))
             }
-            End::Done | End::Failed | End::Transient | End::Stopped => match (task.outcome.take(), task.failure.take()) {
+            End::Done | End::Failed | End::Transient | End::Stopped => match (task.outcome.take(), task.failure.take())
+            {
                 (Some((outputs, seconds)), _) => self.succeed(id, Outcome::Done, outputs, seconds),
                 (None, failure) => self.fail(id, failure.unwrap_or_else(|| Error::new("the task failed"))),
             },

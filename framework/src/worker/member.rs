@@ -105,7 +105,10 @@ impl Member {
         }
         let store = match self.direct(welcome).await {
             Some(store) => store,
-            None => Store::remote(Arc::new(Reached { url: welcome.store.clone(), client: self.client.clone() })),
+            None => {
+                let (url, client) = (welcome.store.clone(), self.client.clone());
+                Store::remote(Arc::new(Reached { url, client, patience: self.options.patience }))
+            }
         };
         let store = store.with_memory(self.options.memory);
         let worker = EmbeddedWorker::new(store, self.options.cores)?;

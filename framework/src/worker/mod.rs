@@ -3,6 +3,7 @@
 mod attempts;
 mod bridge;
 mod client;
+mod door;
 mod embedded;
 mod execute;
 mod hands;
