@@ -75,7 +75,7 @@ pub fn work(registry: &Arc<Registry>, options: &WorkerOptions, say: &mut dyn FnM
     }
 }
 
-fn endpoint(options: &WorkerOptions) -> Result<Endpoint> {
+pub(super) fn endpoint(options: &WorkerOptions) -> Result<Endpoint> {
     let address = match options.join.split_once("://") {
         None => format!("https://{}", options.join),
         Some(("https", _)) => options.join.clone(),

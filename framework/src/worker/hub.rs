@@ -113,7 +113,7 @@ impl Hub {
             .max_encoding_message_size(usize::MAX);
         // Nothing that is no request of somebody with the token comes so far.
         let service = InterceptedService::new(service, |request: Request<()>| {
-            if let Some(place) = request.extensions().get::<Place>() {
+            if let Some(place) = request.extensions().get::<Arc<Place>>() {
                 place.leave();
             }
             Ok(request)

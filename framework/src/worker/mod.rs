@@ -5,6 +5,8 @@ mod bridge;
 mod client;
 mod door;
 mod embedded;
+#[cfg(test)]
+mod enemies;
 mod execute;
 mod hands;
 mod hub;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
 /// The name that every certificate bears; it is not looked up anywhere.
-const DOMAIN: &str = "ropeway";
+pub(super) const DOMAIN: &str = "ropeway";
 const PREFIX: &str = "rw1-";
 /// How long either side may take to show its token.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ impl Token {
     }
 
     /// The authority and the one certificate that it signs; the same on either side.
-    fn certificates(&self) -> Result<(Certificate, Identity)> {
+    pub(super) fn certificates(&self) -> Result<(Certificate, Identity)> {
         let making = || "can't derive certificates from the token";
         let authority_key = self.key("authority").context(making())?;
         let mut authority = params("Ropeway run", Vec::new()).context(making())?;
