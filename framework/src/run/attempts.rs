@@ -158,8 +158,9 @@ impl Coordinator<'_> {
         let end = match result {
             Ok(outcome) => {
                 seconds = outcome.seconds;
-                let large = outcome.outputs.values().filter(|one| one.bytes >= LARGE);
-                made.extend(large.map(|one| ((&one.digest).into(), one.bytes)));
+                let large: Vec<&Ref> = outcome.outputs.values().filter(|one| one.bytes >= LARGE).collect();
+                made.extend(large.iter().map(|one| ((&one.digest).into(), one.bytes)));
+                self.crew.holds(worker, large.into_iter().map(|one| one.digest));
                 task.outcome = Some((outcome.outputs, outcome.seconds));
                 if outcome.differs {
                     let name = task.label().to_owned();

@@ -2,12 +2,13 @@
 
 use super::Options;
 use super::voice::Message;
+use crate::data::Digest;
 use crate::fleet::{Fleet, LocalFleet};
 use crate::schedule::{Capacity, PoolId, Scheduler, TaskId, WorkerId};
 use crate::store::Store;
 use crate::worker::{Assignment, EmbeddedWorker, Failure, Hands, Hub, RemoteWorker, Terms, Token, program};
 use crate::{Error, Fault, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub(super) struct Crew {
     has: Capacity,
     here: Hands<(TaskId, u32)>,
     there: BTreeMap<WorkerId, RemoteWorker>,
+    /// Who made large artifacts, and so may still hold them.
+    holders: HashMap<Digest, Vec<WorkerId>>,
     outbox: mpsc::Sender<Message>,
     started: Option<Started>,
     hub: Option<Hub>,
@@ -70,7 +73,7 @@ impl Crew {
     ) -> Result<Self> {
         let worker = EmbeddedWorker::new(store.clone(), options.cores)?;
         let (has, here) = (worker.capacity(), Hands::new(worker));
-        let mut crew = Self { has, here, there: BTreeMap::new(), outbox: outbox.clone(), started: None, hub: None };
+        let mut crew = Self { has, here, there: BTreeMap::new(), holders: HashMap::new(), outbox: outbox.clone(), started: None, hub: None };
         let Some(elsewhere) = &options.elsewhere else { return Ok(crew) };
         let terms = Terms {
             build: program::identity()?,
@@ -156,11 +159,28 @@ impl Crew {
             self.here.give((task, attempt), &needs, work, done)
         } else {
             // One that is gone is lost soon, and the scheduler hears that.
-            self.there.get_mut(&worker).map_or(Ok(()), |there| there.start(&work))
+            let peers = self.peers(worker, &work);
+            self.there.get_mut(&worker).map_or(Ok(()), |there| there.start(&work, peers))
         };
         if let Err(error) = begun {
             let _ = self.outbox.send(Message::Ended(worker, task, attempt, Err(Failure { error, lost: None })));
         }
+    }
+
+    /// A worker holds artifacts that it made.
+    pub(super) fn holds(&mut self, worker: WorkerId, made: impl Iterator<Item = Digest>) {
+        if worker != HERE {
+            made.for_each(|digest| self.holders.entry(digest).or_default().push(worker));
+        }
+    }
+
+    /// Where a worker can fetch inputs of an attempt from other workers.
+    fn peers(&self, worker: WorkerId, work: &Assignment) -> Vec<String> {
+        let inputs = work.inputs.values().flatten();
+        let holders = inputs.filter_map(|input| self.holders.get(&input.digest)).flatten();
+        let others = holders.filter(|holder| **holder != worker).filter_map(|holder| self.there.get(holder));
+        let addresses: BTreeSet<&String> = others.map(|peer| &peer.peer).filter(|peer| !peer.is_empty()).collect();
+        addresses.into_iter().cloned().collect()
     }
 
     /// Asks a worker to stop an attempt, or takes it back if it has not begun. That it ended is heard all the same.

@@ -92,6 +92,15 @@ impl Backend {
         }
     }
 
+    /// Creates a blob from a file that this process put where the store's own process sees it; `None` if that is not
+    /// possible.
+    pub(super) async fn adopt(&self, path: &str) -> Result<Option<Created>, StoreError> {
+        match self {
+            Backend::Remote(remote) => remote.adopt(path).await,
+            _ => Ok(None),
+        }
+    }
+
     /// Has a blob in no memory of this process any more.
     pub(super) async fn release(&self, path: &str) -> Result<(), StoreError> {
         match self {

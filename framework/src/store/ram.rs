@@ -78,6 +78,22 @@ impl Ram {
         Ok(self.0.insert(path, Object { place, bytes: length, modified: SystemTime::now() }))
     }
 
+    /// The folder in which other processes of this machine put blobs that are to be [adopted](Self::adopt).
+    pub(super) fn exchange(&self) -> io::Result<PathBuf> {
+        self.0.files.folder("exchange")
+    }
+
+    /// Creates a blob from the file that another process put into the exchange; `None` if there is none.
+    pub(super) fn adopt(&self, path: &str) -> Result<Option<Created>, StoreError> {
+        let error = |error: io::Error| StoreError::of_io(URL, "write", path, &error);
+        let file = self.exchange().map_err(error)?.join(path);
+        let Some(length) = found(std::fs::metadata(&file)).map_err(error)?.map(|metadata| metadata.len()) else {
+            return Ok(None);
+        };
+        let place = Place::File(self.0.files.adopt(&file).map_err(error)?);
+        Ok(Some(self.0.insert(path, Object { place, bytes: length, modified: SystemTime::now() })))
+    }
+
     /// Moves a blob from memory to a file.
     pub(super) async fn release(&self, path: &str) -> Result<(), StoreError> {
         let bytes = match self.0.lock().get(path) {

@@ -69,6 +69,19 @@ impl Staging {
         Err(last)
     }
 
+    /// Gives a file of somebody else's a name here that nobody else uses; both names are the same file.
+    pub(super) fn adopt(&self, file: &Path) -> io::Result<PathBuf> {
+        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let path = self.session()?.folder.path().join(name);
+        fs::hard_link(file, &path).map(|()| path)
+    }
+
+    /// A folder of this process's own, which goes with the process.
+    pub(super) fn folder(&self, name: &str) -> io::Result<PathBuf> {
+        let folder = self.session()?.folder.path().join(name);
+        fs::create_dir_all(&folder).map(|()| folder)
+    }
+
     /// Removes the folders of dead processes, or only counts what is in them.
     pub(super) fn sweep(&self, dry_run: bool) -> io::Result<Leftovers> {
         let mut left = Leftovers::default();

@@ -1,5 +1,6 @@
 //! The run's store, for workers that can't reach it themselves: served by the coordinator, and reached by a worker.
 
+use super::peers::Whole;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, CHUNK_BYTES};
 use crate::store::{Answer, Created, Found, Remote, Store, StoreError};
@@ -37,15 +38,6 @@ async fn join(mut chunks: Streaming<wire::Chunk>) -> Result<Bytes, Status> {
     Ok(Bytes::from_owner(Whole(whole)))
 }
 
-/// An aligned buffer as an owner of [`Bytes`].
-struct Whole(MutableBuffer);
-
-impl AsRef<[u8]> for Whole {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_slice()
-    }
-}
-
 /// The coordinator's side.
 pub(super) struct Shelf(Store);
 
@@ -69,8 +61,15 @@ impl Shelf {
             content.extend_from_slice(&part.content);
         }
         let path = path.ok_or_else(|| Status::invalid_argument("an object without a path"))?;
-        let created = Remote::create(&self.0, &path, content.freeze()).await.map_err(status)?;
+        let created = self.0.create_checked(&path, content.freeze()).await.map_err(status)?;
         Ok(wire::Created { now: created == Created::Now })
+    }
+
+    pub(super) async fn adopt(&self, object: wire::Object) -> Result<wire::Created, Status> {
+        match Remote::adopt(&self.0, &object.path).await.map_err(status)? {
+            Some(created) => Ok(wire::Created { now: created == Created::Now }),
+            None => Err(Status::not_found("there is no such file")),
+        }
     }
 
     pub(super) async fn size(&self, object: wire::Object) -> Result<wire::ObjectSize, Status> {
@@ -139,6 +138,17 @@ impl Remote for Reached {
         async move {
             let created = self.client().create(parts).await.map_err(|status| self.error("write", path, &status))?;
             Ok(if created.into_inner().now { Created::Now } else { Created::Already })
+        }
+        .boxed()
+    }
+
+    fn adopt<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Created>> {
+        async move {
+            match self.client().adopt(object(path)).await {
+                Ok(created) => Ok(Some(if created.into_inner().now { Created::Now } else { Created::Already })),
+                Err(status) if status.code() == Code::NotFound => Ok(None),
+                Err(status) => Err(self.error("write", path, &status)),
+            }
         }
         .boxed()
     }

@@ -152,16 +152,20 @@ impl Tiers {
         let path = blob_path(reference.digest);
         let room = !self.budget.is_over();
         let mut ours = false;
+        let mut adopted = false;
+        if let Some(machine) = self.machine.get() {
+            let filled = machine.fill(reference, held.bytes()).await;
+            ours = filled == Some(Created::Now);
+            adopted = filled.is_some() && self.backend.adopt(&path).await?.is_some();
+        }
         // Twice at most: an existing blob of the wrong length was cut off by a crash of the machine.
-        for _ in 0..2 {
-            ours = self.backend.create_blob(&path, held.bytes(), room).await? == Created::Now;
-            if ours || self.backend.size(&path).await? == Some(reference.bytes) {
+        for _ in 0..if adopted { 0 } else { 2 } {
+            let created = self.backend.create_blob(&path, held.bytes(), room).await?;
+            ours |= self.machine.get().is_none() && created == Created::Now;
+            if created == Created::Now || self.backend.size(&path).await? == Some(reference.bytes) {
                 break;
             }
             self.backend.set_aside(&path).await?;
-        }
-        if let Some(machine) = self.machine.get() {
-            ours = machine.fill(reference, held.bytes()).await == Some(Created::Now);
         }
         if room {
             return Ok(Some(Loaded { held, _passage: passage }));
