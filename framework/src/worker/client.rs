@@ -12,7 +12,7 @@ use tonic::transport::Endpoint;
 
 /// The first pause before a coordinator is dialled again; each is twice the one before, up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LAST_PAUSE: Duration = Duration::from_secs(2);
+const LAST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a worker process works.
 #[derive(Clone, Debug)]
