@@ -194,6 +194,26 @@ fn only_what_is_new_runs() {
 }
 
 #[test]
+fn an_item_that_the_store_has_lost_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || runtime().unwrap().block_on(Store::open(&folder.path().display().to_string())).unwrap();
+    let (first, _) = go(&over_list(5, "", ""), &open(), 2);
+    let store = open();
+    let memo = runtime().unwrap().block_on(store.memo(of(&first, "parts").key.unwrap())).unwrap().unwrap();
+    let items = runtime().unwrap().block_on(store.items(memo.outputs["output"])).unwrap();
+    let digest = items[3].digest.to_string();
+    std::fs::remove_file(folder.path().join("blobs").join(&digest[..2]).join(&digest)).unwrap();
+    // The list itself is there, so that its stage counts as done, until a task misses the item.
+    let (second, lines) = go(&over_list(5, "by = 0.5", ""), &open(), 2);
+    assert!(second.succeeded(), "{second:?}");
+    assert!(
+        lines.iter().any(|line| matches!(&line.event, Event::Warning { name, .. } if name == "all/3")),
+        "{lines:?}"
+    );
+    assert_eq!(of(&second, "parts").outputs, of(&first, "parts").outputs);
+}
+
+#[test]
 fn slices_of_a_frame_put_together_are_what_the_whole_would_give() {
     let text = |rows: usize| {
         let whole = "[stage.whole]\nuse = \"add\"\nfrom = \"parts\"\nwith = { by = 0.5 }\n";
