@@ -7,13 +7,13 @@ use super::key::{key, known};
 use super::nodes::Node;
 use super::task::{Live, Reply, Request, Task, Waiter};
 use super::voice::{Looked, Message, Voice};
-use crate::data::Ref;
+use crate::data::{Kind, Ref};
 use crate::schedule::{self, Action, End, Needs, StageId, TaskId, WHOLE, WorkerId};
 use crate::stage::{Cancel, Device, Models, Progress, Report as Step, Seed, Stored, TaskRequest, Tasks};
-use crate::store::Entry;
+use crate::store::{Entry, Store};
 use crate::worker::{self, Assignment, Failure};
 use crate::{Context, Error, Fault, Result, runtime};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// How often an input of one task may be lost and made again before the store is given up.
@@ -175,7 +175,7 @@ impl Coordinator<'_> {
             Err(failure) => {
                 if let Some(lost) = failure.lost
                     && task.recoveries < MOST_RECOVERIES
-                    && let Some(maker) = self.made.get(&lost).cloned()
+                    && let Some(maker) = maker(&self.made, &self.store, lost)
                 {
                     // In this order, or else the scheduler would try it again at once.
                     self.step(schedule::Event::Cancelled(id))?;
@@ -206,7 +206,8 @@ impl Coordinator<'_> {
             End::Transient if attempt <= task.request.task.needs.retries => {
                 self.start(id, attempt + 1, HERE, self.options.cores.max(1))
             }
-            End::Done | End::Failed | End::Transient | End::Stopped => match (task.outcome.take(), task.failure.take()) {
+            End::Done | End::Failed | End::Transient | End::Stopped => match (task.outcome.take(), task.failure.take())
+            {
                 (Some((outputs, seconds)), _) => self.succeed(id, Outcome::Done, outputs, seconds),
                 (None, failure) => self.fail(id, failure.unwrap_or_else(|| Error::new("the task failed"))),
             },
@@ -343,4 +344,12 @@ fn needs(request: &Request) -> Needs {
         // Where the parameters name files, the task runs where those are.
         files: request.files,
     }
+}
+
+/// Who made an artifact: alone, or as an item of a list.
+fn maker(made: &HashMap<Ref, Request>, store: &Store, lost: Ref) -> Option<Request> {
+    let has = |list: &Ref| -> Result<bool> { Ok(runtime()?.block_on(store.items(*list))?.contains(&lost)) };
+    let mut lists = made.iter().filter(|(reference, _)| reference.kind == Kind::List);
+    // A list that can't be read is no help; whoever needs it finds that out.
+    made.get(&lost).or_else(|| lists.find_map(|(list, maker)| has(list).ok()?.then_some(maker))).cloned()
 }

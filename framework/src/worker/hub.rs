@@ -342,7 +342,8 @@ impl Desk {
             }
             Ok(())
         };
-        let results: Vec<Result<()>> = stream::iter(batch.attempts).map(settle).buffer_unordered(COMMITS).collect().await;
+        let results: Vec<Result<()>> =
+            stream::iter(batch.attempts).map(settle).buffer_unordered(COMMITS).collect().await;
         results.into_iter().collect()
     }
 
