@@ -9,7 +9,7 @@ use super::{Assignment, Failure, Outcome};
 use crate::schedule::{Capacity, TaskId, WorkerId};
 use crate::stage::Report;
 use crate::store::{Memo, Store, kernel};
-use crate::{Context, Error, Result, runtime};
+use crate::{Context, Error, Result, runtime, trace_parent};
 use futures::{StreamExt, stream};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -160,7 +160,7 @@ impl RemoteWorker {
             memory: work.needs.memory,
             threads: u32::try_from(work.threads).unwrap_or(u32::MAX),
             peers: Vec::new(),
-            trace: String::new(),
+            trace: trace_parent(&work.span).unwrap_or_default(),
         });
         Ok(())
     }
@@ -331,7 +331,8 @@ impl Desk {
             }
             Ok(())
         };
-        let results: Vec<Result<()>> = stream::iter(batch.attempts).map(settle).buffer_unordered(COMMITS).collect().await;
+        let results: Vec<Result<()>> =
+            stream::iter(batch.attempts).map(settle).buffer_unordered(COMMITS).collect().await;
         results.into_iter().collect()
     }
 
