@@ -1,7 +1,9 @@
 //! The workers of a run: the one inside this process, those in other processes, and what starts them.
 
 use super::Options;
+use super::placement::WorkerInfo;
 use super::voice::Message;
+use super::watch::worker_info;
 use crate::data::Digest;
 use crate::fleet::{Fleet, LocalFleet};
 use crate::schedule::{Capacity, PoolId, Scheduler, TaskId, WorkerId};
@@ -12,8 +14,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// The worker inside this process.
+/// The worker inside this process, and its name.
 pub(super) const HERE: WorkerId = WorkerId(0);
+pub(super) const EMBEDDED: &str = "embedded";
 /// The workers that this run starts on this machine, and those that join by themselves.
 const LOCAL: PoolId = PoolId(0);
 const ANY: PoolId = PoolId(1);
@@ -101,6 +104,16 @@ impl Crew {
         self.has.clone()
     }
 
+    /// What the worker inside this process presents itself as.
+    pub(super) fn describe(&self) -> WorkerInfo {
+        worker_info(EMBEDDED, &self.has, "", true)
+    }
+
+    /// A worker's name.
+    pub(super) fn name(&self, worker: WorkerId) -> &str {
+        self.there.get(&worker).map_or(if worker == HERE { EMBEDDED } else { "gone" }, |there| &there.name)
+    }
+
     /// Tells a scheduler which workers may still come.
     pub(super) fn announce(&self, scheduler: Scheduler, elsewhere: Option<&Elsewhere>) -> Scheduler {
         let Some(elsewhere) = elsewhere else { return scheduler };
@@ -134,9 +147,9 @@ impl Crew {
         self.there.insert(worker.id, worker);
     }
 
-    /// A worker is gone; gives its name.
-    pub(super) fn lose(&mut self, worker: WorkerId) -> Option<String> {
-        self.there.remove(&worker).map(|worker| worker.name)
+    /// A worker is gone.
+    pub(super) fn lose(&mut self, worker: WorkerId) {
+        self.there.remove(&worker);
     }
 
     /// Whether a worker is one of the crew: the words of one that was given up change nothing.

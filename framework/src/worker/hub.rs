@@ -10,7 +10,7 @@ use super::{Assignment, Failure, Outcome};
 use crate::schedule::{Capacity, TaskId, WorkerId};
 use crate::stage::Report;
 use crate::store::{Memo, Store, kernel};
-use crate::{Context, Error, Result, runtime};
+use crate::{Context, Error, Result, runtime, trace_parent};
 use futures::{StreamExt, stream};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -163,7 +163,7 @@ impl RemoteWorker {
             memory: work.needs.memory,
             threads: u32::try_from(work.threads).unwrap_or(u32::MAX),
             peers,
-            trace: String::new(),
+            trace: trace_parent(&work.span).unwrap_or_default(),
         });
         Ok(())
     }
