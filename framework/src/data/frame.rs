@@ -1,9 +1,13 @@
 //! Tables.
 
 use crate::{Error, Result};
+use super::weight::with_buffers;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::buffer::Buffer;
 use arrow::compute::{cast, concat, concat_batches};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
+use bytes::Bytes;
+use std::any::Any;
 use std::sync::Arc;
 
 /// Rows in every record batch of a canonical frame but the last.
@@ -14,7 +18,9 @@ pub const BATCH_ROWS: usize = 65_536;
 /// ```
 /// use ropeway_framework::data::Frame;
 /// use arrow::array::{ArrayRef, Float64Array};
-/// use std::sync::Arc;
+/// use bytes::Bytes;
+use std::any::Any;
+use std::sync::Arc;
 ///
 /// let ages: ArrayRef = Arc::new(Float64Array::from(vec![31.0, 47.0]));
 /// let frame = Frame::from_columns([("age", ages)])?;
@@ -26,6 +32,18 @@ pub struct Frame {
     schema: SchemaRef,
     batches: Arc<[RecordBatch]>,
     rows: usize,
+}
+
+/// A buffer, and what lives as long as it.
+struct Owned {
+    buffer: Buffer,
+    _owner: Arc<dyn Any + Send + Sync>,
+}
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        self.buffer.as_slice()
+    }
 }
 
 impl Frame {
@@ -72,6 +90,27 @@ impl Frame {
     /// The record batches, in row order; their sizes are not part of the frame's value.
     pub fn batches(&self) -> &[RecordBatch] {
         &self.batches
+    }
+
+    /// The record batches of a frame that is needed no more: if nobody else has it, each can be let go of by itself.
+    pub(super) fn into_batches(mut self) -> Vec<RecordBatch> {
+        match Arc::get_mut(&mut self.batches) {
+            Some(own) => {
+                let empty = RecordBatch::new_empty(self.schema);
+                own.iter_mut().map(|batch| std::mem::replace(batch, empty.clone())).collect()
+            }
+            None => self.batches.to_vec(),
+        }
+    }
+
+    /// The same frame, whose columns keep `owner` alive as long as anybody has them.
+    pub(crate) fn held_by(&self, owner: &Arc<dyn Any + Send + Sync>) -> Result<Self> {
+        let hold = |buffer: &Buffer| match buffer.is_empty() {
+            true => buffer.clone(),
+            false => Buffer::from(Bytes::from_owner(Owned { buffer: buffer.clone(), _owner: owner.clone() })),
+        };
+        let batches = self.batches.iter().map(|batch| with_buffers(batch, &hold)).collect::<Result<_>>()?;
+        Ok(Self { schema: self.schema.clone(), batches, rows: self.rows })
     }
 
     /// How many rows.

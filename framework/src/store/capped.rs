@@ -203,7 +203,7 @@ fn parts_are_at_hand_wherever_they_are() {
                 store.put(&artifact).await.unwrap();
                 let part = store.at_hand(whole.reference, 999_990, 100).await.unwrap();
                 let far = cap == 0 && store.backend().is_remote() && !store.0.has_machine();
-                assert_eq!(part, (!far).then(|| whole.bytes.slice(999_990..)), "{}", store.url());
+                assert_eq!(part, (!far).then(|| whole.bytes().slice(999_990..)), "{}", store.url());
             });
         }
     }
@@ -223,7 +223,7 @@ fn a_file_can_be_linked_and_outlives_the_store() {
             assert_eq!(linked, index != 3);
         });
         if index != 3 {
-            assert_eq!(std::fs::read(&to).unwrap(), whole.bytes);
+            assert_eq!(std::fs::read(&to).unwrap(), whole.bytes());
         }
     }
 }
