@@ -244,7 +244,7 @@ mod tests {
             let decoded = again(&encoded);
             assert_eq!(decoded.kind(), artifact.kind());
             assert_eq!(encode(&decoded).unwrap().bytes(), encoded.bytes());
-                    }
+        }
     }
 
     /// Results are remembered by these digests: a change of the layout is a change of every key, and must be seen.

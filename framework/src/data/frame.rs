@@ -1,7 +1,7 @@
 //! Tables.
 
-use crate::{Error, Result};
 use super::weight::with_buffers;
+use crate::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::buffer::Buffer;
 use arrow::compute::{cast, concat, concat_batches};
@@ -18,9 +18,7 @@ pub const BATCH_ROWS: usize = 65_536;
 /// ```
 /// use ropeway_framework::data::Frame;
 /// use arrow::array::{ArrayRef, Float64Array};
-/// use bytes::Bytes;
-use std::any::Any;
-use std::sync::Arc;
+/// use std::sync::Arc;
 ///
 /// let ages: ArrayRef = Arc::new(Float64Array::from(vec![31.0, 47.0]));
 /// let frame = Frame::from_columns([("age", ages)])?;
@@ -34,7 +32,7 @@ pub struct Frame {
     rows: usize,
 }
 
-/// A buffer, and what lives as long as it.
+/// A buffer, and what must live as long as it.
 struct Owned {
     buffer: Buffer,
     _owner: Arc<dyn Any + Send + Sync>,
