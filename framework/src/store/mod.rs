@@ -187,6 +187,15 @@ impl Store {
     /// # Errors
     /// The store can't be written: unreachable, read-only, full.
     pub async fn put(&self, artifact: &Artifact) -> Result<Ref> {
+        self.put_owned(artifact.clone()).await
+    }
+
+    /// Like [`Store::put`], for an artifact that is needed no more: what of a frame must be copied to bring it into
+    /// form is let go of on the way.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub async fn put_owned(&self, artifact: Artifact) -> Result<Ref> {
         self.write(artifact).instrument(debug_span!("store put")).await
     }
 

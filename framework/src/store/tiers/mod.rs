@@ -27,11 +27,12 @@ use super::backend::{Backend, Created};
 use super::blobs::blob_path;
 use super::offload::offload;
 use super::traffic::{Meter, Tier};
-use crate::data::{Digest, Ref};
+use crate::data::{Pieces, Ref};
 use budget::{Budget, Count, Passage, Rule};
 use bytes::Bytes;
 use held::{Held, cost};
 use memory::Memory;
+use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 /// The four tiers of a store.
@@ -51,8 +52,18 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
+    /// The bytes in one row; they are counted as long as any slice of them lives.
     pub(super) fn bytes(&self) -> Bytes {
-        self.held.bytes()
+        self.held.pieces().join()
+    }
+
+    /// What must live as long as something that lies in its pieces, so that it is counted.
+    pub(super) fn owner(&self) -> Arc<dyn Any + Send + Sync> {
+        self.held.clone()
+    }
+
+    pub(super) fn is_mapped(&self) -> bool {
+        self.held.is_mapped()
     }
 }
 
@@ -108,6 +119,7 @@ impl Tiers {
     pub(super) async fn load(&self, reference: Ref) -> Result<Loaded, StoreError> {
         let mut passage = self.admit(cost(reference.bytes)).await?;
         let content = self.find(reference).await?;
+        let content = offload(reference.bytes, move || content.in_one_row()).await;
         let held = Held::new(content, &mut passage);
         passage.give_back();
         Ok(Loaded { held, _passage: passage })
@@ -147,22 +159,22 @@ impl Tiers {
     pub(super) async fn write(
         &self,
         reference: Ref,
-        bytes: Bytes,
+        content: Pieces,
         mut passage: Passage,
     ) -> Result<Option<Loaded>, StoreError> {
-        let held = Held::new(Content::Heap(bytes), &mut passage);
+        let held = Held::new(Content::Heap(content), &mut passage);
         let path = blob_path(reference.digest);
         let room = !self.budget.is_over();
         let mut ours = false;
         let mut adopted = false;
         if let Some(machine) = self.machine.get() {
-            let filled = machine.fill(reference, held.bytes()).await;
+            let filled = machine.fill(reference, held.pieces()).await;
             ours = filled == Some(Created::Now);
             adopted = filled.is_some() && self.backend.adopt(&path).await?.is_some();
         }
         // Twice at most: an existing blob of the wrong length was cut off by a crash of the machine.
         for _ in 0..if adopted { 0 } else { 2 } {
-            let created = self.backend.create_blob(&path, held.bytes(), room).await?;
+            let created = self.backend.create_blob(&path, held.pieces(), room).await?;
             ours |= self.machine.get().is_none() && created == Created::Now;
             if created == Created::Now || self.backend.size(&path).await? == Some(reference.bytes) {
                 break;
@@ -186,7 +198,7 @@ impl Tiers {
             None => self.backend.open(&path, reference.bytes).await?,
         };
         match content {
-            Some(content @ Content::Mapped(_)) if content.as_ref().len() as u64 == reference.bytes => {
+            Some(content @ Content::Mapped(_)) if content.len() as u64 == reference.bytes => {
                 let held = Held::new(content, &mut passage);
                 drop(held.cool());
                 Ok(Some(Loaded { held, _passage: passage }))
@@ -200,10 +212,9 @@ impl Tiers {
         if let Some(kept) = self.memory.get(reference)
             && !kept.held.is_mapped()
         {
-            let bytes = kept.held.bytes();
-            let start = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
-            let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(bytes.len());
-            return Ok(Some(bytes.slice(start..end)));
+            let start = usize::try_from(from).unwrap_or(usize::MAX);
+            let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+            return Ok(Some(kept.held.pieces().part(start, end)));
         }
         let path = blob_path(reference.digest);
         match self.machine.get() {
@@ -267,17 +278,17 @@ impl Tiers {
         let bytes = content.into_bytes();
         if machine.fill(reference, bytes.clone()).await == Some(Created::Now)
             && let Some(file) = machine.find(reference).await
-            && file.as_ref().len() == bytes.len()
+            && file.len() == bytes.len()
         {
             return Ok(file);
         }
-        Ok(Content::Heap(bytes))
+        Ok(Content::heap(bytes))
     }
 
     async fn at_peers(&self, reference: Ref) -> Option<Content> {
         let digest = || reference.digest.short();
         match self.peers.get()?.fetch(reference).await {
-            Ok(bytes) => match check(reference, Content::Heap(bytes?)).await {
+            Ok(bytes) => match check(reference, Content::heap(bytes?)).await {
                 Ok(content) => {
                     self.meter.read(Tier::Peer, reference.bytes);
                     return Some(content);
@@ -304,12 +315,12 @@ impl Tiers {
 
 /// Content that is what its name says; `Err` says why it is not.
 async fn check(reference: Ref, content: Content) -> Result<Content, String> {
-    let found = content.as_ref().len() as u64;
+    let found = content.len() as u64;
     if found != reference.bytes {
         return Err(format!("it has {found} bytes and should have {}", reference.bytes));
     }
     let (content, digest) = offload(found, move || {
-        let digest = Digest::of(content.as_ref());
+        let digest = content.digest();
         (content, digest)
     })
     .await;
