@@ -84,7 +84,8 @@ impl Run {
             // A reader that goes away does not stop the run; the last line tells.
             Format::Json => Box::new(|line: &Line| drop(print_json(line))),
         };
-        let token = options.elsewhere.as_ref().filter(|elsewhere| elsewhere.open).map(|elsewhere| elsewhere.token.to_string());
+        let token =
+            options.elsewhere.as_ref().filter(|elsewhere| elsewhere.open).map(|elsewhere| elsewhere.token.to_string());
         let mut hear = |line: &Line| {
             if let (Event::Listening { address }, Some(token)) = (&line.event, &token) {
                 complain(&format!("workers join with: ROPEWAY_TOKEN={token} ropeway worker --join {address}"));

@@ -206,7 +206,8 @@ impl Coordinator<'_> {
             End::Transient if attempt <= task.request.task.needs.retries => {
                 self.start(id, attempt + 1, HERE, self.options.cores.max(1))
             }
-            End::Done | End::Failed | End::Transient | End::Stopped => match (task.outcome.take(), task.failure.take()) {
+            End::Done | End::Failed | End::Transient | End::Stopped => match (task.outcome.take(), task.failure.take())
+            {
                 (Some((outputs, seconds)), _) => self.succeed(id, Outcome::Done, outputs, seconds),
                 (None, failure) => self.fail(id, failure.unwrap_or_else(|| Error::new("the task failed"))),
             },

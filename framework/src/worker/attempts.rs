@@ -57,12 +57,7 @@ impl Attempts {
     ///
     /// # Errors
     /// The order makes no sense, or names a stage that this program lacks.
-    pub(super) fn begin(
-        &mut self,
-        start: wire::Start,
-        registry: &Arc<Registry>,
-        hands: &Hands<u64>,
-    ) -> Result<()> {
+    pub(super) fn begin(&mut self, start: wire::Start, registry: &Arc<Registry>, hands: &Hands<u64>) -> Result<()> {
         let number = wire::number(start.attempt)?;
         let key = wire::key(&start.key)?;
         if let Some(running) = self.running.get_mut(&key).filter(|running| !running.cancel.is_cancelled()) {
