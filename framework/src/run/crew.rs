@@ -71,7 +71,15 @@ impl Crew {
     pub(super) fn gather(store: &Store, options: &Options, run: &str, outbox: &mpsc::Sender<Message>) -> Result<Self> {
         let worker = EmbeddedWorker::new(store.clone(), options.cores)?;
         let (has, here) = (worker.capacity(), Hands::new(worker));
-        let mut crew = Self { has, here, there: BTreeMap::new(), holders: HashMap::new(), outbox: outbox.clone(), started: None, hub: None };
+        let mut crew = Self {
+            has,
+            here,
+            there: BTreeMap::new(),
+            holders: HashMap::new(),
+            outbox: outbox.clone(),
+            started: None,
+            hub: None,
+        };
         let Some(elsewhere) = &options.elsewhere else { return Ok(crew) };
         let terms = Terms {
             build: program::identity()?,

@@ -41,7 +41,8 @@ mod conformance;
 mod faulty;
 #[cfg(test)]
 mod killed;
-#[cfg(all(test, feature = "s3"))]
+#[cfg(feature = "s3")]
+#[cfg(test)]
 mod tests;
 
 pub use backend::{Created, Found};

@@ -1,9 +1,9 @@
 //! The coordinator's ear: workers dial it, say hello, and from then on take attempts and say how they ended.
 
+use super::current_folder;
 use super::execute::settle;
 use super::shelf::{Chunks, Shelf};
 use super::token::Token;
-use super::current_folder;
 use super::wire::coordinator_server::{Coordinator, CoordinatorServer};
 use super::wire::{self, FromWorker, ToWorker, from_worker, to_worker};
 use super::{Assignment, Failure, Outcome};
