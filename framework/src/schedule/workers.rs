@@ -55,8 +55,12 @@ impl Worker {
         (QUEUE_MICROS * cores).saturating_sub(self.queued_micros)
     }
 
-    /// What part of `needs` is free, in thousandths of the scarcest: at least 1000 if there is room.
+    /// What part of `needs` is free, in thousandths of the scarcest. It only grows while nothing new is taken: as long
+    /// as somebody waits in the lane, who will take what becomes free, it is nothing.
     pub(super) fn progress(&self, needs: &Needs) -> u64 {
+        if self.lane.waiting().len() > 0 {
+            return 0;
+        }
         let part = |free: u64, needed: u64| match needed {
             0 => 1000,
             needed => (u128::from(free) * 1000 / u128::from(needed)).min(1000) as u64,
