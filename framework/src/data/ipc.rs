@@ -449,8 +449,12 @@ mod tests {
 
     #[test]
     fn columns_in_canonical_form_are_shared_and_not_copied() {
-        let numbers: ArrayRef = Arc::new((0..BATCH_ROWS as i64 + 10).collect::<Int64Array>());
-        let words: ArrayRef = Arc::new((0..BATCH_ROWS + 10).map(|n| Some(n.to_string())).collect::<StringArray>());
+        // In allocations of their own size, as builders that were told their length make them.
+        let rows = BATCH_ROWS + 10;
+        let numbers: ArrayRef = Arc::new(Int64Array::from((0..rows as i64).collect::<Vec<_>>()));
+        let mut words = StringBuilder::with_capacity(rows, 6 * rows);
+        (0..rows).for_each(|row| words.append_value(format!("{row:06}")));
+        let words: ArrayRef = Arc::new(words.finish());
         let frame = Frame::from_columns([("n", numbers), ("w", words)]).unwrap();
         let (pieces, kept) = write(frame.clone()).unwrap();
         for column in 0..2 {

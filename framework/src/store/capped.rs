@@ -232,7 +232,8 @@ fn a_file_can_be_linked_and_outlives_the_store() {
 
 /// A table whose columns are shared and not copied when it is put.
 fn table(salt: i64) -> Frame {
-    let column = |factor: i64| Arc::new((0..150_000).map(|row| row * factor + salt).collect::<Int64Array>()) as ArrayRef;
+    let values = |factor: i64| (0..150_000).map(|row| row * factor + salt).collect::<Vec<_>>();
+    let column = |factor: i64| Arc::new(Int64Array::from(values(factor))) as ArrayRef;
     Frame::from_columns([("a", column(3)), ("b", column(5))]).unwrap()
 }
 
