@@ -15,6 +15,7 @@ mod examples;
 mod layers;
 mod readme;
 mod same_bytes;
+mod seen;
 mod serving;
 mod support;
 mod workers;

@@ -7,6 +7,7 @@ use super::key::{key, known};
 use super::nodes::Node;
 use super::task::{Live, Reply, Request, Task, Waiter};
 use super::voice::{Looked, Message, Voice};
+use super::watch::{attempt_span, reserved_cores};
 use crate::data::Ref;
 use crate::schedule::{self, Action, End, Needs, StageId, TaskId, WHOLE, WorkerId};
 use crate::stage::{Cancel, Device, Models, Progress, Report as Step, Seed, Stored, TaskRequest, Tasks};
@@ -58,6 +59,7 @@ impl Coordinator<'_> {
             }
             return Ok(());
         }
+        task.ready = self.options.clock.elapsed();
         self.under_way.insert(key, id);
         if task.leads {
             return self.start(id, 1, HERE, self.options.cores.max(1));
@@ -109,6 +111,9 @@ impl Coordinator<'_> {
                 Action::Wake(at) => self.wake = Some(at),
             }
         }
+        if let Some(metrics) = &self.options.metrics {
+            metrics.set_open(self.scheduler.open());
+        }
         Ok(())
     }
 
@@ -116,13 +121,21 @@ impl Coordinator<'_> {
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         let key = task.key.context("a task starts after its key is known")?;
         let cancel = Cancel::default();
-        task.live.insert(attempt, Live { worker, cancel: cancel.clone() });
         let request = &task.request;
+        let needs = needs(request);
+        let live = Live {
+            worker,
+            cancel: cancel.clone(),
+            since: self.options.clock.elapsed(),
+            cores: reserved_cores(needs, threads),
+            gpus: needs.gpus as f64 / WHOLE as f64,
+        };
+        task.live.insert(attempt, live);
         let voice = Arc::new(Voice { task: id, outbox: self.outbox.clone() });
         let work = Assignment {
             task: id,
             attempt,
-            needs: needs(request),
+            needs,
             uses: request.task.stage.clone(),
             stage: request.stage.clone(),
             key,
@@ -136,9 +149,10 @@ impl Coordinator<'_> {
             models: Models::new(self.registry.clone()),
             cancel,
             build: self.build.clone(),
+            span: attempt_span(task, attempt, self.crew.name(worker), threads),
         };
         self.crew.start(worker, work);
-        Ok(())
+        self.tell_started(id, attempt, threads)
     }
 
     pub(super) fn ended(
@@ -152,6 +166,7 @@ impl Coordinator<'_> {
             // Nobody waits for it any more; but its room is free again.
             return self.free(worker, id, attempt);
         };
+        self.tell_ended(id, attempt, &live, &result)?;
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         let mut made = Vec::new();
         let mut seconds = 0.0;
@@ -206,7 +221,8 @@ impl Coordinator<'_> {
             End::Transient if attempt <= task.request.task.needs.retries => {
                 self.start(id, attempt + 1, HERE, self.options.cores.max(1))
             }
-            End::Done | End::Failed | End::Transient | End::Stopped => match (task.outcome.take(), task.failure.take()) {
+            End::Done | End::Failed | End::Transient | End::Stopped => match (task.outcome.take(), task.failure.take())
+            {
                 (Some((outputs, seconds)), _) => self.succeed(id, Outcome::Done, outputs, seconds),
                 (None, failure) => self.fail(id, failure.unwrap_or_else(|| Error::new("the task failed"))),
             },
@@ -240,8 +256,10 @@ impl Coordinator<'_> {
         };
         match stage.normalise(&task.params) {
             Ok(params) => {
-                let parent = self.tasks.get(&parent).map(Task::label).unwrap_or_default();
-                let task = TaskRequest { params, label: format!("{parent}/{}", task.label), ..task };
+                let parent = self.tasks.get(&parent);
+                let _span = parent.map(|parent| parent.span.clone().entered());
+                let label = format!("{}/{}", parent.map(Task::label).unwrap_or_default(), task.label);
+                let task = TaskRequest { params, label, ..task };
                 self.look(Task::new(Request::new(task, stage, BTreeMap::new()), Waiter::Stage(reply)));
             }
             Err(error) => drop(reply.send(Err(Error::usage(error)))),
@@ -272,6 +290,7 @@ impl Coordinator<'_> {
         seconds: f64,
     ) -> Result<()> {
         let Some(task) = self.forget(id) else { return Ok(()) };
+        task.span.record("outcome", outcome.name());
         outputs.values().for_each(|made| drop(self.made.insert(*made, task.request.clone())));
         for waiter in task.waiters {
             match waiter {
@@ -302,6 +321,7 @@ impl Coordinator<'_> {
 
     pub(super) fn fail(&mut self, id: TaskId, error: Error) -> Result<()> {
         let Some(task) = self.forget(id) else { return Ok(()) };
+        task.span.record("outcome", Outcome::Failed.name());
         for waiter in task.waiters {
             match waiter {
                 Waiter::Node(node) => {

@@ -1,7 +1,9 @@
 //! The workers of a run: the one inside this process, those in other processes, and what starts them.
 
 use super::Options;
+use super::placement::WorkerInfo;
 use super::voice::Message;
+use super::watch::worker_info;
 use crate::data::Digest;
 use crate::fleet::{Fleet, LocalFleet};
 use crate::schedule::{Capacity, PoolId, Scheduler, TaskId, WorkerId};
@@ -12,8 +14,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// The worker inside this process.
+/// The worker inside this process, and its name.
 pub(super) const HERE: WorkerId = WorkerId(0);
+pub(super) const EMBEDDED: &str = "embedded";
 /// The workers that this run starts on this machine, and those that join by themselves.
 const LOCAL: PoolId = PoolId(0);
 const ANY: PoolId = PoolId(1);
@@ -65,15 +68,18 @@ struct Started {
 }
 
 impl Crew {
-    pub(super) fn gather(
-        store: &Store,
-        options: &Options,
-        run: &str,
-        outbox: &mpsc::Sender<Message>,
-    ) -> Result<Self> {
+    pub(super) fn gather(store: &Store, options: &Options, run: &str, outbox: &mpsc::Sender<Message>) -> Result<Self> {
         let worker = EmbeddedWorker::new(store.clone(), options.cores)?;
         let (has, here) = (worker.capacity(), Hands::new(worker));
-        let mut crew = Self { has, here, there: BTreeMap::new(), holders: HashMap::new(), outbox: outbox.clone(), started: None, hub: None };
+        let mut crew = Self {
+            has,
+            here,
+            there: BTreeMap::new(),
+            holders: HashMap::new(),
+            outbox: outbox.clone(),
+            started: None,
+            hub: None,
+        };
         let Some(elsewhere) = &options.elsewhere else { return Ok(crew) };
         let terms = Terms {
             build: program::identity()?,
@@ -104,6 +110,16 @@ impl Crew {
     /// What the worker inside this process has.
     pub(super) fn capacity(&self) -> Capacity {
         self.has.clone()
+    }
+
+    /// What the worker inside this process presents itself as.
+    pub(super) fn describe(&self) -> WorkerInfo {
+        worker_info(EMBEDDED, &self.has, "", true)
+    }
+
+    /// A worker's name.
+    pub(super) fn name(&self, worker: WorkerId) -> &str {
+        self.there.get(&worker).map_or(if worker == HERE { EMBEDDED } else { "gone" }, |there| &there.name)
     }
 
     /// Tells a scheduler which workers may still come.
@@ -139,9 +155,9 @@ impl Crew {
         self.there.insert(worker.id, worker);
     }
 
-    /// A worker is gone; gives its name.
-    pub(super) fn lose(&mut self, worker: WorkerId) -> Option<String> {
-        self.there.remove(&worker).map(|worker| worker.name)
+    /// A worker is gone.
+    pub(super) fn lose(&mut self, worker: WorkerId) {
+        self.there.remove(&worker);
     }
 
     /// Whether a worker is one of the crew: the words of one that was given up change nothing.

@@ -1,10 +1,10 @@
 //! The cap on memory, under every order of operations: it holds, everything comes back, and nobody waits for ever.
 
+use super::Store;
 use super::backend::Backend;
 use super::files::Files;
 use super::offload::LONG;
 use super::ram::Ram;
-use super::Store;
 use crate::data::{Artifact, Digest, List, Ref, Tensor, Tensors, encode};
 use crate::runtime;
 use bytes::Bytes;

@@ -111,13 +111,8 @@ async fn commit(store: &Store, work: &Assignment, outputs: Outputs, seconds: f64
         };
         refs.insert(port, reference);
     }
-    let memo = Memo {
-        outputs: refs,
-        stage: work.uses.clone(),
-        seconds,
-        device: "cpu".into(),
-        build: work.build.clone(),
-    };
+    let memo =
+        Memo { outputs: refs, stage: work.uses.clone(), seconds, device: "cpu".into(), build: work.build.clone() };
     let (outputs, differs) = settle(store, work.key, &memo).await?;
     Ok(Outcome { outputs, seconds, differs, unsaved: None })
 }

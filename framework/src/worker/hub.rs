@@ -1,16 +1,16 @@
 //! The coordinator's ear: workers dial it, say hello, and from then on take attempts and say how they ended.
 
+use super::current_folder;
 use super::execute::settle;
 use super::shelf::{Chunks, Shelf};
 use super::token::Token;
-use super::current_folder;
 use super::wire::coordinator_server::{Coordinator, CoordinatorServer};
 use super::wire::{self, FromWorker, ToWorker, from_worker, to_worker};
 use super::{Assignment, Failure, Outcome};
 use crate::schedule::{Capacity, TaskId, WorkerId};
 use crate::stage::Report;
 use crate::store::{Memo, Store, kernel};
-use crate::{Context, Error, Result, runtime};
+use crate::{Context, Error, Result, runtime, trace_parent};
 use futures::{StreamExt, stream};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -163,7 +163,7 @@ impl RemoteWorker {
             memory: work.needs.memory,
             threads: u32::try_from(work.threads).unwrap_or(u32::MAX),
             peers,
-            trace: String::new(),
+            trace: trace_parent(&work.span).unwrap_or_default(),
         });
         Ok(())
     }
@@ -342,7 +342,8 @@ impl Desk {
             }
             Ok(())
         };
-        let results: Vec<Result<()>> = stream::iter(batch.attempts).map(settle).buffer_unordered(COMMITS).collect().await;
+        let results: Vec<Result<()>> =
+            stream::iter(batch.attempts).map(settle).buffer_unordered(COMMITS).collect().await;
         results.into_iter().collect()
     }
 

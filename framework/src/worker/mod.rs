@@ -73,4 +73,6 @@ pub struct Assignment {
     pub cancel: Cancel,
     /// What the commit says of the program that computed it.
     pub build: String,
+    /// What is traced of it.
+    pub span: tracing::Span,
 }

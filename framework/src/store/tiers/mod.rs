@@ -26,10 +26,9 @@ use super::StoreError;
 use super::backend::{Backend, Created};
 use super::blobs::blob_path;
 use super::offload::offload;
+use super::traffic::{Meter, Tier};
 use crate::data::{Digest, Ref};
-#[cfg(test)]
-use budget::Count;
-use budget::{Budget, Passage, Rule};
+use budget::{Budget, Count, Passage, Rule};
 use bytes::Bytes;
 use held::{Held, cost};
 use memory::Memory;
@@ -42,6 +41,7 @@ pub(super) struct Tiers {
     machine: OnceLock<Machine>,
     peers: OnceLock<Arc<dyn PeerSource>>,
     backend: Backend,
+    pub(super) meter: Meter,
 }
 
 /// Content that an operation holds, still to be decoded.
@@ -59,7 +59,8 @@ impl Loaded {
 impl Tiers {
     pub(super) fn new(backend: Backend, cap: u64) -> Self {
         let (machine, peers) = (OnceLock::new(), OnceLock::new());
-        Self { budget: Budget::new(cap), memory: Memory::default(), machine, peers, backend }
+        let meter = Meter::default();
+        Self { budget: Budget::new(cap), memory: Memory::default(), machine, peers, backend, meter }
     }
 
     pub(super) fn backend(&self) -> &Backend {
@@ -70,7 +71,7 @@ impl Tiers {
         self.budget.set_cap(cap);
     }
 
-    #[cfg(test)]
+    /// The bytes that are held in memory.
     pub(super) fn count(&self) -> Count {
         self.budget.count()
     }
@@ -95,6 +96,7 @@ impl Tiers {
     /// An artifact that is in memory.
     pub(super) async fn recall(&self, reference: Ref) -> Result<Option<Form>, StoreError> {
         let Some(kept) = self.memory.get(reference) else { return Ok(None) };
+        self.meter.read(Tier::Memory, reference.bytes);
         if kept.held.is_cold() {
             let bytes = cost(reference.bytes);
             self.memory.warm(reference, self.admit(bytes).await?.lease(bytes));
@@ -162,6 +164,9 @@ impl Tiers {
         for _ in 0..if adopted { 0 } else { 2 } {
             let created = self.backend.create_blob(&path, held.bytes(), room).await?;
             ours |= self.machine.get().is_none() && created == Created::Now;
+            if created == Created::Now {
+                self.meter.wrote(reference.bytes);
+            }
             if created == Created::Now || self.backend.size(&path).await? == Some(reference.bytes) {
                 break;
             }
@@ -231,6 +236,7 @@ impl Tiers {
         let Some(content) = self.backend.open(&path, reference.bytes).await? else {
             return Err(StoreError::Missing { what, url });
         };
+        self.meter.read(Tier::Store, reference.bytes);
         check(reference, content).await.map_err(|reason| StoreError::Corrupt { what, reason, url })
     }
 
@@ -243,7 +249,10 @@ impl Tiers {
         };
         if let Some(content) = machine.find(reference).await {
             match check(reference, content).await {
-                Ok(content) => return Ok(content),
+                Ok(content) => {
+                    self.meter.read(Tier::Machine, reference.bytes);
+                    return Ok(content);
+                }
                 Err(reason) => {
                     tracing::warn!("the cache's copy of {} is thrown away: {reason}", reference.digest.short());
                     machine.forget(reference);
@@ -269,7 +278,10 @@ impl Tiers {
         let digest = || reference.digest.short();
         match self.peers.get()?.fetch(reference).await {
             Ok(bytes) => match check(reference, Content::Heap(bytes?)).await {
-                Ok(content) => return Some(content),
+                Ok(content) => {
+                    self.meter.read(Tier::Peer, reference.bytes);
+                    return Some(content);
+                }
                 Err(reason) => tracing::warn!("a peer sent something else as {}: {reason}", digest()),
             },
             Err(error) => tracing::warn!("{} can't be had from a peer: {error}", digest()),
