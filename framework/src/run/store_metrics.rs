@@ -56,7 +56,8 @@ mod tests {
         assert_eq!(value(&text, "ropeway_store_written_bytes_total{tier=\"store\"}"), bytes);
         assert_eq!(value(&text, "ropeway_store_read_bytes_total{tier=\"memory\"}"), bytes);
         assert_eq!(value(&text, "ropeway_store_read_bytes_total{tier=\"store\"}"), 0.0);
-        assert_eq!(value(&text, "ropeway_memory_held_bytes"), bytes);
+        // With what the books themselves take.
+        assert!(value(&text, "ropeway_memory_held_bytes") >= bytes);
         let (key, memo) = (
             Key(reference.digest),
             Memo {
