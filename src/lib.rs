@@ -46,6 +46,7 @@ mod diagnostics;
 mod live;
 mod rows;
 mod table;
+mod telemetry;
 mod timeline;
 mod units;
 

@@ -46,6 +46,3 @@ impl Exporter {
         self.0.shutdown().context("the last spans could not be sent")
     }
 }
-
-#[cfg(test)]
-mod tests;

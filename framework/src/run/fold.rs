@@ -72,7 +72,7 @@ impl Fold {
 
     fn started(&mut self, start: &AttemptStart) -> bool {
         let Some(stage) = stage_of(&start.name) else { return true };
-        let stage = entry(&mut self.stages, stage);
+        let Some(stage) = self.stage(stage) else { return true };
         stage.attempts += 1;
         if stage.attempts <= ONE_BY_ONE {
             return true;
@@ -84,7 +84,7 @@ impl Fold {
     fn ended(&mut self, end: &AttemptEnd, at: f64) -> bool {
         let Some(waited) = self.open.remove(&(end.task, end.attempt)) else { return true };
         let name = stage_of(&end.name).unwrap_or(&end.name);
-        let folded = &mut entry(&mut self.stages, name).folded;
+        let Some(Stage { folded, .. }) = self.stage(name) else { return true };
         if !folded.contains_key(&end.worker) {
             folded.insert(end.worker.clone(), AttemptsFolded::none(name, &end.worker, at));
         }
@@ -96,7 +96,7 @@ impl Fold {
 
     fn finished(&mut self, name: &str, outcome: Outcome) -> bool {
         let Some(stage) = stage_of(name) else { return true };
-        let stage = entry(&mut self.stages, stage);
+        let Some(stage) = self.stage(stage) else { return true };
         stage.tasks += 1;
         let failed = outcome == Outcome::Failed;
         stage.failures += usize::from(failed);
@@ -109,6 +109,14 @@ impl Fold {
             Outcome::Failed | Outcome::Skipped => &mut stage.failed,
         } += 1;
         false
+    }
+
+    /// What is known of a stage. This is called for every task: the name is copied once a stage.
+    fn stage(&mut self, name: &str) -> Option<&mut Stage> {
+        if !self.stages.contains_key(name) {
+            self.stages.insert(name.to_owned(), Stage::default());
+        }
+        self.stages.get_mut(name)
     }
 }
 
@@ -159,13 +167,6 @@ impl AttemptsFolded {
 /// The stage that asked for a task; `None` for a stage of the pipeline.
 fn stage_of(name: &str) -> Option<&str> {
     name.split_once('/').map(|(stage, _)| stage)
-}
-
-fn entry<'a>(stages: &'a mut HashMap<String, Stage>, name: &str) -> &'a mut Stage {
-    if !stages.contains_key(name) {
-        stages.insert(name.to_owned(), Stage::default());
-    }
-    stages.entry(name.to_owned()).or_default()
 }
 
 #[cfg(test)]

@@ -176,12 +176,15 @@ impl Tiers {
         for _ in 0..if adopted { 0 } else { 2 } {
             let created = self.backend.create_blob(&path, held.pieces(), room).await?;
             ours |= self.machine.get().is_none() && created == Created::Now;
+            if created == Created::Now {
+                self.meter.wrote(reference.bytes);
+            }
             if created == Created::Now || self.backend.size(&path).await? == Some(reference.bytes) {
                 break;
             }
             self.backend.set_aside(&path).await?;
         }
-        if ours {
+        if adopted && ours {
             self.meter.wrote(reference.bytes);
         }
         if room {

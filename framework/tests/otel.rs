@@ -1,12 +1,14 @@
-//! A collector, and a run that is traced.
+//! A collector, and a run that is traced. It is a program of its own, since a program has one subscriber.
 
-use super::*;
-use crate::data::Metrics;
-use crate::pipeline::Pipeline;
-use crate::run::{Line, Options, run};
-use crate::stage::{Params, Registry, TaskRequest, Tasks, Template, stage};
-use crate::store::Store;
-use crate::{join_trace, trace_parent};
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests end where they fail")]
+
+use ropeway_framework::data::Metrics;
+use ropeway_framework::otel::Exporter;
+use ropeway_framework::pipeline::Pipeline;
+use ropeway_framework::run::{Line, Options, run};
+use ropeway_framework::stage::{Params, Registry, TaskRequest, Tasks, Template, stage};
+use ropeway_framework::store::Store;
+use ropeway_framework::{Result, join_trace, runtime, trace_parent};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
