@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// The checkout.
@@ -90,5 +91,106 @@ impl Ended {
     pub(crate) fn outcomes(&self) -> BTreeMap<String, String> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         self.stages().iter().map(|stage| (text(&stage["name"]), text(&stage["outcome"]))).collect()
+    }
+}
+
+/// The secret of runs that are tested.
+pub(crate) const TOKEN: &str = "rw1-00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/// How to run the digits pipeline, smaller: where it is used, nobody asks how good the model is.
+pub(crate) fn digits<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let config: &'static str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/digits.toml");
+    let mut all = vec!["run", config, "--format", "json", "--set", "best.trials=6", "--set", "fit.epochs=6"];
+    all.extend(more);
+    all
+}
+
+/// A program that is under way. If its test fails, it ends with it.
+pub(crate) struct Process(Option<Child>);
+
+impl Process {
+    pub(crate) fn start(mut command: Command) -> Self {
+        Self(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
+    }
+
+    fn child(&mut self) -> &mut Child {
+        self.0.as_mut().unwrap()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.as_ref().unwrap().id()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child().kill().unwrap();
+        self.child().wait().unwrap();
+    }
+
+    /// Sends it a signal, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let arguments = [format!("-{name}"), self.id().to_string()];
+        assert!(Command::new("kill").args(arguments).status().unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Ended {
+        Ended::of(self.0.take().unwrap().wait_with_output().unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A run with `--format json` that is under way.
+pub(crate) struct Running {
+    pub(crate) process: Process,
+    lines: Lines<BufReader<ChildStdout>>,
+    heard: Vec<Value>,
+}
+
+impl Running {
+    pub(crate) fn start(project: &Project, arguments: &[&str]) -> Self {
+        Self::of(project.command(arguments))
+    }
+
+    pub(crate) fn of(command: Command) -> Self {
+        let mut process = Process::start(command);
+        let lines = BufReader::new(process.child().stdout.take().unwrap()).lines();
+        Self { process, lines, heard: Vec::new() }
+    }
+
+    /// Hears the next event; `None` at the end of the run.
+    pub(crate) fn next(&mut self) -> Option<Value> {
+        let line: Value = serde_json::from_str(&self.lines.next()?.unwrap()).unwrap();
+        self.heard.push(line.clone());
+        Some(line)
+    }
+
+    /// Hears events until one is as wanted.
+    pub(crate) fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let said = self.next().expect("the run ended before");
+            if wanted(&said) {
+                return said;
+            }
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&mut self) -> String {
+        self.until(|said| said["event"] == "listening")["address"].as_str().unwrap().to_owned()
+    }
+
+    /// Hears the rest.
+    pub(crate) fn end(mut self) -> Ended {
+        while self.next().is_some() {}
+        let stdout = self.heard.iter().map(|line| format!("{line}\n")).collect();
+        Ended { stdout, ..self.process.end() }
     }
 }

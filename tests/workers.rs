@@ -1,63 +1,10 @@
 //! Runs in worker processes: the bytes are those of a run in one process, whoever is killed.
 
-use crate::support::{Ended, Project};
-use serde_json::Value;
+use crate::support::{Ended, Project, Running, TOKEN, digits};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Lines};
-use std::process::{Child, ChildStdout, Stdio};
-
-/// The digits pipeline, smaller: what is tested here is not how good the model is.
-fn digits<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    let config: &'static str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/digits.toml");
-    let mut all = vec!["run", config, "--format", "json", "--set", "best.trials=6", "--set", "fit.epochs=6"];
-    all.extend(more);
-    all
-}
-
-/// A run that is under way.
-struct Running {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-    heard: Vec<Value>,
-}
-
-impl Running {
-    fn start(project: &Project, arguments: &[&str]) -> Self {
-        let mut command = project.command(arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines, heard: Vec::new() }
-    }
-
-    /// Hears events until one of a name comes; `None` if the run ends before.
-    fn until(&mut self, event: &str) -> Option<Value> {
-        loop {
-            let said = self.next()?;
-            if said["event"] == event {
-                return Some(said);
-            }
-        }
-    }
-
-    fn next(&mut self) -> Option<Value> {
-        let line: Value = serde_json::from_str(&self.lines.next()?.unwrap()).unwrap();
-        self.heard.push(line.clone());
-        Some(line)
-    }
-
-    /// Hears the rest.
-    fn end(mut self) -> Ended {
-        while self.next().is_some() {}
-        let ended = Ended::of(self.child.wait_with_output().unwrap());
-        let stdout = self.heard.iter().map(|line| format!("{line}\n")).collect();
-        Ended { stdout, ..ended }
-    }
-
-    fn token_and_address(&mut self) -> String {
-        self.until("listening").unwrap()["address"].as_str().unwrap().to_owned()
-    }
-}
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 /// The processes that a process started.
 fn children(of: u32) -> Vec<u32> {
@@ -74,8 +21,6 @@ fn lives(process: u32) -> bool {
 fn kill(process: u32) -> bool {
     lives(process) && std::process::Command::new("kill").args(["-9", &process.to_string()]).status().unwrap().success()
 }
-
-const TOKEN: &str = "rw1-00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
 #[test]
 fn any_number_of_worker_processes_gives_equal_bytes() {
@@ -95,7 +40,7 @@ fn a_worker_joins_from_elsewhere_and_is_all_there_is() {
     let (project, elsewhere) = (Project::new(), Project::new());
     let mut running =
         Running::start(&project, &digits(&["--workers", "0", "--listen", "127.0.0.1:0", "--token", TOKEN]));
-    let address = running.token_and_address();
+    let address = running.address();
     let join = ["worker", "--join", &address, "--token", TOKEN, "--name", "guest"];
     let worker = elsewhere.spawn(&join);
     assert_eq!(running.end().ok().digests(), first);
@@ -108,7 +53,7 @@ fn who_has_no_token_is_no_worker() {
     let project = Project::new();
     let mut running =
         Running::start(&project, &digits(&["--workers", "0", "--listen", "127.0.0.1:0", "--token", TOKEN]));
-    let address = running.token_and_address();
+    let address = running.address();
     let other = TOKEN.replace("00", "01");
     let stranger = project.run(&["worker", "--join", &address, "--token", &other, "--patience", "0"]);
     assert_eq!(stranger.code, Some(3), "{stranger:#?}");
@@ -144,7 +89,7 @@ fn a_worker_of_another_build_is_refused_with_both_builds_named() {
     fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
     let mut running =
         Running::start(&project, &digits(&["--workers", "1", "--listen", "127.0.0.1:0", "--token", TOKEN]));
-    let address = running.token_and_address();
+    let address = running.address();
     let refused = std::process::Command::new(&other).args(["worker", "--join", &address, "--token", TOKEN]).output();
     let refused = Ended::of(refused.unwrap());
     assert_eq!(refused.code, Some(2), "{refused:#?}");
@@ -167,7 +112,7 @@ fn killed_workers_change_nothing() {
         assert!(round < 5 * KILLS, "only {kills} workers were killed in {round} runs");
         let project = Project::new();
         let mut running = Running::start(&project, &digits(&["--workers", "3"]));
-        let run = running.child.id();
+        let run = running.process.id();
         let mut heard = 0;
         // Every few events another worker dies.
         while running.next().is_some() {
@@ -198,14 +143,13 @@ fn a_killed_coordinator_goes_on_with_the_workers_that_it_had() {
         let address = format!("127.0.0.1:{port}");
         let arguments = digits(&["--workers", "0", "--listen", &address, "--token", TOKEN]);
         let mut first = Running::start(&project, &arguments);
-        first.token_and_address();
+        first.address();
         let join = ["worker", "--join", &address, "--token", TOKEN, "--quiet"];
         let workers = [elsewhere.spawn(&join), elsewhere.spawn(&join)];
         for _ in 0..events * crash / CRASHES {
             first.next();
         }
-        first.child.kill().unwrap();
-        first.child.wait().unwrap();
+        first.process.kill();
         let again = project.run(&arguments).ok();
         assert_eq!(again.digests(), reference, "after crash {crash}");
         assert!(!again.stdout.contains("not deterministic"), "{}", again.stdout);

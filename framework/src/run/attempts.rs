@@ -162,12 +162,19 @@ impl Coordinator<'_> {
         attempt: u32,
         result: Result<worker::Outcome, Failure>,
     ) -> Result<()> {
-        let Some(live) = self.tasks.get_mut(&id).and_then(|task| task.live.remove(&attempt)) else {
+        let Some(live) = self.tasks.get_mut(&id).and_then(|task| task.take(attempt, worker)) else {
             // Nobody waits for it any more; but its room is free again.
             return self.free(worker, id, attempt);
         };
         self.tell_ended(id, attempt, &live, &result)?;
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        let result = result.and_then(|outcome| match task.promises(&outcome.outputs) {
+            true => Ok(outcome),
+            false => {
+                let error = Error::new("the worker gave other outputs than the stage's signature promises");
+                Err(Failure { error, lost: None })
+            }
+        });
         let mut made = Vec::new();
         let mut seconds = 0.0;
         let end = match result {

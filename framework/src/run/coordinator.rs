@@ -213,7 +213,12 @@ impl<'a> Coordinator<'a> {
                 self.ended(worker, task, attempt, result)
             }
             Heard::Ended { .. } => Ok(()),
-            Heard::Said { task, report } => self.said(task, report),
+            Heard::Said { worker, task, attempt, report } => {
+                match self.tasks.get(&task).is_some_and(|task| task.runs(attempt, worker)) {
+                    true => self.said(task, report),
+                    false => Ok(()),
+                }
+            }
         }
     }
 

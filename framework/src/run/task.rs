@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::data::Ref;
 use crate::schedule::WorkerId;
-use crate::stage::{Cancel, Stage, Stored, TaskRequest, Template};
+use crate::stage::{Cancel, Output, Stage, Stored, TaskRequest, Template};
 use crate::store::Key;
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
@@ -97,6 +97,25 @@ impl Task {
             failure: None,
             outcome: None,
         }
+    }
+
+    /// Whether an attempt is under way on a worker: no other may speak for it.
+    pub(super) fn runs(&self, attempt: u32, worker: WorkerId) -> bool {
+        self.live.get(&attempt).is_some_and(|live| live.worker == worker)
+    }
+
+    /// Takes an attempt that a worker says has ended.
+    pub(super) fn take(&mut self, attempt: u32, worker: WorkerId) -> Option<Live> {
+        self.runs(attempt, worker).then(|| self.live.remove(&attempt))?
+    }
+
+    /// Whether outputs are those that the stage's signature promises: a worker elsewhere may say anything.
+    pub(super) fn promises(&self, outputs: &BTreeMap<String, Ref>) -> bool {
+        let Request { stage, task, .. } = &self.request;
+        let promised = stage.outputs(&task.params);
+        let given =
+            |port: &Output| outputs.get(&port.name).is_some_and(|one| port.kind.is_none_or(|kind| kind == one.kind));
+        promised.len() == outputs.len() && promised.iter().all(given)
     }
 
     pub(super) fn label(&self) -> &str {

@@ -3,6 +3,7 @@
 use super::member::{Member, Parted};
 use super::token::Token;
 use super::wire::coordinator_client::CoordinatorClient;
+use super::wire::{KEEPALIVE, KEEPALIVE_PATIENCE};
 use crate::stage::Registry;
 use crate::{Error, Fault, Result, runtime};
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use tokio::time::{Instant, sleep};
 use tonic::transport::Endpoint;
 
 /// The first pause before a coordinator is dialled again; each is twice the one before, up to the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LAST_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const LAST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a worker process works.
 #[derive(Clone, Debug)]
@@ -74,7 +75,7 @@ pub fn work(registry: &Arc<Registry>, options: &WorkerOptions, say: &mut dyn FnM
     }
 }
 
-fn endpoint(options: &WorkerOptions) -> Result<Endpoint> {
+pub(super) fn endpoint(options: &WorkerOptions) -> Result<Endpoint> {
     let address = match options.join.split_once("://") {
         None => format!("https://{}", options.join),
         Some(("https", _)) => options.join.clone(),
@@ -91,6 +92,9 @@ fn endpoint(options: &WorkerOptions) -> Result<Endpoint> {
             endpoint
                 .tcp_nodelay(true)
                 .connect_timeout(Duration::from_secs(5))
+                .http2_keep_alive_interval(KEEPALIVE)
+                .keep_alive_timeout(KEEPALIVE_PATIENCE)
+                .keep_alive_while_idle(true)
                 .initial_connection_window_size(8 << 20)
                 .initial_stream_window_size(4 << 20)
         })

@@ -1,6 +1,7 @@
 //! The coordinator's ear: workers dial it, say hello, and from then on take attempts and say how they ended.
 
 use super::current_folder;
+use super::door::{Place, visitors};
 use super::execute::settle;
 use super::shelf::{Chunks, Shelf};
 use super::token::Token;
@@ -19,8 +20,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
-use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -28,6 +30,10 @@ use tonic::{Request, Response, Status, Streaming};
 const HELLO: Duration = Duration::from_secs(10);
 /// Results of one message that are committed at the same time.
 const COMMITS: usize = 16;
+/// Reports of one worker that are heard in a second; the network holds back those that come faster.
+const REPORTS: u32 = 2000;
+/// A million cores: whoever says more can't count.
+const MOST_MILLICORES: u64 = 1_000_000_000;
 /// Attempts in one message.
 const BATCH: usize = 1024;
 
@@ -69,8 +75,12 @@ pub(crate) enum Heard {
     },
     /// An attempt says how far it is.
     Said {
+        /// Where.
+        worker: WorkerId,
         /// Which task.
         task: TaskId,
+        /// Which attempt.
+        attempt: u32,
         /// What it says.
         report: Report,
     },
@@ -97,22 +107,27 @@ impl Hub {
                 .help("give another address, such as --listen 127.0.0.1:0")
         })?;
         let local = listener.local_addr()?;
-        let incoming = TcpListenerStream::new(listener).map(|stream| {
-            // A worker waits for each attempt: nothing is held back to be sent with more.
-            stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-        });
         let shelf = Shelf::new(terms.store.clone());
         let desk = Desk { terms, ear, shelf, workers: AtomicU64::new(1) };
         let service = CoordinatorServer::new(Service(Arc::new(desk)))
             .max_decoding_message_size(wire::MESSAGE_BYTES)
             .max_encoding_message_size(usize::MAX);
+        // Nothing that is no request of somebody with the token comes so far.
+        let service = InterceptedService::new(service, |request: Request<()>| {
+            if let Some(place) = request.extensions().get::<Arc<Place>>() {
+                place.leave();
+            }
+            Ok(request)
+        });
         let server = Server::builder()
             .tls_config(token.server()?)
             .context("the token gives no certificate")?
             .initial_connection_window_size(8 << 20)
             .initial_stream_window_size(4 << 20)
+            .http2_keepalive_interval(Some(wire::KEEPALIVE))
+            .http2_keepalive_timeout(Some(wire::KEEPALIVE_PATIENCE))
             .add_service(service)
-            .serve_with_incoming(incoming);
+            .serve_with_incoming(visitors(listener));
         let server = async move {
             if let Err(error) = server.await {
                 tracing::error!("no more workers are heard: {error}");
@@ -292,7 +307,7 @@ impl Desk {
         };
         let _ = link.send(Ok(ToWorker { word: Some(to_worker::Word::Welcome(welcome)) }));
         let has = Capacity {
-            millicores: hello.millicores,
+            millicores: hello.millicores.min(MOST_MILLICORES),
             memory: hello.memory,
             files: near && hello.folder == current_folder(),
             ..Capacity::default()
@@ -312,6 +327,7 @@ impl Desk {
 
     /// Hears a worker out; gives why it is no longer heard.
     async fn listen(&self, worker: WorkerId, mut words: Streaming<FromWorker>) -> String {
+        let mut pace = Pace::new();
         loop {
             let word = match timeout(self.terms.patience, words.message()).await {
                 Ok(Ok(Some(FromWorker { word }))) => word,
@@ -322,7 +338,7 @@ impl Desk {
             let taken = match word {
                 Some(from_worker::Word::Heartbeat(_)) => Ok(()),
                 Some(from_worker::Word::Ended(batch)) => self.ended(worker, batch).await,
-                Some(from_worker::Word::Progress(said)) => self.said(said),
+                Some(from_worker::Word::Progress(said)) => self.said(worker, &mut pace, said).await,
                 Some(from_worker::Word::Hello(_)) => Err(Error::new("it said hello twice")),
                 None => Err(Error::new("it says something that this program does not know")),
             };
@@ -347,9 +363,10 @@ impl Desk {
         results.into_iter().collect()
     }
 
-    fn said(&self, said: wire::Progress) -> Result<()> {
-        let (task, _) = wire::number(said.attempt)?;
-        (self.ear)(Heard::Said { task, report: wire::report(said) });
+    async fn said(&self, worker: WorkerId, pace: &mut Pace, said: wire::Progress) -> Result<()> {
+        let (task, attempt) = wire::number(said.attempt)?;
+        pace.step().await;
+        (self.ear)(Heard::Said { worker, task, attempt, report: wire::report(said) });
         Ok(())
     }
 
@@ -384,5 +401,25 @@ impl Desk {
             Ok((outputs, differs)) => Ok(Outcome { outputs, differs, seconds: memo.seconds, unsaved: None }),
             Err(error) => Err(Failure { error, lost: None }),
         })
+    }
+}
+
+/// Holds back whoever speaks too fast.
+struct Pace {
+    since: Instant,
+    steps: u32,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { since: Instant::now(), steps: 0 }
+    }
+
+    async fn step(&mut self) {
+        self.steps += 1;
+        if self.steps > REPORTS {
+            sleep_until(self.since + Duration::from_secs(1)).await;
+            *self = Self::new();
+        }
     }
 }

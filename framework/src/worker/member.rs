@@ -124,7 +124,8 @@ impl Member {
         let store = match direct {
             Some(store) => store,
             None => {
-                let through = Reached { url: welcome.store.clone(), client: self.client.clone() };
+                let (url, client) = (welcome.store.clone(), self.client.clone());
+                let through = Reached { url, client, patience: self.options.patience };
                 let store = Store::remote(Arc::new(through));
                 let exchange = Path::new(&welcome.exchange);
                 // In a container the path may be there and mean something else: then nobody adopts what is put there.

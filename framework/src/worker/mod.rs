@@ -3,7 +3,10 @@
 mod attempts;
 mod bridge;
 mod client;
+mod door;
 mod embedded;
+#[cfg(test)]
+mod enemies;
 mod execute;
 mod hands;
 mod hub;

@@ -1,5 +1,6 @@
 //! The run's store, for workers that can't reach it themselves: served by the coordinator, and reached by a worker.
 
+use super::client::{FIRST_PAUSE, LAST_PAUSE};
 use super::peers::Whole;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, CHUNK_BYTES};
@@ -9,7 +10,9 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
+use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
@@ -61,6 +64,10 @@ impl Shelf {
             content.extend_from_slice(&part.content);
         }
         let path = path.ok_or_else(|| Status::invalid_argument("an object without a path"))?;
+        // The logs of runs are the coordinator's.
+        if path.starts_with("runs/") || path.starts_with("corrupt/") {
+            return Err(Status::permission_denied(format!("{path} is not for a worker to write")));
+        }
         let created = self.0.create_checked(&path, content.freeze()).await.map_err(status)?;
         Ok(wire::Created { now: created == Created::Now })
     }
@@ -96,6 +103,9 @@ impl Shelf {
     }
 
     pub(super) async fn set_aside(&self, object: wire::Object) -> Result<wire::ObjectSize, Status> {
+        if !object.path.starts_with("blobs/") && !object.path.starts_with("memo/") {
+            return Err(Status::permission_denied(format!("{} is not for a worker to set aside", object.path)));
+        }
         let moved = Remote::set_aside(&self.0, &object.path).await.map_err(status)?;
         Ok(wire::ObjectSize { bytes: moved.then_some(0) })
     }
@@ -109,11 +119,28 @@ fn status(error: StoreError) -> Status {
 pub(super) struct Reached {
     pub(super) url: String,
     pub(super) client: CoordinatorClient<Channel>,
+    /// How long a coordinator that can't be reached is asked again.
+    pub(super) patience: Duration,
 }
 
 impl Reached {
-    fn client(&self) -> CoordinatorClient<Channel> {
-        self.client.clone()
+    /// Asks, and asks again while nobody answers: who needs the store waits for the coordinator to be back, as the
+    /// worker itself does.
+    async fn ask<T, F>(&self, question: impl Fn(CoordinatorClient<Channel>) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let until = Instant::now() + self.patience;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match question(self.client.clone()).await {
+                Err(status) if is_silence(&status) && Instant::now() < until => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LAST_PAUSE);
+                }
+                answer => return answer,
+            }
+        }
     }
 
     fn error(&self, action: &'static str, path: &str, status: &Status) -> StoreError {
@@ -132,19 +159,30 @@ impl Remote for Reached {
     }
 
     fn create<'a>(&'a self, path: &'a str, bytes: Bytes) -> Answer<'a, Created> {
-        let mut first = path.to_owned();
-        let parts = cut(bytes).map(move |content| wire::CreatePart { path: std::mem::take(&mut first), content });
-        let parts = stream::iter(parts);
         async move {
-            let created = self.client().create(parts).await.map_err(|status| self.error("write", path, &status))?;
-            Ok(if created.into_inner().now { Created::Now } else { Created::Already })
+            let asked = AtomicU32::new(0);
+            let create = |mut client: CoordinatorClient<Channel>| {
+                asked.fetch_add(1, Ordering::Relaxed);
+                let mut first = path.to_owned();
+                let parts = cut(bytes.clone());
+                let parts = parts.map(move |content| wire::CreatePart { path: std::mem::take(&mut first), content });
+                async move { client.create(stream::iter(parts)).await }
+            };
+            let created = self.ask(create).await.map_err(|status| self.error("write", path, &status))?;
+            if created.into_inner().now {
+                return Ok(Created::Now);
+            }
+            // Where an answer was lost, what is there may be ours.
+            let ours = asked.into_inner() > 1 && self.read(path).await? == Some(bytes);
+            Ok(if ours { Created::Now } else { Created::Already })
         }
         .boxed()
     }
 
     fn adopt<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Created>> {
         async move {
-            match self.client().adopt(object(path)).await {
+            let adopt = |mut client: CoordinatorClient<Channel>| async move { client.adopt(object(path)).await };
+            match self.ask(adopt).await {
                 Ok(created) => Ok(Some(if created.into_inner().now { Created::Now } else { Created::Already })),
                 Err(status) if status.code() == Code::NotFound => Ok(None),
                 Err(status) => Err(self.error("write", path, &status)),
@@ -155,11 +193,11 @@ impl Remote for Reached {
 
     fn read<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Bytes>> {
         async move {
-            match self.client().read(object(path)).await {
-                Ok(chunks) => {
-                    let whole = join(chunks.into_inner()).await;
-                    whole.map(Some).map_err(|status| self.error("read", path, &status))
-                }
+            let read = |mut client: CoordinatorClient<Channel>| async move {
+                join(client.read(object(path)).await?.into_inner()).await
+            };
+            match self.ask(read).await {
+                Ok(whole) => Ok(Some(whole)),
                 Err(status) if status.code() == Code::NotFound => Ok(None),
                 Err(status) => Err(self.error("read", path, &status)),
             }
@@ -169,7 +207,8 @@ impl Remote for Reached {
 
     fn size<'a>(&'a self, path: &'a str) -> Answer<'a, Option<u64>> {
         async move {
-            let size = self.client().size(object(path)).await.map_err(|status| self.error("read", path, &status))?;
+            let size = |mut client: CoordinatorClient<Channel>| async move { client.size(object(path)).await };
+            let size = self.ask(size).await.map_err(|status| self.error("read", path, &status))?;
             Ok(size.into_inner().bytes)
         }
         .boxed()
@@ -177,7 +216,8 @@ impl Remote for Reached {
 
     fn list<'a>(&'a self, folder: &'a str) -> Answer<'a, Vec<Found>> {
         async move {
-            let listing = self.client().list(object(folder)).await;
+            let list = |mut client: CoordinatorClient<Channel>| async move { client.list(object(folder)).await };
+            let listing = self.ask(list).await;
             let listing = listing.map_err(|status| self.error("list", folder, &status))?.into_inner();
             let found = |one: wire::Listed| {
                 let modified = UNIX_EPOCH.checked_add(Duration::from_millis(one.modified_millis));
@@ -199,7 +239,8 @@ impl Remote for Reached {
 
     fn remove<'a>(&'a self, path: &'a str) -> Answer<'a, ()> {
         async move {
-            let removed = self.client().remove(object(path)).await;
+            let remove = |mut client: CoordinatorClient<Channel>| async move { client.remove(object(path)).await };
+            let removed = self.ask(remove).await;
             removed.map(drop).map_err(|status| self.error("remove", path, &status))
         }
         .boxed()
@@ -207,12 +248,19 @@ impl Remote for Reached {
 
     fn set_aside<'a>(&'a self, path: &'a str) -> Answer<'a, bool> {
         async move {
-            let moved = self.client().set_aside(object(path)).await;
+            let move_it = |mut client: CoordinatorClient<Channel>| async move { client.set_aside(object(path)).await };
+            let moved = self.ask(move_it).await;
             let moved = moved.map_err(|status| self.error("write", path, &status))?;
             Ok(moved.into_inner().bytes.is_some())
         }
         .boxed()
     }
+}
+
+/// Whether a failure is the network's, or that of a coordinator that ends; one that answers says what is wrong in
+/// other words.
+fn is_silence(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
 }
 
 fn object(path: &str) -> wire::Object {

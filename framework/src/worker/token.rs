@@ -7,11 +7,14 @@ use rcgen::{
 };
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
 /// The name that every certificate bears; it is not looked up anywhere.
-const DOMAIN: &str = "ropeway";
+pub(super) const DOMAIN: &str = "ropeway";
 const PREFIX: &str = "rw1-";
+/// How long either side may take to show its token.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// PKCS #8 before the 32 bytes of an Ed25519 private key (RFC 8410, section 7).
 const PKCS8_ED25519: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
@@ -34,7 +37,7 @@ impl Token {
     }
 
     /// The authority and the one certificate that it signs; the same on either side.
-    fn certificates(&self) -> Result<(Certificate, Identity)> {
+    pub(super) fn certificates(&self) -> Result<(Certificate, Identity)> {
         let making = || "can't derive certificates from the token";
         let authority_key = self.key("authority").context(making())?;
         let mut authority = params("Ropeway run", Vec::new()).context(making())?;
@@ -57,12 +60,13 @@ impl Token {
 
     pub(super) fn server(&self) -> Result<ServerTlsConfig> {
         let (authority, identity) = self.certificates()?;
-        Ok(ServerTlsConfig::new().identity(identity).client_ca_root(authority))
+        Ok(ServerTlsConfig::new().identity(identity).client_ca_root(authority).timeout(HANDSHAKE))
     }
 
     pub(super) fn client(&self) -> Result<ClientTlsConfig> {
         let (authority, identity) = self.certificates()?;
-        Ok(ClientTlsConfig::new().ca_certificate(authority).identity(identity).domain_name(DOMAIN))
+        let config = ClientTlsConfig::new().ca_certificate(authority).identity(identity).domain_name(DOMAIN);
+        Ok(config.timeout(HANDSHAKE))
     }
 }
 

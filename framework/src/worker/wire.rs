@@ -14,13 +14,25 @@ use crate::stage::Report;
 use crate::store::Key;
 use crate::{Context, Error, Fault, Result};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The largest message on a worker's own stream; everything longer goes in chunks.
 pub(super) const MESSAGE_BYTES: usize = 16 << 20;
 /// The content of a chunk.
 pub(super) const CHUNK_BYTES: usize = 1 << 20;
+/// How long a connection may be silent before the other side is asked whether it is there, and how long it may take to
+/// answer. Who is cut off gets no word of it from the network.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(1);
+pub(super) const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(5);
 /// Outputs of a task up to this many canonical bytes travel in the reply.
 pub(super) const SMALL_BYTES: u64 = 64 << 10;
+
+/// The largest artifact that there may be; sums of such do not overflow.
+const MOST_BYTES: u64 = 1 << 48;
+/// What is kept of one report: numbers, and bytes of a line of a log or of a name.
+const REPORT_METRICS: usize = 1000;
+const REPORT_LINE: usize = 64 << 10;
+const REPORT_NAME: usize = 1 << 10;
 
 const KINDS: [Kind; 6] = [Kind::Frame, Kind::Tensors, Kind::Model, Kind::Metrics, Kind::List, Kind::Bytes];
 const FAULTS: [Fault; 5] = [Fault::Stage, Fault::Usage, Fault::Unavailable, Fault::Bug, Fault::Interrupted];
@@ -71,6 +83,9 @@ impl From<Ref> for Artifact {
 pub(super) fn reference(wire: Option<&Artifact>) -> Result<Ref> {
     let wire = wire.context("an artifact is missing")?;
     let kind = *KINDS.get(wire.kind as usize).context("it names a kind of artifact that there is not")?;
+    if wire.bytes > MOST_BYTES {
+        return Err(Error::new("it names an artifact that is larger than any"));
+    }
     Ok(Ref { kind, digest: digest(&wire.digest)?, bytes: wire.bytes })
 }
 
@@ -136,14 +151,25 @@ pub(super) fn from_end(end: &Result<Outcome, Failure>) -> ended::End {
     }
 }
 
+/// What is said in a report, as far as anybody would read it.
 pub(super) fn report(wire: Progress) -> Report {
+    let metrics = wire.metrics.into_iter().take(REPORT_METRICS);
     Report {
         done: wire.done,
         total: wire.total,
-        unit: wire.unit.into(),
-        metrics: wire.metrics.into_iter().map(|metric| (metric.name, metric.value)).collect(),
-        line: wire.line,
+        unit: short(wire.unit, REPORT_NAME).into(),
+        metrics: metrics.map(|metric| (short(metric.name, REPORT_NAME), metric.value)).collect(),
+        line: wire.line.map(|line| short(line, REPORT_LINE)),
     }
+}
+
+/// A text, cut off where it is too long.
+fn short(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+    text
 }
 
 pub(super) fn from_report(number: Number, report: Report) -> Progress {
