@@ -206,8 +206,7 @@ fn measure() -> Result<Value> {
 /// One task in one new worker process.
 fn first() -> Result<Value> {
     let registry = Arc::new(registry());
-    let pipeline =
-        Pipeline::build("first").stage("one", "nothing").with(json!({ "number": 0 })).resolve(&registry)?;
+    let pipeline = Pipeline::build("first").stage("one", "nothing").with(json!({ "number": 0 })).resolve(&registry)?;
     let begun = Instant::now();
     done(run(&pipeline, &registry, &Store::memory(), &options(1)?, &mut |_: &Line| {})?)?;
     Ok(json!({ "new_worker": begun.elapsed().as_secs_f64() }))

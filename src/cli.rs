@@ -3,6 +3,7 @@
 use crate::commands;
 use crate::stage::Registry;
 use crate::store::Store;
+use crate::telemetry::Telemetry;
 use crate::units;
 use crate::{Error, Fault};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -127,6 +128,10 @@ pub fn main(registry: Registry) -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    let telemetry = match Telemetry::start() {
+        Ok(telemetry) => telemetry,
+        Err(error) => return ExitCode::from(report(&error)),
+    };
     let context = Context { registry: Arc::new(registry) };
     let ended = catch_unwind(AssertUnwindSafe(|| dispatch(cli.command, &context)));
     let code = match ended {
@@ -137,6 +142,7 @@ pub fn main(registry: Registry) -> ExitCode {
             Fault::Bug.exit_code()
         }
     };
+    telemetry.stop();
     ExitCode::from(code)
 }
 

@@ -37,6 +37,7 @@
 //! * [`pipeline`]: what was asked: TOML or a builder, checked as a whole before anything runs.
 //! * [`store`]: what is kept, by digest and by key.
 //! * [`run`]: what happens: [`run::run`] sees a pipeline through.
+//! * [`observe`]: what is seen of it: a timeline, what it cost, a trace.
 //! * [`stages`], [`tuner`], [`serving`], [`datasets`]: what comes with it.
 
 mod cli;
@@ -45,13 +46,16 @@ mod diagnostics;
 mod live;
 mod rows;
 mod table;
+mod telemetry;
+mod timeline;
 mod units;
 
 pub use arrow;
 pub use cli::main;
 pub use ropeway_datasets as datasets;
 pub use ropeway_framework::{
-    Context, Error, Fault, Result, data, fleet, nearest, pipeline, run, runtime, schedule, stage, store, worker,
+    Context, Error, Fault, Result, data, fleet, nearest, observe, pipeline, run, runtime, schedule, stage, store,
+    worker,
 };
 pub use ropeway_serving as serving;
 pub use ropeway_stages as stages;

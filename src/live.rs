@@ -79,7 +79,7 @@ impl Sink for Live {
                 self.width = stages.iter().map(|name| name.chars().count()).max().unwrap_or(8);
                 self.say(&format!("run {run}"));
             }
-            Event::StageStarted { name } => {
+            Event::StageStarted { name, .. } => {
                 let bar = ProgressBar::no_length();
                 bar.set_style(style("{prefix} {spinner:.cyan} {msg} {elapsed:.dim}"));
                 bar.set_prefix(format!("{name:<width$}", width = self.width));
@@ -90,8 +90,16 @@ impl Sink for Live {
             event @ Event::Progress { name, .. } => self.progress(name, event),
             Event::Log { name, line } => self.say(&format!("{name}: {line}")),
             Event::Warning { name, message } => self.say(&format!("warning: {name}: {message}")),
-            // Whoever asked for a task says what its failure means.
-            Event::Listening { .. } | Event::TaskFinished { .. } | Event::Finished(_) => {}
+            // Whoever asked for a task says what its failure means. `show` tells who ran what.
+            Event::Listening { .. }
+            | Event::TaskFinished { .. }
+            | Event::TasksFolded { .. }
+            | Event::AttemptStarted(_)
+            | Event::AttemptEnded(_)
+            | Event::AttemptsFolded(_)
+            | Event::WorkerJoined(_)
+            | Event::WorkerLeft { .. }
+            | Event::Finished(_) => {}
             Event::StageFinished(report) => self.finished(report),
         }
     }

@@ -6,15 +6,22 @@ use std::fmt;
 /// Rows of text whose columns line up. The last column is as long as it is.
 pub(crate) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
+    shown: [bool; N],
 }
 
 impl<const N: usize> Table<N> {
     pub(crate) fn new(header: [&str; N]) -> Self {
-        Self { rows: vec![header.map(str::to_owned)] }
+        Self { rows: vec![header.map(str::to_owned)], shown: [true; N] }
     }
 
     pub(crate) fn row(&mut self, cells: [String; N]) {
         self.rows.push(cells);
+    }
+
+    /// The same table without the columns that have nothing under their header.
+    pub(crate) fn without_empty_columns(mut self) -> Self {
+        self.shown = std::array::from_fn(|column| self.rows.iter().skip(1).any(|row| !row[column].is_empty()));
+        self
     }
 }
 
@@ -31,7 +38,7 @@ impl<const N: usize> fmt::Display for Table<N> {
                 writeln!(f)?;
             }
             let mut line = String::new();
-            for (width, cell) in widths.iter().zip(row) {
+            for ((width, cell), _) in widths.iter().zip(row).zip(self.shown).filter(|(_, shown)| *shown) {
                 line.push_str(&format!("{cell:<width$}  "));
             }
             f.write_str(line.trim_end())?;
@@ -68,18 +75,9 @@ pub(crate) fn stage_table(stages: &[StageReport]) -> String {
     let mut table = Table::new(["stage", "outcome", "time", "metrics"]);
     for stage in stages {
         let time = if stage.outcome == Outcome::Done { seconds(stage.seconds) } else { String::new() };
-        table.row([stage.name.clone(), outcome(stage.outcome).to_owned(), time, metrics(stage)]);
+        table.row([stage.name.clone(), stage.outcome.name().to_owned(), time, metrics(stage)]);
     }
     table.to_string()
-}
-
-fn outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Cached => "cached",
-        Outcome::Done => "done",
-        Outcome::Failed => "failed",
-        Outcome::Skipped => "skipped",
-    }
 }
 
 /// As many numbers as fit on a line; `show` has them all.
@@ -144,5 +142,8 @@ mod tests {
         let mut table = Table::new(["stage", "time"]);
         table.row(["features".into(), "3 ms".into()]);
         assert_eq!(table.to_string(), "stage     time\nfeatures  3 ms");
+        let mut table = Table::new(["stage", "device", "time"]);
+        table.row(["features".into(), "".into(), "3 ms".into()]);
+        assert_eq!(table.without_empty_columns().to_string(), "stage     time\nfeatures  3 ms");
     }
 }

@@ -56,6 +56,25 @@ fn a_pipeline_made_in_rust() {
 }
 
 #[test]
+fn a_stage_for_each_fold() {
+    let project = Project::new();
+    let ended = run("map", &["run", &pipeline("map.toml"), "--format", "json"], &project).ok();
+    let stages = ended.stages();
+    let mean = stages.iter().find(|stage| stage["name"] == "mean").unwrap();
+    let metric = |name: &str| mean["metrics"][name].as_f64().unwrap();
+    assert!(metric("worst") <= metric("accuracy") && metric("accuracy") <= metric("best"), "{mean}");
+    assert!(metric("accuracy") > 0.97, "{mean}");
+}
+
+#[test]
+fn an_effect_that_happens_once() {
+    let ended = run("once", &[], &Project::new()).ok();
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines[..3], ["attempt 1: letter 1", "attempt 2: letter 1", "attempt 3: letter 1"]);
+    assert!(lines[3].starts_with("1 sent: 178 wines have come ("), "{ended:?}");
+}
+
+#[test]
 fn a_client_of_the_server() {
     let project = Project::new();
     let (_server, url) = crate::serving::serve_digits(&project);

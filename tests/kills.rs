@@ -152,7 +152,8 @@ fn a_killed_coordinator_goes_on_with_the_workers_that_it_had() {
         }
         first.process.kill();
         reference.same(&Ended::of(project.command(&arguments).output().unwrap()).ok());
-        workers.into_iter().for_each(|worker| drop(worker.end().ok()));
+        // One that came too late for the second run would look for a third.
+        drop(workers);
         project.inspect(&reference);
     }
     println!("{crashes} coordinators killed");

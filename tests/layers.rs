@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which folders of `framework/src` a folder may import.
-const FOLDERS: [(&str, &[&str]); 8] = [
+const FOLDERS: [(&str, &[&str]); 9] = [
     ("data", &[]),
     ("stage", &["data"]),
     ("pipeline", &["data", "stage"]),
@@ -15,6 +15,7 @@ const FOLDERS: [(&str, &[&str]); 8] = [
     ("worker", &["data", "stage", "store", "schedule", "pipeline"]),
     ("fleet", &["worker"]),
     ("run", &["data", "stage", "pipeline", "store", "schedule", "worker", "fleet"]),
+    ("observe", &["data", "run"]),
 ];
 
 /// Which crates of ours a crate may import.

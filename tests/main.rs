@@ -19,6 +19,7 @@ mod layers;
 mod network;
 mod readme;
 mod same_bytes;
+mod seen;
 mod serving;
 mod support;
 mod workers;

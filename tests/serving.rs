@@ -3,7 +3,8 @@
 use crate::support::{Ended, Project, root};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
 
 /// Stops a server when dropped.
 pub(crate) struct Server(Child);
@@ -26,7 +27,12 @@ pub(crate) fn serve_digits(project: &Project) -> (Server, String) {
     let config = digits();
     project.run(&[&["run", config.as_str()][..], &SMALL].concat()).ok();
     let serve = [&["serve", config.as_str(), "--listen", "127.0.0.1:0", "--format", "json"][..], &SMALL].concat();
-    let mut child = project.command(&serve).stdout(Stdio::piped()).spawn().unwrap();
+    listening(project.command(&serve))
+}
+
+/// Starts a server and waits until it says where it listens.
+fn listening(mut command: Command) -> (Server, String) {
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let said: Value = serde_json::from_str(&line).unwrap();
@@ -88,6 +94,31 @@ fn a_server_that_is_asked_to_stop_stops() {
     let pid = server.0.id().to_string();
     assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert!(server.0.wait().unwrap().success());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_server_without_file_descriptors_left_recovers() {
+    let project = Project::new();
+    let config = digits();
+    project.run(&[&["run", config.as_str()][..], &SMALL].concat()).ok();
+    let serve = ["serve", config.as_str(), "--listen", "127.0.0.1:0", "--format", "json", "--head-timeout", "1"];
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 48 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_ropeway")]);
+    command.args(serve).args(SMALL).current_dir(project.path());
+    let (_server, url) = listening(command);
+    let address = url.strip_prefix("http://").unwrap();
+    // More than it can take, none of which says a word.
+    let _silent: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+    assert_eq!(ureq::get(format!("{url}/v2/health/ready")).call().unwrap().status(), 200);
+}
+
+#[test]
+fn a_limit_that_is_no_number_is_refused() {
+    let project = Project::new();
+    let refused = project.run(&["serve", &digits(), "--idle-timeout", "soon"]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("no number of seconds"), "{refused:?}");
 }
 
 #[test]

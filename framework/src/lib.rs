@@ -3,10 +3,14 @@
 mod error;
 mod nearest;
 mod runtime;
+mod trace_context;
 mod units;
 
 pub mod data;
 pub mod fleet;
+pub mod observe;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod pipeline;
 pub mod run;
 pub mod schedule;
@@ -17,3 +21,4 @@ pub mod worker;
 pub use error::{Context, Error, Fault, Result};
 pub use nearest::nearest;
 pub use runtime::runtime;
+pub use trace_context::{join_trace, trace_parent};

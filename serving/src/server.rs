@@ -133,7 +133,7 @@ fn by_version(a: &str, b: &str) -> Ordering {
     number(a).cmp(&number(b)).then_with(|| a.cmp(b))
 }
 
-fn not_bound(address: &str, error: &std::io::Error) -> Error {
+pub(crate) fn not_bound(address: &str, error: &std::io::Error) -> Error {
     match error.kind() {
         ErrorKind::AddrInUse => Error::unavailable(format!("{address} is in use by another program"))
             .help("stop that program, or choose another port; port 0 takes any free one"),

@@ -11,13 +11,14 @@ pub(crate) mod schema;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod stages;
+mod trace;
 pub(crate) mod worker;
 
 use crate::cli::{Context, PipelineArgs};
 use crate::data::{Artifact, Ref};
 use crate::diagnostics;
 use crate::pipeline::{Override, Pipeline, SourceFile, resolve};
-use crate::run::{Event, StageReport, read_events};
+use crate::run::{Event, Line, StageReport, read_events};
 use crate::store::Store;
 use crate::{Context as _, Error, Result, nearest, runtime};
 use serde::Serialize;
@@ -124,12 +125,14 @@ pub(crate) fn newest_run(store: &Store) -> Result<String> {
 
 /// How the stages of a run ended, as far as it got.
 pub(crate) fn stages_of(store: &Store, run: &str) -> Result<Vec<StageReport>> {
-    let lines = read_events(store, run)?;
-    let reports = lines.into_iter().filter_map(|line| match line.event {
+    Ok(read_events(store, run)?.into_iter().filter_map(stage_report).collect())
+}
+
+fn stage_report(line: Line) -> Option<StageReport> {
+    match line.event {
         Event::StageFinished(report) => Some(report),
         _ => None,
-    });
-    Ok(reports.collect())
+    }
 }
 
 pub(crate) fn did_you_mean<'a>(error: Error, name: &str, known: impl Iterator<Item = &'a str>) -> Error {

@@ -1,13 +1,18 @@
 //! `ropeway run`
 
+use super::trace::TraceFile;
 use super::{load, open_store, print, print_json};
 use crate::cli::{Context, Exit, Format, PipelineArgs, TierArgs, complain};
 use crate::live::Live;
-use crate::run::{Elsewhere, Event, Line, Options, Report, Sink, run};
+use crate::observe::Timeline;
+use crate::run::{Elsewhere, Event, Line, Metrics, Options, Report, Sink, read_events, run};
+use crate::serving::MetricsServer;
 use crate::stage::Cancel;
+use crate::store::Store;
 use crate::table::summary;
 use crate::worker::Token;
 use crate::{Error, Fault, Result, runtime};
+use std::path::PathBuf;
 
 /// `ropeway run PIPELINE`
 #[derive(clap::Args)]
@@ -20,6 +25,12 @@ pub(crate) struct Run {
     /// How many cores to keep busy; the result does not depend on it [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     cores: Option<u16>,
+    /// Write a trace of the run here; ui.perfetto.dev opens it
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Serve metrics of the run for Prometheus at http://ADDR/metrics; port 0 takes any free one
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics: Option<String>,
     #[command(flatten)]
     elsewhere: ElsewhereArgs,
     #[command(flatten)]
@@ -78,13 +89,18 @@ impl Run {
             options.cores = cores.into();
         }
         options.elsewhere = self.elsewhere.read(&mut options.cores, self.cores.is_some(), self.tiers.memory)?;
+        let trace = self.trace.as_deref().map(TraceFile::create).transpose()?;
+        if let Some(address) = &self.metrics {
+            options.metrics = Some(serve_metrics(address, &store)?);
+        }
         interrupt_with(options.cancel.clone())?;
         let mut sink: Box<dyn Sink> = match self.format {
             Format::Text => Box::new(Live::new()),
             // A reader that goes away does not stop the run; the last line tells.
             Format::Json => Box::new(|line: &Line| drop(print_json(line))),
         };
-        let token = options.elsewhere.as_ref().filter(|elsewhere| elsewhere.open).map(|elsewhere| elsewhere.token.to_string());
+        let token =
+            options.elsewhere.as_ref().filter(|elsewhere| elsewhere.open).map(|elsewhere| elsewhere.token.to_string());
         let mut hear = |line: &Line| {
             if let (Event::Listening { address }, Some(token)) = (&line.event, &token) {
                 complain(&format!("workers join with: ROPEWAY_TOKEN={token} ropeway worker --join {address}"));
@@ -93,11 +109,27 @@ impl Run {
         };
         let report = run(&pipeline, &context.registry, &store, &options, &mut hear)?;
         drop(sink);
+        if let Some(trace) = trace {
+            trace.write(&Timeline::of(&read_events(&store, &report.run)?))?;
+        }
         if self.format == Format::Text {
             print(summary(&report))?;
         }
         exit_code(&report)
     }
+}
+
+/// Serves what a run counts, from now until the process ends.
+fn serve_metrics(address: &str, store: &Store) -> Result<Metrics> {
+    let (metrics, server) = (Metrics::of(store), MetricsServer::bind(address)?);
+    complain(&format!("metrics at http://{}/metrics", server.local_addr()));
+    let served = metrics.clone();
+    runtime()?.spawn(async move {
+        if let Err(error) = server.serve(move || served.text()).await {
+            complain(&format!("warning: {error}"));
+        }
+    });
+    Ok(metrics)
 }
 
 /// The first Ctrl-C stops the run in good order, the second at once. What is committed stays either way.

@@ -1,14 +1,19 @@
 //! `ropeway show`
 
-use super::{find_artifact, newest_run, open, print, print_json, stages_of};
+use super::trace::TraceFile;
+use super::{find_artifact, newest_run, open, print, print_json, stage_report, stages_of};
 use crate::cli::{Context, Exit, Format};
 use crate::data::Artifact;
-use crate::run::{Event, Outcome, read_events};
+use crate::observe::{Bill, Cost, Span, Timeline, WorkerLife};
+use crate::run::{Event, Outcome, StageReport, read_events};
 use crate::store::Store;
 use crate::table::{Table, bytes, seconds, stage_table};
-use crate::{Result, runtime};
+use crate::timeline::{cost_table, draw};
+use crate::{Error, Result, runtime};
 use arrow::util::pretty::pretty_format_batches;
+use serde::Serialize;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 /// Rows of a table that `show` prints; `export` writes them all.
 const ROWS: usize = 20;
@@ -18,6 +23,9 @@ const ROWS: usize = 20;
 pub(crate) struct Show {
     /// Nothing for all runs; a RUN (or `last`) for its stages; STAGE, STAGE.OUTPUT or RUN/STAGE.OUTPUT for what it gave
     what: Option<String>,
+    /// Also write the run's trace here; ui.perfetto.dev opens it
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// The store [default: file://.ropeway]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
@@ -30,15 +38,78 @@ impl Show {
     pub(crate) fn execute(self, _: &Context) -> Exit {
         let store = open(self.store.as_deref())?;
         match self.what.as_deref() {
-            None => runs(&store, self.format)?,
-            Some("last") => run(&store, &newest_run(&store)?, self.format)?,
+            None => self.no_trace().and_then(|()| runs(&store, self.format))?,
+            Some("last") => self.run(&store, &newest_run(&store)?)?,
             Some(name) if runtime()?.block_on(store.runs())?.iter().any(|run| run == name) => {
-                run(&store, name, self.format)?;
+                self.run(&store, name)?;
             }
-            Some(name) => artifact(&store, name, self.format)?,
+            Some(name) => self.no_trace().and_then(|()| artifact(&store, name, self.format))?,
         }
         Ok(0)
     }
+
+    fn no_trace(&self) -> Result<()> {
+        match &self.trace {
+            None => Ok(()),
+            Some(_) => Err(Error::usage("only a run has a trace").help("name one: ropeway show last --trace FILE")),
+        }
+    }
+
+    fn run(&self, store: &Store, run: &str) -> Result<()> {
+        let lines = read_events(store, run)?;
+        let timeline = Timeline::of(&lines);
+        if let Some(path) = &self.trace {
+            TraceFile::create(path)?.write(&timeline)?;
+        }
+        let stages: Vec<StageReport> = lines.into_iter().filter_map(stage_report).collect();
+        let bill = Bill::of(&timeline);
+        match self.format {
+            Format::Json => story(&stages, &timeline, &bill),
+            Format::Text if timeline.spans.is_empty() => print(stage_table(&stages)),
+            Format::Text => {
+                print(stage_table(&stages))?;
+                print(format!("\n{}", draw(&timeline, terminal_width())))?;
+                print(format!("\n{}", cost_table(&bill)))
+            }
+        }
+    }
+}
+
+/// A run as JSON: a line for each stage, with what it cost, then for each worker, for each attempt, and one in all.
+fn story(stages: &[StageReport], timeline: &Timeline, bill: &Bill) -> Result<()> {
+    #[derive(Serialize)]
+    #[serde(tag = "what", rename_all = "snake_case")]
+    enum Told<'a> {
+        Stage {
+            #[serde(flatten)]
+            report: &'a StageReport,
+            cost: Option<&'a Cost>,
+        },
+        Worker(&'a WorkerLife),
+        Attempt(&'a Span),
+        Total {
+            run: &'a str,
+            seconds: f64,
+            ended: bool,
+            cost: &'a Cost,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            workers_price: Option<f64>,
+        },
+    }
+    for report in stages {
+        let cost = bill.stages.iter().find(|cost| cost.name == report.name);
+        print_json(&Told::Stage { report, cost })?;
+    }
+    timeline.workers.iter().try_for_each(|worker| print_json(&Told::Worker(worker)))?;
+    timeline.spans.iter().try_for_each(|span| print_json(&Told::Attempt(span)))?;
+    let Timeline { run, seconds, ended, .. } = timeline;
+    let (seconds, ended) = (*seconds, *ended);
+    print_json(&Told::Total { run, seconds, ended, cost: &bill.total, workers_price: bill.workers })
+}
+
+/// As wide as the terminal; somewhat wide if it is none.
+fn terminal_width() -> usize {
+    terminal_size::terminal_size().map_or(100, |(width, _)| width.0.into())
 }
 
 fn runs(store: &Store, format: Format) -> Result<()> {
@@ -64,14 +135,6 @@ fn runs(store: &Store, format: Format) -> Result<()> {
         table.row([run, shown, time.map(seconds).unwrap_or_default(), ended.to_owned()]);
     }
     if format == Format::Text { print(table) } else { Ok(()) }
-}
-
-fn run(store: &Store, run: &str, format: Format) -> Result<()> {
-    let stages = stages_of(store, run)?;
-    match format {
-        Format::Json => stages.iter().try_for_each(print_json),
-        Format::Text => print(stage_table(&stages)),
-    }
 }
 
 fn artifact(store: &Store, name: &str, format: Format) -> Result<()> {

@@ -20,6 +20,7 @@ use arrow::datatypes::{
     ArrowNativeType, BinaryType, ByteArrayType, DataType, Field, FieldRef, Fields, LargeBinaryType, LargeUtf8Type,
     Schema, Utf8Type,
 };
+use rayon::prelude::*;
 use std::sync::Arc;
 
 /// The schema that the canonical form of a frame has.
@@ -33,6 +34,9 @@ pub(super) fn schema(schema: &Schema) -> Result<Schema> {
 
 /// The canonical batch of the rows of some batches, one after the other. `schema` is canonical.
 pub(super) fn batch(schema: &Arc<Schema>, parts: &[RecordBatch]) -> Result<RecordBatch> {
+    /// Fewer values are sooner brought into form by one thread.
+    const MANY: usize = 65_536;
+
     let column = |position: usize, field: &Field| -> Result<ArrayRef> {
         let parts = parts
             .iter()
@@ -44,11 +48,16 @@ pub(super) fn batch(schema: &Arc<Schema>, parts: &[RecordBatch]) -> Result<Recor
         };
         tidy(&joined, field.is_nullable(), None)
     };
-    let columns = schema.fields().iter().enumerate().map(|(position, field)| {
+    let column = |(position, field): (usize, &FieldRef)| {
         column(position, field).map_err(|error| error.context(format!("column {:?}", field.name())))
-    });
-    let columns = columns.collect::<Result<Vec<_>>>()?;
-    let rows = parts.iter().map(RecordBatch::num_rows).sum();
+    };
+    let rows = parts.iter().map(RecordBatch::num_rows).sum::<usize>();
+    let columns: Vec<Result<ArrayRef>> = match rows.saturating_mul(schema.fields().len()) > MANY {
+        true => schema.fields().par_iter().enumerate().map(column).collect(),
+        false => schema.fields().iter().enumerate().map(column).collect(),
+    };
+    // The first of several errors, whichever was found first.
+    let columns = columns.into_iter().collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
 }
@@ -225,9 +234,18 @@ fn tidy_bytes<T: ByteArrayType>(
     let array = array.as_bytes::<T>();
     let filled = |index: usize| array.value_length(index).as_usize() > 0;
     let Some(valid) = valid.filter(|valid| absent(valid).set_indices().any(filled)) else {
-        let (offsets, values) = (array.offsets().clone(), array.values().clone());
-        // SAFETY: offsets and values are those of a valid array; `nulls` has its length, since `tidy` makes it of the
-        // array's own validity and of a mask of the same length.
+        let (first, last) = match (array.offsets().first(), array.offsets().last()) {
+            (Some(first), Some(last)) => (first.as_usize(), last.as_usize()),
+            _ => (0, 0),
+        };
+        let values = array.values().slice_with_length(first, last - first);
+        let offsets = match first {
+            0 => array.offsets().clone(),
+            _ => OffsetBuffer::from_lengths(array.offsets().lengths()),
+        };
+        // SAFETY: offsets and values are those of a valid array, without what lies before and behind its part of the
+        // values; `nulls` has its length, since `tidy` makes it of the array's own validity and of a mask of the same
+        // length.
         return Ok(Arc::new(unsafe { GenericByteArray::<T>::new_unchecked(offsets, values, nulls) }));
     };
     let length = |index: usize| if valid.is_valid(index) { array.value_length(index).as_usize() } else { 0 };

@@ -11,7 +11,9 @@
 //!
 //! JSON has its keys in order and no spaces. All NaNs of metrics are one; those of frames and tensors keep their bits.
 
-use super::{Artifact, Digest, Kind, List, Metrics, Model, Ref, canonical_json, ipc, json::read_json, tensor_file};
+use super::{
+    Artifact, Digest, Frame, Kind, List, Metrics, Model, Pieces, Ref, canonical_json, ipc, json::read_json, tensor_file,
+};
 use crate::{Context, Error, Result};
 use bytes::Bytes;
 use serde_json::{Map, Number, Value, json};
@@ -23,12 +25,27 @@ pub struct Encoded {
     /// Its name.
     pub reference: Ref,
     /// Its canonical bytes.
-    pub bytes: Bytes,
+    pub pieces: Pieces,
+    /// A frame as [`decode`] gives it, which shares the bytes; nothing for every other kind.
+    pub frame: Option<Frame>,
     /// The items of a list, in order; empty for everything else.
     pub items: Vec<Encoded>,
 }
 
-/// The canonical form of an artifact.
+impl Encoded {
+    /// The canonical bytes in one row: of a frame a copy.
+    pub fn bytes(&self) -> Bytes {
+        self.pieces.join()
+    }
+
+    fn new(kind: Kind, pieces: impl Into<Pieces>) -> Self {
+        let pieces = pieces.into();
+        let reference = Ref { kind, digest: Digest::of_pieces(&pieces), bytes: pieces.len() as u64 };
+        Self { reference, pieces, frame: None, items: Vec::new() }
+    }
+}
+
+/// The canonical form of an artifact. What of a frame's columns is in canonical form already is shared, not copied.
 ///
 /// # Errors
 /// Something that has no canonical form: a column that is a union, nulls where the schema says that there are none,
@@ -38,34 +55,44 @@ pub struct Encoded {
 /// use ropeway_framework::data::{Artifact, Metrics, decode, encode};
 ///
 /// let encoded = encode(&Artifact::Metrics(Metrics::new().with("loss", 0.25).with("accuracy", f64::NAN)))?;
-/// assert_eq!(&*encoded.bytes, br#"{"accuracy":"NaN","loss":0.25}"#);
-/// let decoded = decode(encoded.reference, encoded.bytes, &mut |_| unreachable!("no list"))?;
+/// assert_eq!(&*encoded.bytes(), br#"{"accuracy":"NaN","loss":0.25}"#);
+/// let decoded = decode(encoded.reference, encoded.bytes(), &mut |_| unreachable!("no list"))?;
 /// assert_eq!(Metrics::try_from(decoded)?.get("loss"), Some(0.25));
 /// # Ok::<_, ropeway_framework::Error>(())
 /// ```
 pub fn encode(artifact: &Artifact) -> Result<Encoded> {
-    let mut items = Vec::new();
-    let bytes: Bytes = match artifact {
-        Artifact::Frame(frame) => ipc::write(frame)?.into(),
-        Artifact::Tensors(tensors) => tensor_file::write(tensors, None)?.into(),
+    encode_owned(artifact.clone())
+}
+
+/// Like [`encode`], for an artifact that is needed no more: of a frame that nobody else has, what must be copied is let
+/// go of on the way, so that there are never two copies of it.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_owned(artifact: Artifact) -> Result<Encoded> {
+    let kind = artifact.kind();
+    Ok(match artifact {
+        Artifact::Frame(frame) => {
+            let (pieces, frame) = ipc::write(frame)?;
+            Encoded { frame: Some(frame), ..Encoded::new(kind, pieces) }
+        }
+        Artifact::Tensors(tensors) => Encoded::new(kind, tensor_file::write(&tensors, None)?),
         Artifact::Model(model) => {
             let about = canonical_json(&json!({"kind": model.kind(), "spec": model.spec()}));
-            tensor_file::write(model.tensors(), Some(about))?.into()
+            Encoded::new(kind, tensor_file::write(model.tensors(), Some(about))?)
         }
         Artifact::Metrics(metrics) => {
             let fields: Map<String, Value> =
                 metrics.iter().map(|(name, value)| (name.to_owned(), write_number(value))).collect();
-            canonical_json(&Value::Object(fields)).into()
+            Encoded::new(kind, Bytes::from(canonical_json(&Value::Object(fields))))
         }
         Artifact::List(list) => {
-            items = list.items().iter().map(encode).collect::<Result<Vec<_>>>()?;
+            let items = list.items().iter().map(encode).collect::<Result<Vec<_>>>()?;
             let references: Vec<Ref> = items.iter().map(|item| item.reference).collect();
-            write_list(&references)?
+            Encoded { items, ..encode_list(&references)? }
         }
-        Artifact::Bytes(bytes) => bytes.clone(),
-    };
-    let reference = Ref { kind: artifact.kind(), digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
-    Ok(Encoded { reference, bytes, items })
+        Artifact::Bytes(bytes) => Encoded::new(kind, bytes),
+    })
 }
 
 /// The canonical form of a list of stored artifacts. They are only named, so that none of them need be read.
@@ -73,9 +100,7 @@ pub fn encode(artifact: &Artifact) -> Result<Encoded> {
 /// # Errors
 /// None that is known.
 pub fn encode_list(items: &[Ref]) -> Result<Encoded> {
-    let bytes = write_list(items)?;
-    let reference = Ref { kind: Kind::List, digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
-    Ok(Encoded { reference, bytes, items: Vec::new() })
+    Ok(Encoded::new(Kind::List, Bytes::from(canonical_json(&serde_json::to_value(items)?))))
 }
 
 /// The artifacts that the canonical bytes of a list name, in order.
@@ -140,10 +165,6 @@ fn read_metrics(bytes: &[u8]) -> Result<Artifact> {
     Ok(Artifact::Metrics(numbers.collect::<Result<Metrics>>()?))
 }
 
-fn write_list(items: &[Ref]) -> Result<Bytes> {
-    Ok(canonical_json(&serde_json::to_value(items)?).into())
-}
-
 fn read_list(bytes: &[u8], fetch: &mut dyn FnMut(Ref) -> Result<Artifact>) -> Result<Artifact> {
     Ok(Artifact::List(
         list_items(bytes)?.into_iter().map(fetch).collect::<Result<Vec<_>>>()?.into_iter().collect::<List>(),
@@ -171,14 +192,14 @@ fn read_number(value: &Value) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Frame, Tensor, Tensors};
+    use super::super::{Tensor, Tensors};
     use super::*;
     use arrow::array::{ArrayRef, Int64Array, StringArray};
     use proptest::prelude::*;
     use std::sync::Arc;
 
     fn again(encoded: &Encoded) -> Artifact {
-        decode(encoded.reference, encoded.bytes.clone(), &mut |reference| {
+        decode(encoded.reference, encoded.bytes(), &mut |reference| {
             let item = encoded.items.iter().find(|item| item.reference == reference).unwrap();
             Ok(again(item))
         })
@@ -222,7 +243,7 @@ mod tests {
             let encoded = encode(&artifact).unwrap();
             let decoded = again(&encoded);
             assert_eq!(decoded.kind(), artifact.kind());
-            assert_eq!(encode(&decoded).unwrap().bytes, encoded.bytes);
+            assert_eq!(encode(&decoded).unwrap().bytes(), encoded.bytes());
         }
     }
 
@@ -261,9 +282,10 @@ mod tests {
     fn tensors_share_aligned_bytes_and_copy_others() {
         let encoded = encode(&tensors().into()).unwrap();
         let whole = Tensors::try_from(again(&encoded)).unwrap();
-        let range = encoded.bytes.as_ptr_range();
+        let bytes = encoded.bytes();
+        let range = bytes.as_ptr_range();
         assert!(range.contains(&whole.get("weight").unwrap().data().as_ptr()));
-        let shifted = Bytes::from([b"x", &*encoded.bytes].concat()).slice(1..);
+        let shifted = Bytes::from([b"x", &*bytes].concat()).slice(1..);
         let copied = decode(encoded.reference, shifted, &mut |_| unreachable!()).unwrap();
         assert_eq!(Tensors::try_from(copied).unwrap().get("step").unwrap().values::<f64>().unwrap(), [1e-300]);
     }
@@ -278,14 +300,15 @@ mod tests {
     #[test]
     fn wrong_bytes_are_told() {
         let encoded = encode(&frame().into()).unwrap();
-        let cut = encoded.bytes.slice(..encoded.bytes.len() - 1);
+        let bytes = encoded.bytes();
+        let cut = bytes.slice(..bytes.len() - 1);
         let error = decode(encoded.reference, cut.clone(), &mut |_| unreachable!()).unwrap_err();
         assert!(error.to_string().contains("should have"), "{error}");
         let reference = Ref { bytes: cut.len() as u64, ..encoded.reference };
         let error = decode(reference, cut, &mut |_| unreachable!()).unwrap_err();
         assert!(error.to_string().starts_with("can't read frame"), "{error}");
         let as_tensors = Ref { kind: Kind::Tensors, ..encoded.reference };
-        assert!(decode(as_tensors, encoded.bytes, &mut |_| unreachable!()).is_err());
+        assert!(decode(as_tensors, bytes, &mut |_| unreachable!()).is_err());
     }
 
     proptest! {
@@ -307,7 +330,7 @@ mod tests {
             cut in prop::option::of(any::<prop::sample::Index>()),
         ) {
             let encoded = encode(&one_of_each()[which]).unwrap();
-            let mut bytes = encoded.bytes.to_vec();
+            let mut bytes = encoded.bytes().to_vec();
             for (at, value, width) in edits {
                 let at = at.index(bytes.len());
                 for (byte, new) in bytes[at..].iter_mut().zip(value.to_le_bytes()).take(width) {

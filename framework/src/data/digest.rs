@@ -1,11 +1,15 @@
 //! BLAKE3 digests.
 
+use super::Pieces;
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 
 /// Bytes from which on several threads are sooner done than one.
 const MANY: usize = 1 << 20;
+/// Bytes of a leaf, which one thread hashes: a power of two, so that each is a subtree of BLAKE3's own tree.
+const LEAF: u64 = 256 << 10;
 
 /// A BLAKE3 digest: 32 bytes, written as 64 hexadecimal digits.
 ///
@@ -24,6 +28,21 @@ impl Digest {
             return Self(*blake3::hash(bytes).as_bytes());
         }
         Self(*blake3::Hasher::new().update_rayon(bytes).finalize().as_bytes())
+    }
+
+    /// The digest of bytes in pieces, which is that of the bytes in one row; of many, on all cores.
+    pub fn of_pieces(pieces: &Pieces) -> Self {
+        let length = pieces.len() as u64;
+        if length <= LEAF {
+            let mut hasher = blake3::Hasher::new();
+            for piece in pieces.iter() {
+                hasher.update(piece);
+            }
+            return Self(*hasher.finalize().as_bytes());
+        }
+        let row = Row::new(pieces);
+        let (left, right) = row.halves(0, length);
+        Self(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes())
     }
 
     /// The digest of several fields, each with its length, so that no two field lists share one.
@@ -63,6 +82,48 @@ impl From<[u8; 32]> for Digest {
     }
 }
 
+/// Pieces and where each of them begins.
+struct Row<'a> {
+    starts: Vec<u64>,
+    pieces: Vec<&'a [u8]>,
+}
+
+impl<'a> Row<'a> {
+    fn new(pieces: &'a Pieces) -> Self {
+        let mut starts = Vec::with_capacity(pieces.iter().len());
+        let mut end = 0;
+        for piece in pieces.iter() {
+            starts.push(end);
+            end += piece.len() as u64;
+        }
+        Self { starts, pieces: pieces.iter().map(|piece| &**piece).collect() }
+    }
+
+    /// The values of the two subtrees of more bytes than a leaf has.
+    fn halves(&self, from: u64, to: u64) -> (ChainingValue, ChainingValue) {
+        let middle = from + left_subtree_len(to - from);
+        rayon::join(|| self.subtree(from, middle), || self.subtree(middle, to))
+    }
+
+    fn subtree(&self, from: u64, to: u64) -> ChainingValue {
+        if to - from > LEAF {
+            let (left, right) = self.halves(from, to);
+            return merge_subtrees_non_root(&left, &right, Mode::Hash);
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset(from);
+        let first = self.starts.partition_point(|start| *start <= from).saturating_sub(1);
+        for (piece, start) in self.pieces.iter().zip(&self.starts).skip(first) {
+            if *start >= to {
+                break;
+            }
+            let end = piece.len().min((to - start) as usize);
+            hasher.update(&piece[from.saturating_sub(*start) as usize..end]);
+        }
+        hasher.finalize_non_root()
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&blake3::Hash::from(self.0).to_hex())
@@ -94,5 +155,30 @@ impl Serialize for Digest {
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(|error: crate::Error| serde::de::Error::custom(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn pieces_have_the_digest_of_their_bytes(
+            leaves in 0..9u64,
+            beyond in prop::sample::select(vec![-1025, -1, 0, 1, 1023, 1024, 1025, 70_000]),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+        ) {
+            let length = (leaves * LEAF).saturating_add_signed(beyond) as usize;
+            let bytes: Vec<u8> = (0..length).map(|index| (index ^ (index >> 8) ^ (index >> 16)) as u8).collect();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(length + 1)).chain([0, length]).collect();
+            cuts.sort_unstable();
+            let pieces: Pieces = cuts.windows(2).map(|cut| Bytes::copy_from_slice(&bytes[cut[0]..cut[1]])).collect();
+            prop_assert_eq!(Digest::of_pieces(&pieces), Digest(*blake3::hash(&bytes).as_bytes()));
+        }
     }
 }

@@ -1,9 +1,13 @@
 //! Tables.
 
+use super::weight::with_buffers;
 use crate::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::buffer::Buffer;
 use arrow::compute::{cast, concat, concat_batches};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
+use bytes::Bytes;
+use std::any::Any;
 use std::sync::Arc;
 
 /// Rows in every record batch of a canonical frame but the last.
@@ -26,6 +30,18 @@ pub struct Frame {
     schema: SchemaRef,
     batches: Arc<[RecordBatch]>,
     rows: usize,
+}
+
+/// A buffer, and what must live as long as it.
+struct Owned {
+    buffer: Buffer,
+    _owner: Arc<dyn Any + Send + Sync>,
+}
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        self.buffer.as_slice()
+    }
 }
 
 impl Frame {
@@ -72,6 +88,27 @@ impl Frame {
     /// The record batches, in row order; their sizes are not part of the frame's value.
     pub fn batches(&self) -> &[RecordBatch] {
         &self.batches
+    }
+
+    /// The record batches of a frame that is needed no more: if nobody else has it, each can be let go of by itself.
+    pub(super) fn into_batches(mut self) -> Vec<RecordBatch> {
+        match Arc::get_mut(&mut self.batches) {
+            Some(own) => {
+                let empty = RecordBatch::new_empty(self.schema);
+                own.iter_mut().map(|batch| std::mem::replace(batch, empty.clone())).collect()
+            }
+            None => self.batches.to_vec(),
+        }
+    }
+
+    /// The same frame, whose columns keep `owner` alive as long as anybody has them.
+    pub(crate) fn held_by(&self, owner: &Arc<dyn Any + Send + Sync>) -> Result<Self> {
+        let hold = |buffer: &Buffer| match buffer.is_empty() {
+            true => buffer.clone(),
+            false => Buffer::from(Bytes::from_owner(Owned { buffer: buffer.clone(), _owner: owner.clone() })),
+        };
+        let batches = self.batches.iter().map(|batch| with_buffers(batch, &hold)).collect::<Result<_>>()?;
+        Ok(Self { schema: self.schema.clone(), batches, rows: self.rows })
     }
 
     /// How many rows.

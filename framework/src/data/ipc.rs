@@ -2,8 +2,11 @@
 
 use super::canonical;
 use super::frame::{BATCH_ROWS, Frame};
+use super::gather::Gather;
+use super::pieces::Pieces;
+use super::weight::light;
 use crate::{Context, Error, Result};
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
 use arrow::ipc::convert::fb_to_schema;
 use arrow::ipc::reader::{FileDecoder, read_footer_length};
@@ -19,8 +22,9 @@ const PREFIX: usize = 8;
 const TRAILER: usize = 10;
 const ALIGNMENT: usize = 64;
 
-/// The canonical bytes of a frame.
-pub(super) fn write(frame: &Frame) -> Result<Vec<u8>> {
+/// The canonical bytes of a frame, and the frame as [`read`] gives it. Both share the columns that are in canonical form
+/// already; of the others each is let go of once it is copied.
+pub(super) fn write(frame: Frame) -> Result<(Pieces, Frame)> {
     write_batches(frame, BATCH_ROWS)
 }
 
@@ -29,21 +33,24 @@ pub(super) fn read(bytes: Bytes) -> Result<Frame> {
     read_batches(&Buffer::from(bytes), BATCH_ROWS)
 }
 
-fn write_batches(frame: &Frame, batch_rows: usize) -> Result<Vec<u8>> {
+fn write_batches(frame: Frame, batch_rows: usize) -> Result<(Pieces, Frame)> {
     let schema = Arc::new(canonical::schema(frame.schema())?);
-    let bytes = frame.batches().iter().flat_map(RecordBatch::columns);
-    let bytes: usize = bytes.map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum();
+    let groups = regroup(frame.into_batches(), batch_rows);
+    let form = |parts: Vec<RecordBatch>| canonical::batch(&schema, &parts);
+    let batches = groups.into_iter().map(form).collect::<Result<Vec<_>>>()?;
+    let batches = light(batches)?;
     let options = IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)?;
-    let mut writer = FileWriter::try_new_with_options(Vec::with_capacity(bytes + bytes / 16 + 4096), &schema, options)?;
-    for parts in regroup(frame.batches(), batch_rows) {
-        writer.write(&canonical::batch(&schema, &parts)?)?;
+    let mut writer = FileWriter::try_new_with_options(Gather::default(), &schema, options)?;
+    for batch in &batches {
+        writer.get_mut().lend(batch);
+        writer.write(batch)?;
     }
     writer.finish()?;
-    Ok(writer.into_inner()?)
+    Ok((writer.into_inner()?.pieces(), Frame::new(schema, batches)?))
 }
 
 /// The same rows in groups of exactly `batch_rows`, the last one shorter.
-fn regroup(batches: &[RecordBatch], batch_rows: usize) -> Vec<Vec<RecordBatch>> {
+fn regroup(batches: Vec<RecordBatch>, batch_rows: usize) -> Vec<Vec<RecordBatch>> {
     let mut groups = Vec::new();
     let (mut group, mut room) = (Vec::new(), batch_rows);
     for batch in batches {
@@ -309,6 +316,15 @@ mod tests {
         Frame::new(schema.clone(), vec![RecordBatch::try_new_with_options(schema, columns, &options).unwrap()]).unwrap()
     }
 
+    /// The canonical bytes of a frame, once it was found that it is kept as it is read back.
+    fn laid_out(frame: &Frame, batch_rows: usize) -> Vec<u8> {
+        let (pieces, kept) = write_batches(frame.clone(), batch_rows).unwrap();
+        let bytes = pieces.join().to_vec();
+        let read = read_batches(&Buffer::from(&*bytes), batch_rows).unwrap();
+        assert_eq!((kept.schema(), kept.batches()), (read.schema(), read.batches()));
+        bytes
+    }
+
     fn split(frame: &Frame, cuts: &[usize]) -> Frame {
         let batch = frame.to_batch().unwrap();
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (frame.rows() + 1)).chain([0, frame.rows()]).collect();
@@ -374,8 +390,8 @@ mod tests {
         fn equal_frames_have_equal_bytes((rows, columns, cuts) in columns()) {
             let clean = frame(columns.iter().map(|column| (column.clean(), column.nullable)).collect(), rows);
             let messy = frame(columns.iter().map(|column| (column.messy(), column.nullable)).collect(), rows);
-            let bytes = write_batches(&clean, ROWS).unwrap();
-            prop_assert_eq!(&bytes, &write_batches(&split(&messy, &cuts), ROWS).unwrap());
+            let bytes = laid_out(&clean, ROWS);
+            prop_assert_eq!(&bytes, &laid_out(&split(&messy, &cuts), ROWS));
 
             let read = read_batches(&Buffer::from_vec(bytes.clone()), ROWS).unwrap();
             prop_assert_eq!(read.rows(), rows);
@@ -384,7 +400,7 @@ mod tests {
             if rows > 0 {
                 prop_assert_eq!(read.to_batch().unwrap(), clean.to_batch().unwrap());
             }
-            prop_assert_eq!(bytes, write_batches(&read, ROWS).unwrap());
+            prop_assert_eq!(bytes, laid_out(&read, ROWS));
         }
 
         #[test]
@@ -392,7 +408,7 @@ mod tests {
             let mut other = column.clone();
             other.seeds[row] = seed;
             let (one, two) = (column.clean(), other.clean());
-            let write = |array: &ArrayRef| write_batches(&frame(vec![(array.clone(), column.nullable)], 9), ROWS).unwrap();
+            let write = |array: &ArrayRef| laid_out(&frame(vec![(array.clone(), column.nullable)], 9), ROWS);
             prop_assert_eq!(one.to_data() == two.to_data(), write(&one) == write(&two));
         }
 
@@ -402,7 +418,7 @@ mod tests {
             edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u64>(), 1..=8usize), 1..8),
         ) {
             let clean = frame(columns.iter().map(|column| (column.clean(), column.nullable)).collect(), rows);
-            let mut bytes = write_batches(&clean, ROWS).unwrap();
+            let mut bytes = laid_out(&clean, ROWS);
             for (at, value, width) in edits {
                 let at = at.index(bytes.len());
                 bytes[at..].iter_mut().zip(value.to_le_bytes()).take(width).for_each(|(byte, new)| *byte = new);
@@ -410,7 +426,7 @@ mod tests {
             // `decode` makes errors of the panics that Arrow's reader can't be kept from.
             let read = std::panic::catch_unwind(|| read_batches(&Buffer::from_vec(bytes), ROWS));
             if let Ok(Ok(frame)) = read {
-                let _ = write_batches(&frame, ROWS);
+                let _ = write_batches(frame, ROWS);
             }
         }
     }
@@ -420,8 +436,8 @@ mod tests {
         let count = 2 * BATCH_ROWS + 10;
         let numbers: ArrayRef = Arc::new((0..count as i64).collect::<Int64Array>());
         let frame = Frame::from_columns([("n", numbers)]).unwrap();
-        let bytes = Bytes::from(write(&frame).unwrap());
-        assert_eq!(write(&split(&frame, &[1, BATCH_ROWS + 1, 2 * BATCH_ROWS])).unwrap(), bytes);
+        let bytes = Bytes::from(laid_out(&frame, BATCH_ROWS));
+        assert_eq!(laid_out(&split(&frame, &[1, BATCH_ROWS + 1, 2 * BATCH_ROWS]), BATCH_ROWS), bytes);
         let read = read(bytes.clone()).unwrap();
         let sizes: Vec<usize> = read.batches().iter().map(RecordBatch::num_rows).collect();
         assert_eq!(sizes, [BATCH_ROWS, BATCH_ROWS, 10]);
@@ -432,11 +448,28 @@ mod tests {
     }
 
     #[test]
+    fn columns_in_canonical_form_are_shared_and_not_copied() {
+        // In allocations of their own size, as builders that were told their length make them.
+        let rows = BATCH_ROWS + 10;
+        let numbers: ArrayRef = Arc::new(Int64Array::from((0..rows as i64).collect::<Vec<_>>()));
+        let mut words = StringBuilder::with_capacity(rows, 6 * rows);
+        (0..rows).for_each(|row| words.append_value(format!("{row:06}")));
+        let words: ArrayRef = Arc::new(words.finish());
+        let frame = Frame::from_columns([("n", numbers), ("w", words)]).unwrap();
+        let (pieces, kept) = write(frame.clone()).unwrap();
+        for column in 0..2 {
+            let data = |frame: &Frame| frame.batches()[0].column(column).to_data().buffers()[column].as_ptr();
+            assert_eq!(data(&kept), data(&frame));
+            assert!(pieces.iter().any(|piece| piece.as_ptr() == data(&frame)));
+        }
+    }
+
+    #[test]
     fn an_empty_frame_keeps_its_schema_and_metadata_is_dropped() {
         let noted = |field: Field| field.with_metadata([("k".to_owned(), "v".to_owned())].into());
         let schema = Schema::new(vec![noted(Field::new("a", DataType::Utf8View, true))])
             .with_metadata([("k".to_owned(), "v".to_owned())].into());
-        let read = read(write(&Frame::new(Arc::new(schema), Vec::new()).unwrap()).unwrap().into()).unwrap();
+        let read = read(laid_out(&Frame::new(Arc::new(schema), Vec::new()).unwrap(), BATCH_ROWS).into()).unwrap();
         assert_eq!((read.rows(), read.batches().len()), (0, 0));
         assert_eq!(**read.schema(), Schema::new(vec![Field::new("a", DataType::Utf8, true)]));
     }
@@ -447,7 +480,7 @@ mod tests {
         let nulls = NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(vec![0b1111_0111u8; 4]), 1, 11));
         let messy: ArrayRef = Arc::new(BooleanArray::new(bits, Some(nulls.clone())));
         let clean: ArrayRef = Arc::new(nulls.iter().map(|valid| valid.then_some(true)).collect::<BooleanArray>());
-        let write = |array: ArrayRef| write(&frame(vec![(array, true)], 11)).unwrap();
+        let write = |array: ArrayRef| laid_out(&frame(vec![(array, true)], 11), BATCH_ROWS);
         assert_eq!(write(messy), write(clean));
     }
 
@@ -455,12 +488,12 @@ mod tests {
     fn what_has_no_canonical_form_is_refused() {
         let dictionary =
             DictionaryArray::new(Int32Array::from(vec![0, 1]), Arc::new(Int32Array::from(vec![Some(1), None])));
-        let error = write(&frame(vec![(Arc::new(dictionary), false)], 2)).unwrap_err();
+        let error = write(frame(vec![(Arc::new(dictionary), false)], 2)).unwrap_err();
         assert_eq!(error.to_string(), "column \"c0\": the schema says that there are no nulls, but there are");
 
         let mut union = UnionBuilder::new_dense();
         union.append::<Int32Type>("a", 1).unwrap();
-        let error = write(&frame(vec![(Arc::new(union.build().unwrap()), true)], 1)).unwrap_err();
+        let error = write(frame(vec![(Arc::new(union.build().unwrap()), true)], 1)).unwrap_err();
         assert_eq!(error.to_string(), "column \"c0\": a frame can't keep a union");
     }
 }

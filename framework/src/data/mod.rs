@@ -4,21 +4,25 @@ mod canonical;
 mod codec;
 mod digest;
 mod frame;
+mod gather;
 mod ipc;
 mod json;
 mod list;
 mod metrics;
 mod model;
+mod pieces;
 mod tensor_file;
 mod tensors;
+mod weight;
 
-pub use codec::{Encoded, decode, encode, encode_list, list_items};
+pub use codec::{Encoded, decode, encode, encode_list, encode_owned, list_items};
 pub use digest::Digest;
 pub use frame::{BATCH_ROWS, Frame};
 pub use json::canonical_json;
 pub use list::List;
 pub use metrics::Metrics;
 pub use model::Model;
+pub use pieces::Pieces;
 pub use tensors::{Dtype, Element, Tensor, Tensors};
 
 use serde::{Deserialize, Serialize};

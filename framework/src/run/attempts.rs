@@ -7,13 +7,14 @@ use super::key::{key, known};
 use super::nodes::Node;
 use super::task::{Live, Reply, Request, Task, Waiter};
 use super::voice::{Looked, Message, Voice};
-use crate::data::Ref;
+use super::watch::{attempt_span, reserved_cores};
+use crate::data::{Kind, Ref};
 use crate::schedule::{self, Action, End, Needs, StageId, TaskId, WHOLE, WorkerId};
 use crate::stage::{Cancel, Device, Models, Progress, Report as Step, Seed, Stored, TaskRequest, Tasks};
-use crate::store::Entry;
+use crate::store::{Entry, Store};
 use crate::worker::{self, Assignment, Failure};
 use crate::{Context, Error, Fault, Result, runtime};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// How often an input of one task may be lost and made again before the store is given up.
@@ -58,6 +59,7 @@ impl Coordinator<'_> {
             }
             return Ok(());
         }
+        task.ready = self.options.clock.elapsed();
         self.under_way.insert(key, id);
         if task.leads {
             return self.start(id, 1, HERE, self.options.cores.max(1));
@@ -109,6 +111,9 @@ impl Coordinator<'_> {
                 Action::Wake(at) => self.wake = Some(at),
             }
         }
+        if let Some(metrics) = &self.options.metrics {
+            metrics.set_open(self.scheduler.open());
+        }
         Ok(())
     }
 
@@ -116,13 +121,21 @@ impl Coordinator<'_> {
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         let key = task.key.context("a task starts after its key is known")?;
         let cancel = Cancel::default();
-        task.live.insert(attempt, Live { worker, cancel: cancel.clone() });
         let request = &task.request;
+        let needs = needs(request);
+        let live = Live {
+            worker,
+            cancel: cancel.clone(),
+            since: self.options.clock.elapsed(),
+            cores: reserved_cores(needs, threads),
+            gpus: needs.gpus as f64 / WHOLE as f64,
+        };
+        task.live.insert(attempt, live);
         let voice = Arc::new(Voice { task: id, outbox: self.outbox.clone() });
         let work = Assignment {
             task: id,
             attempt,
-            needs: needs(request),
+            needs,
             uses: request.task.stage.clone(),
             stage: request.stage.clone(),
             key,
@@ -136,9 +149,10 @@ impl Coordinator<'_> {
             models: Models::new(self.registry.clone()),
             cancel,
             build: self.build.clone(),
+            span: attempt_span(task, attempt, self.crew.name(worker), threads),
         };
         self.crew.start(worker, work);
-        Ok(())
+        self.tell_started(id, attempt, threads)
     }
 
     pub(super) fn ended(
@@ -152,6 +166,7 @@ impl Coordinator<'_> {
             // Nobody waits for it any more; but its room is free again.
             return self.free(worker, id, attempt);
         };
+        self.tell_ended(id, attempt, &live, &result)?;
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         let result = result.and_then(|outcome| match task.promises(&outcome.outputs) {
             true => Ok(outcome),
@@ -165,8 +180,9 @@ impl Coordinator<'_> {
         let end = match result {
             Ok(outcome) => {
                 seconds = outcome.seconds;
-                let large = outcome.outputs.values().filter(|one| one.bytes >= LARGE);
-                made.extend(large.map(|one| ((&one.digest).into(), one.bytes)));
+                let large: Vec<&Ref> = outcome.outputs.values().filter(|one| one.bytes >= LARGE).collect();
+                made.extend(large.iter().map(|one| ((&one.digest).into(), one.bytes)));
+                self.crew.holds(worker, large.into_iter().map(|one| one.digest));
                 task.outcome = Some((outcome.outputs, outcome.seconds));
                 if outcome.differs {
                     let name = task.label().to_owned();
@@ -181,7 +197,7 @@ impl Coordinator<'_> {
             Err(failure) => {
                 if let Some(lost) = failure.lost
                     && task.recoveries < MOST_RECOVERIES
-                    && let Some(maker) = self.made.get(&lost).cloned()
+                    && let Some(maker) = maker(&self.made, &self.store, lost)
                 {
                     // In this order, or else the scheduler would try it again at once.
                     self.step(schedule::Event::Cancelled(id))?;
@@ -247,8 +263,10 @@ impl Coordinator<'_> {
         };
         match stage.normalise(&task.params) {
             Ok(params) => {
-                let parent = self.tasks.get(&parent).map(Task::label).unwrap_or_default();
-                let task = TaskRequest { params, label: format!("{parent}/{}", task.label), ..task };
+                let parent = self.tasks.get(&parent);
+                let _span = parent.map(|parent| parent.span.clone().entered());
+                let label = format!("{}/{}", parent.map(Task::label).unwrap_or_default(), task.label);
+                let task = TaskRequest { params, label, ..task };
                 self.look(Task::new(Request::new(task, stage, BTreeMap::new()), Waiter::Stage(reply)));
             }
             Err(error) => drop(reply.send(Err(Error::usage(error)))),
@@ -279,6 +297,7 @@ impl Coordinator<'_> {
         seconds: f64,
     ) -> Result<()> {
         let Some(task) = self.forget(id) else { return Ok(()) };
+        task.span.record("outcome", outcome.name());
         outputs.values().for_each(|made| drop(self.made.insert(*made, task.request.clone())));
         for waiter in task.waiters {
             match waiter {
@@ -309,6 +328,7 @@ impl Coordinator<'_> {
 
     pub(super) fn fail(&mut self, id: TaskId, error: Error) -> Result<()> {
         let Some(task) = self.forget(id) else { return Ok(()) };
+        task.span.record("outcome", Outcome::Failed.name());
         for waiter in task.waiters {
             match waiter {
                 Waiter::Node(node) => {
@@ -350,4 +370,12 @@ fn needs(request: &Request) -> Needs {
         // Where the parameters name files, the task runs where those are.
         files: request.files,
     }
+}
+
+/// Who made an artifact: alone, or as an item of a list.
+fn maker(made: &HashMap<Ref, Request>, store: &Store, lost: Ref) -> Option<Request> {
+    let has = |list: &Ref| -> Result<bool> { Ok(runtime()?.block_on(store.items(*list))?.contains(&lost)) };
+    let mut lists = made.iter().filter(|(reference, _)| reference.kind == Kind::List);
+    // A list that can't be read is no help; whoever needs it finds that out.
+    made.get(&lost).or_else(|| lists.find_map(|(list, maker)| has(list).ok()?.then_some(maker))).cloned()
 }

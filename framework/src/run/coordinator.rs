@@ -1,12 +1,14 @@
 //! The coordinator: asks the store what is known, gives the rest to the scheduler, and sees that every waiter hears.
 
 use super::Options;
-use super::crew::{Crew, HERE};
+use super::crew::{Crew, EMBEDDED, HERE};
 use super::event::{Event, Line, Outcome, Report, Sink, StageReport};
+use super::fold::Fold;
 use super::log::RunLog;
 use super::nodes::{Node, request};
 use super::task::{Live, Request, Task, Waiter};
 use super::voice::Message;
+use super::watch::worker_info;
 use crate::data::{Artifact, Kind, Metrics, Ref};
 use crate::pipeline::Pipeline;
 use crate::schedule::{self, Scheduler, StageId, TaskId};
@@ -49,6 +51,7 @@ pub(super) struct Coordinator<'a> {
     pub(super) store: Store,
     pub(super) options: &'a Options,
     pub(super) sink: &'a mut dyn Sink,
+    pub(super) fold: Fold,
     pub(super) log: RunLog,
     pub(super) run: String,
     pub(super) build: String,
@@ -109,6 +112,7 @@ impl<'a> Coordinator<'a> {
             store,
             options,
             sink,
+            fold: Fold::default(),
             log,
             run,
             build,
@@ -131,15 +135,17 @@ impl<'a> Coordinator<'a> {
 
     /// Sees the run through.
     pub(super) fn run(mut self) -> Result<Report> {
+        let _span = self.span().entered();
         if let Some(address) = self.crew.address() {
             self.tell(Event::Listening { address })?;
         }
+        self.tell_joined(self.crew.describe())?;
         self.advance()?;
         let mut interrupted = false;
         while self.wanted.iter().any(|node| matches!(self.nodes[*node], Node::Waiting | Node::Running)) {
             if self.options.cancel.is_cancelled() {
                 interrupted = true;
-                self.interrupt();
+                self.interrupt()?;
                 break;
             }
             match self.inbox.try_recv() {
@@ -156,6 +162,7 @@ impl<'a> Coordinator<'a> {
                     }
                 }
             }
+            self.pulse()?;
         }
         self.finish(interrupted)
     }
@@ -185,15 +192,21 @@ impl<'a> Coordinator<'a> {
         match heard {
             Heard::Joined(worker) => {
                 let joined = schedule::Event::Joined { worker: worker.id, has: worker.has.clone() };
+                let info = worker_info(&worker.name, &worker.has, &worker.pool, worker.has.files);
                 self.crew.join(worker);
+                self.tell_joined(info)?;
                 self.step(joined)
             }
             Heard::Lost { worker, reason } => {
-                let Some(name) = self.crew.lose(worker) else { return Ok(()) };
+                if !self.crew.has(worker) {
+                    return Ok(());
+                }
+                let name = self.crew.name(worker).to_owned();
                 let message = format!("the worker is lost: {reason}; what it was doing runs elsewhere");
-                self.tell(Event::Warning { name, message })?;
+                self.tell(Event::Warning { name: name.clone(), message })?;
+                self.tell_lost(worker, name, reason)?;
+                self.crew.lose(worker);
                 self.crew.tend()?;
-                self.tasks.values_mut().for_each(|task| task.live.retain(|_, live| live.worker != worker));
                 self.step(schedule::Event::Lost(worker))
             }
             Heard::Ended { worker, task, attempt, result } if self.crew.has(worker) => {
@@ -221,7 +234,9 @@ impl<'a> Coordinator<'a> {
                 self.close(node, Ending::without(Outcome::Skipped, None))?;
             } else if needs.iter().all(|from| matches!(self.nodes[*from], Node::Ready(_))) {
                 self.nodes[node] = Node::Running;
-                self.tell(Event::StageStarted { name: self.pipeline.stages[node].name.clone() })?;
+                let name = |node: usize| self.pipeline.stages[node].name.clone();
+                let takes = needs.iter().map(|from| name(*from)).collect();
+                self.tell(Event::StageStarted { name: name(node), takes })?;
                 match request(self.pipeline, node, &self.nodes) {
                     Ok(request) => self.look(Task::new(request, Waiter::Node(node))),
                     Err(error) => {
@@ -253,11 +268,7 @@ impl<'a> Coordinator<'a> {
             error: error.map(|error| error.to_string()),
         };
         self.reports.insert(node, report.clone());
-        self.tell(Event::StageFinished(report))?;
-        if outcome != Outcome::Cached {
-            self.log.flush()?;
-        }
-        Ok(())
+        self.tell(Event::StageFinished(report))
     }
 
     /// The numbers among what a stage gave.
@@ -278,7 +289,7 @@ impl<'a> Coordinator<'a> {
     }
 
     /// Asks what runs to stop and waits a little. Whoever waits for a task that is dropped hears that the run ended.
-    fn interrupt(&mut self) {
+    fn interrupt(&mut self) -> Result<()> {
         self.tasks.retain(|_, task| !task.live.is_empty());
         self.tasks.values().flat_map(|task| task.live.values()).for_each(|live| live.cancel.cancel());
         self.crew.dismiss();
@@ -286,14 +297,23 @@ impl<'a> Coordinator<'a> {
         while !self.tasks.is_empty() && self.options.clock.elapsed() < until {
             match self.inbox.recv_timeout(PULSE) {
                 Ok(
-                    Message::Ended(worker, id, attempt, _)
-                    | Message::Heard(Heard::Ended { worker, task: id, attempt, .. }),
-                ) => self.part(|task, number, live| (task, number, live.worker) != (id, attempt, worker)),
+                    Message::Ended(worker, id, attempt, result)
+                    | Message::Heard(Heard::Ended { worker, task: id, attempt, result }),
+                ) => {
+                    let task = self.tasks.get_mut(&id);
+                    let live = task.and_then(|task| task.live.remove(&attempt)).filter(|live| live.worker == worker);
+                    if let Some(live) = live {
+                        self.tell_ended(id, attempt, &live, &result)?;
+                    }
+                    self.part(|_, _, _| true);
+                }
                 // A worker that is told that the run is over stops what it does and goes.
                 Ok(Message::Heard(Heard::Lost { worker, .. })) => self.part(|_, _, live| live.worker != worker),
                 _ => {}
             }
+            self.pulse()?;
         }
+        Ok(())
     }
 
     /// Forgets the attempts that `stays` does not hold for, and the tasks that have none left.
@@ -316,19 +336,10 @@ impl<'a> Coordinator<'a> {
             stages: std::mem::take(&mut self.reports).into_values().collect(),
             interrupted,
         };
+        self.tell(Event::WorkerLeft { worker: EMBEDDED.to_owned(), lost: None })?;
         self.tell(Event::Finished(report.clone()))?;
-        self.log.flush()?;
+        self.log.close()?;
         self.crew.dismiss();
         Ok(report)
-    }
-
-    pub(super) fn tell(&mut self, event: Event) -> Result<()> {
-        let line = Line { event, at: self.options.clock.elapsed().as_secs_f64() };
-        self.sink.event(&line);
-        match line.event {
-            // How far a stage was at some moment is for those who watch.
-            Event::Progress { .. } => Ok(()),
-            _ => self.log.keep(&line),
-        }
     }
 }

@@ -1,18 +1,22 @@
 //! The workers of a run: the one inside this process, those in other processes, and what starts them.
 
 use super::Options;
+use super::placement::WorkerInfo;
 use super::voice::Message;
+use super::watch::worker_info;
+use crate::data::Digest;
 use crate::fleet::{Fleet, LocalFleet};
 use crate::schedule::{Capacity, PoolId, Scheduler, TaskId, WorkerId};
 use crate::store::Store;
 use crate::worker::{Assignment, EmbeddedWorker, Failure, Hands, Hub, RemoteWorker, Terms, Token, program};
 use crate::{Error, Fault, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// The worker inside this process.
+/// The worker inside this process, and its name.
 pub(super) const HERE: WorkerId = WorkerId(0);
+pub(super) const EMBEDDED: &str = "embedded";
 /// The workers that this run starts on this machine, and those that join by themselves.
 const LOCAL: PoolId = PoolId(0);
 const ANY: PoolId = PoolId(1);
@@ -44,6 +48,8 @@ pub(super) struct Crew {
     has: Capacity,
     here: Hands<(TaskId, u32)>,
     there: BTreeMap<WorkerId, RemoteWorker>,
+    /// Who made large artifacts, and so may still hold them.
+    holders: HashMap<Digest, Vec<WorkerId>>,
     outbox: mpsc::Sender<Message>,
     started: Option<Started>,
     hub: Option<Hub>,
@@ -65,7 +71,15 @@ impl Crew {
     pub(super) fn gather(store: &Store, options: &Options, run: &str, outbox: &mpsc::Sender<Message>) -> Result<Self> {
         let worker = EmbeddedWorker::new(store.clone(), options.cores)?;
         let (has, here) = (worker.capacity(), Hands::new(worker));
-        let mut crew = Self { has, here, there: BTreeMap::new(), outbox: outbox.clone(), started: None, hub: None };
+        let mut crew = Self {
+            has,
+            here,
+            there: BTreeMap::new(),
+            holders: HashMap::new(),
+            outbox: outbox.clone(),
+            started: None,
+            hub: None,
+        };
         let Some(elsewhere) = &options.elsewhere else { return Ok(crew) };
         let terms = Terms {
             build: program::identity()?,
@@ -96,6 +110,16 @@ impl Crew {
     /// What the worker inside this process has.
     pub(super) fn capacity(&self) -> Capacity {
         self.has.clone()
+    }
+
+    /// What the worker inside this process presents itself as.
+    pub(super) fn describe(&self) -> WorkerInfo {
+        worker_info(EMBEDDED, &self.has, "", true)
+    }
+
+    /// A worker's name.
+    pub(super) fn name(&self, worker: WorkerId) -> &str {
+        self.there.get(&worker).map_or(if worker == HERE { EMBEDDED } else { "gone" }, |there| &there.name)
     }
 
     /// Tells a scheduler which workers may still come.
@@ -131,9 +155,9 @@ impl Crew {
         self.there.insert(worker.id, worker);
     }
 
-    /// A worker is gone; gives its name.
-    pub(super) fn lose(&mut self, worker: WorkerId) -> Option<String> {
-        self.there.remove(&worker).map(|worker| worker.name)
+    /// A worker is gone.
+    pub(super) fn lose(&mut self, worker: WorkerId) {
+        self.there.remove(&worker);
     }
 
     /// Whether a worker is one of the crew: the words of one that was given up change nothing.
@@ -151,11 +175,28 @@ impl Crew {
             self.here.give((task, attempt), &needs, work, done)
         } else {
             // One that is gone is lost soon, and the scheduler hears that.
-            self.there.get_mut(&worker).map_or(Ok(()), |there| there.start(&work))
+            let peers = self.peers(worker, &work);
+            self.there.get_mut(&worker).map_or(Ok(()), |there| there.start(&work, peers))
         };
         if let Err(error) = begun {
             let _ = self.outbox.send(Message::Ended(worker, task, attempt, Err(Failure { error, lost: None })));
         }
+    }
+
+    /// A worker holds artifacts that it made.
+    pub(super) fn holds(&mut self, worker: WorkerId, made: impl Iterator<Item = Digest>) {
+        if worker != HERE {
+            made.for_each(|digest| self.holders.entry(digest).or_default().push(worker));
+        }
+    }
+
+    /// Where a worker can fetch inputs of an attempt from other workers.
+    fn peers(&self, worker: WorkerId, work: &Assignment) -> Vec<String> {
+        let inputs = work.inputs.values().flatten();
+        let holders = inputs.filter_map(|input| self.holders.get(&input.digest)).flatten();
+        let others = holders.filter(|holder| **holder != worker).filter_map(|holder| self.there.get(holder));
+        let addresses: BTreeSet<&String> = others.map(|peer| &peer.peer).filter(|peer| !peer.is_empty()).collect();
+        addresses.into_iter().cloned().collect()
     }
 
     /// Asks a worker to stop an attempt, or takes it back if it has not begun. That it ended is heard all the same.

@@ -1,5 +1,6 @@
 //! What happens in a run, as one stream of events: for the terminal, for `--format json`, and kept in the store.
 
+use super::placement::{AttemptEnd, AttemptStart, AttemptsFolded, WorkerInfo};
 use crate::data::{Digest, Metrics};
 use crate::store::Key;
 use indexmap::IndexMap;
@@ -44,6 +45,9 @@ pub enum Event {
     StageStarted {
         /// The stage's name in the pipeline.
         name: String,
+        /// The stages whose results it takes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        takes: Vec<String>,
     },
     /// A stage or one of its tasks says how far it is.
     Progress {
@@ -86,6 +90,33 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
+    /// A worker came.
+    WorkerJoined(WorkerInfo),
+    /// A worker is gone.
+    WorkerLeft {
+        /// Its name.
+        worker: String,
+        /// Why, if it was lost; nothing if it was no longer needed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lost: Option<String>,
+    },
+    /// An attempt of a task was placed on a worker.
+    AttemptStarted(AttemptStart),
+    /// An attempt ended.
+    AttemptEnded(AttemptEnd),
+    /// Many attempts of one stage's tasks on one worker, told together; see [`ONE_BY_ONE`](super::ONE_BY_ONE).
+    AttemptsFolded(AttemptsFolded),
+    /// Many tasks that one stage asked for, told together; see [`ONE_BY_ONE`](super::ONE_BY_ONE).
+    TasksFolded {
+        /// The stage's name.
+        name: String,
+        /// Tasks that ran and are committed.
+        done: u64,
+        /// Tasks whose result was known.
+        cached: u64,
+        /// Tasks that failed.
+        failed: u64,
+    },
     /// A stage ended.
     StageFinished(StageReport),
     /// The run ended.
@@ -104,6 +135,18 @@ pub enum Outcome {
     Failed,
     /// It could not begin, because something above it failed or the run was interrupted.
     Skipped,
+}
+
+impl Outcome {
+    /// Its name, as in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Cached => "cached",
+            Outcome::Done => "done",
+            Outcome::Failed => "failed",
+            Outcome::Skipped => "skipped",
+        }
+    }
 }
 
 /// How a stage ended.

@@ -7,19 +7,27 @@ mod clock;
 mod coordinator;
 mod crew;
 mod event;
+mod fold;
 mod key;
 mod log;
+mod metrics;
 mod nodes;
+mod placement;
 mod plan;
+mod store_metrics;
 mod task;
 #[cfg(test)]
 mod tests;
 mod voice;
+mod watch;
 
 pub use clock::{Clock, SystemClock};
 pub use crew::Elsewhere;
 pub use event::{Event, Line, Outcome, Report, Sink, StageReport};
+pub use fold::ONE_BY_ONE;
 pub use log::read_events;
+pub use metrics::Metrics;
+pub use placement::{AttemptEnd, AttemptStart, AttemptsFolded, Ended, WorkerInfo};
 pub use plan::{Planned, State, plan};
 
 use crate::Result;
@@ -41,6 +49,8 @@ pub struct Options {
     pub cancel: Cancel,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
+    /// Where what happens is counted, if anywhere.
+    pub metrics: Option<Metrics>,
 }
 
 impl Default for Options {
@@ -51,6 +61,7 @@ impl Default for Options {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             cancel: Cancel::default(),
             clock: Arc::new(SystemClock::default()),
+            metrics: None,
         }
     }
 }

@@ -7,6 +7,9 @@ use crate::stage::{Cancel, Output, Stage, Stored, TaskRequest, Template};
 use crate::store::Key;
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use tracing::field::Empty;
+use tracing::{Span, info_span};
 
 /// One call of a stage that somebody asked for.
 #[derive(Clone)]
@@ -42,6 +45,12 @@ pub(super) struct Live {
     /// Where it runs, or waits to.
     pub(super) worker: WorkerId,
     pub(super) cancel: Cancel,
+    /// When it was placed there.
+    pub(super) since: Duration,
+    /// Cores that are reserved for it.
+    pub(super) cores: f64,
+    /// Devices that are reserved for it.
+    pub(super) gpus: f64,
 }
 
 /// A task under way.
@@ -53,6 +62,8 @@ pub(super) struct Task {
     pub(super) live: BTreeMap<u32, Live>,
     /// Whether it runs other tasks: then it runs in this process and takes no room of any worker.
     pub(super) leads: bool,
+    /// When all that it needs was there, and it began to wait for a place.
+    pub(super) ready: Duration,
     /// Run it even though its result is known: its bytes are lost.
     pub(super) again: bool,
     /// How often an input of it was lost and made again.
@@ -61,16 +72,26 @@ pub(super) struct Task {
     pub(super) failure: Option<crate::Error>,
     /// The last attempt's result, likewise.
     pub(super) outcome: Option<(BTreeMap<String, Ref>, f64)>,
+    /// What is traced of it. It begins where it is made, in the span of whoever asks for it.
+    pub(super) span: Span,
 }
 
 impl Task {
     pub(super) fn new(request: Request, waiter: Waiter) -> Self {
+        let kind = match waiter {
+            Waiter::Node(_) => "stage",
+            Waiter::Stage(_) => "task",
+            Waiter::Task(_) => "recovery",
+        };
+        let span = info_span!("task", otel.name = request.task.label, kind, uses = request.task.stage, outcome = Empty);
         Self {
             leads: request.stage.signature().submits,
             request,
             key: None,
             waiters: vec![waiter],
             live: BTreeMap::new(),
+            ready: Duration::ZERO,
+            span,
             again: false,
             recoveries: 0,
             failure: None,

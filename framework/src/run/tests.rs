@@ -390,4 +390,12 @@ fn thousands_of_tasks_at_once_on_a_store_of_files() {
     let store = runtime().unwrap().block_on(Store::open(&folder.path().display().to_string())).unwrap();
     let report = run(&pipeline(&text, &registry), &registry, &store, &Options::default(), &mut |_: &Line| {}).unwrap();
     assert_eq!(report.stages[1].metrics.get("rows"), Some(20_000.0), "{report:?}");
+
+    // The log tells the first thousand one by one and sums up the rest; nothing is missing.
+    let lines = read_events(&store, &report.run).unwrap();
+    assert!(lines.len() < 3 * ONE_BY_ONE + 200, "{} lines", lines.len());
+    let timeline = crate::observe::Timeline::of(&lines);
+    let bill = crate::observe::Bill::of(&timeline);
+    assert_eq!((bill.stages[1].name.as_str(), bill.stages[1].attempts), ("best", 2001), "{bill:?}");
+    assert!(timeline.spans.iter().all(|span| span.end.is_some() || span.attempts > 1), "all have ended");
 }

@@ -207,6 +207,7 @@ impl Scheduler {
     pub(super) fn lose(&mut self, worker: WorkerId) {
         let Some((slot, worker)) = self.workers.leave(worker) else { return };
         self.changes += 1;
+        self.lost = Some(self.now);
         self.forget_reserved(slot);
         let attempts: Vec<Attempt> = worker.lane.running().chain(worker.lane.waiting()).collect();
         for attempt in attempts {

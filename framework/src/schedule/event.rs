@@ -81,7 +81,8 @@ impl Task {
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A worker came.
+    /// A worker came. It runs nothing: what it ran for an earlier link has ended, and what is said of that is not said
+    /// to this scheduler.
     Joined {
         /// Who.
         worker: WorkerId,

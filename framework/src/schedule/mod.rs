@@ -25,6 +25,8 @@ mod scheduler;
 #[cfg(test)]
 mod simulation;
 mod task;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod view;
 mod workers;

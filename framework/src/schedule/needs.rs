@@ -58,6 +58,11 @@ impl Needs {
         self.gpus > 0 || self.gpu_memory > 0
     }
 
+    /// Whether it needs a part of one device or whole ones, not one and a half.
+    pub(super) fn is_sound(&self) -> bool {
+        self.gpus <= WHOLE || self.gpus % WHOLE == 0
+    }
+
     /// How many devices it needs.
     pub fn devices(&self) -> u64 {
         if self.on_device() { self.gpus.div_ceil(WHOLE).max(1) } else { 0 }
@@ -82,11 +87,10 @@ impl Needs {
 impl Capacity {
     /// Whether `needs` fit into a worker that does nothing else.
     pub fn fits(&self, needs: &Needs) -> bool {
-        let sound = needs.gpus <= WHOLE || needs.gpus % WHOLE == 0;
         let large = self.devices.iter().filter(|memory| needs.gpu_memory <= **memory).count() as u64;
         let devices = needs.devices() == 0 || needs.devices() <= large;
         let rest = needs.millicores <= self.millicores && needs.memory <= self.memory;
-        sound && rest && devices && (self.files || !needs.files)
+        needs.is_sound() && rest && devices && (self.files || !needs.files)
     }
 }
 

@@ -41,6 +41,11 @@ impl Scheduler {
         possible
     }
 
+    /// Whether a worker was lost lately that may come back, and with it one that can run this.
+    pub(super) fn may_come_back(&self, needs: &Needs) -> bool {
+        needs.is_sound() && self.lost.is_some_and(|lost| self.now < lost + GRACE)
+    }
+
     /// How many members all workers hold, with those that can be started or without.
     fn places(&self, needs: &Needs, members: u32, started: bool) -> u64 {
         let kinds = self.workers.kinds().iter().map(|(has, count)| (has, *count));
@@ -59,7 +64,7 @@ impl Scheduler {
     pub(super) fn possible_ever(&mut self, line: u32) -> Result<(), String> {
         let nobody = self.workers.kinds().is_empty() && self.pools.values().all(|(_, max)| *max == 0);
         let Line { needs, members } = Line::of(self, line);
-        if needs.gpus > WHOLE && needs.gpus % WHOLE != 0 {
+        if !needs.is_sound() {
             let gpus = needs.gpus as f64 / WHOLE as f64;
             return Err(format!("it needs {gpus} GPUs; more than one must be a whole number"));
         }

@@ -35,6 +35,8 @@ pub struct Scheduler {
     pub(super) look_at: u64,
     /// How often workers came or went.
     pub(super) changes: u64,
+    /// When a worker was lost last.
+    pub(super) lost: Option<Time>,
     arrivals: u64,
     open: usize,
     /// Workers that may have room for more, to be looked at before the step ends.
@@ -66,6 +68,7 @@ impl Scheduler {
             starts: 0,
             look_at: 0,
             changes: 0,
+            lost: None,
             arrivals: 0,
             open: 0,
             roomy: VecDeque::new(),
@@ -140,7 +143,9 @@ impl Scheduler {
         }
         let members = task.members.max(1);
         let line = self.lines.id(task.needs, members, task.group);
-        if let Err(reason) = self.possible_ever(line) {
+        if let Err(reason) = self.possible_ever(line)
+            && !self.may_come_back(&task.needs)
+        {
             self.actions.push(Action::Refused { task: task.id, reason });
             return;
         }

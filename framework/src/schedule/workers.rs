@@ -55,8 +55,12 @@ impl Worker {
         (QUEUE_MICROS * cores).saturating_sub(self.queued_micros)
     }
 
-    /// What part of `needs` is free, in thousandths of the scarcest: at least 1000 if there is room.
+    /// What part of `needs` is free, in thousandths of the scarcest. It only grows while nothing new is taken: as long
+    /// as somebody waits in the lane, who will take what becomes free, it is nothing.
     pub(super) fn progress(&self, needs: &Needs) -> u64 {
+        if self.lane.waiting().len() > 0 {
+            return 0;
+        }
         let part = |free: u64, needed: u64| match needed {
             0 => 1000,
             needed => (u128::from(free) * 1000 / u128::from(needed)).min(1000) as u64,
@@ -85,8 +89,8 @@ impl Worker {
 }
 
 /// Numbers for the search of room: cores and memory that are free, the best device share and device memory, whole
-/// devices, 1 if it has no devices, and 1 if it is open or 2 if it also has the coordinator's files.
-const ROOM: usize = 7;
+/// devices, and 1 if it is open or 2 if it also has the coordinator's files.
+const ROOM: usize = 6;
 
 /// Numbers for the search of a lane that may get longer: microseconds, all cores and all memory, and open as above.
 const QUEUE: usize = 4;
@@ -97,7 +101,8 @@ pub(super) struct Workers {
     slots: Vec<Option<Worker>>,
     vacant: Vec<u32>,
     ids: ByNumber<WorkerId, u32>,
-    room: Index<ROOM>,
+    /// Of workers without devices, and of those with.
+    room: [Index<ROOM>; 2],
     queue: Index<QUEUE>,
     backlog: Index<1>,
     holders: Holders,
@@ -114,7 +119,7 @@ impl Workers {
             slots: Vec::new(),
             vacant: Vec::new(),
             ids: ByNumber::default(),
-            room: Index::new(),
+            room: [Index::new(), Index::new()],
             queue: Index::new(),
             backlog: Index::new(),
             holders: Holders::default(),
@@ -228,22 +233,24 @@ impl Workers {
 
     /// Brings the indices up to date after a change of a worker.
     pub(super) fn refresh(&mut self, slot: u32) {
-        let (mut room, mut queue, mut backlog) = ([0; ROOM], [0; QUEUE], [0]);
+        let (mut room, mut queue, mut backlog) = ([[0; ROOM]; 2], [0; QUEUE], [0]);
         if let Some(worker) = self.get(slot) {
             backlog = [(worker.lane.waiting().len() - worker.recalled) as u64];
             if worker.is_open() {
                 let open = 1 + u64::from(worker.has.files);
                 let [share, memory, whole] = worker.devices.most();
-                let plain = u64::from(worker.has.devices.is_empty());
-                room = [0, 0, share, memory, whole, plain, open];
-                if worker.lane.waiting().len() == 0 {
-                    room[0] = worker.lane.free_millicores();
-                    room[1] = worker.lane.free_memory();
-                }
+                let lane = &worker.lane;
+                // Who comes now waits behind others, unless it needs nothing.
+                let behind = lane.waiting().len() > 0;
+                let (cores, bytes) = if behind { (0, 0) } else { (lane.free_millicores(), lane.free_memory()) };
+                let with_devices = usize::from(!worker.has.devices.is_empty());
+                room[with_devices] = [cores, bytes, share, memory, whole, open];
                 queue = [worker.queue_room(), worker.has.millicores, worker.has.memory, open];
             }
         }
-        self.room.set(slot, room);
+        let [without, with] = room;
+        self.room[0].set(slot, without);
+        self.room[1].set(slot, with);
         self.queue.set(slot, queue);
         self.backlog.set(slot, backlog);
     }
@@ -253,16 +260,11 @@ impl Workers {
         let share = needs.share();
         let whole = if share == super::WHOLE { needs.devices() } else { 0 };
         let open = 1 + u64::from(needs.files);
-        let mut want = [needs.millicores, needs.memory, share, needs.gpu_memory, whole, 0, open];
+        let want = [needs.millicores, needs.memory, share, needs.gpu_memory, whole, open];
         let fits = |slot| Some(slot) != but && self.get(slot).is_some_and(|worker| worker.has_room(needs));
-        if !needs.on_device() {
-            want[5] = 1;
-            if let Some(slot) = self.room.find(&want, fits) {
-                return Some(slot);
-            }
-            want[5] = 0;
-        }
-        self.room.find(&want, fits)
+        let without = || self.room[0].find(&want, fits);
+        let with = || self.room[1].find(&want, fits);
+        if needs.on_device() { with() } else { without().or_else(with) }
     }
 
     /// The open worker with room that holds most bytes of these inputs; else one on the same machine as a holder.

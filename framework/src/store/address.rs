@@ -10,6 +10,8 @@ use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 use url::Url;
 
 /// The remote kinds: scheme, cargo feature, and whether this program has it.
@@ -21,6 +23,9 @@ const REMOTE: [(&str, &str, bool); 3] = [
 
 const KINDS: &str =
     "a store is memory://, file://PATH, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix";
+
+/// How long a remote store may take to answer at all. Its client alone would try for minutes, and in silence.
+const REACH: Duration = Duration::from_secs(15);
 
 /// What an address names.
 #[derive(Debug, PartialEq)]
@@ -40,7 +45,12 @@ pub(super) async fn open(
         Place::Folder(path) => folder(address, &path).map(Backend::Files),
         Place::Remote(url) => {
             let objects = remote(address, &url, options)?;
-            objects.probe().await?;
+            timeout(REACH, objects.probe()).await.map_err(|_| StoreError::Unavailable {
+                action: "read",
+                path: "anything".to_owned(),
+                reason: format!("there is no answer within {} s", REACH.as_secs()),
+                url: address.to_owned(),
+            })??;
             Ok(Backend::Objects(objects))
         }
     }

@@ -6,6 +6,7 @@ use super::objects::Objects;
 use super::ram::Ram;
 use super::remote::Remote;
 use super::tiers::Content;
+use crate::data::Pieces;
 use bytes::Bytes;
 use std::io;
 use std::path::Path;
@@ -74,21 +75,31 @@ impl Backend {
     }
 
     /// Creates an object, whole or not at all, if there is none of that name.
-    pub(super) async fn create(&self, path: &str, bytes: Bytes) -> Result<Created, StoreError> {
+    pub(super) async fn create(&self, path: &str, content: impl Into<Pieces>) -> Result<Created, StoreError> {
+        let content = content.into();
         match self {
-            Backend::Files(files) => files.create(path, bytes).await,
-            Backend::Ram(ram) => ram.create(path, bytes, false).await,
-            Backend::Objects(objects) => objects.create(path, bytes).await,
-            Backend::Remote(remote) => remote.create(path, bytes).await,
+            Backend::Files(files) => files.create(path, content).await,
+            Backend::Ram(ram) => ram.create(path, content, false).await,
+            Backend::Objects(objects) => objects.create(path, content).await,
+            Backend::Remote(remote) => remote.create(path, content.join()).await,
         }
     }
 
     /// Creates a blob. One that is kept in this process may stay in its memory until it is [released](Self::release)
     /// if there is `room`; its bytes are counted by their owner.
-    pub(super) async fn create_blob(&self, path: &str, bytes: Bytes, room: bool) -> Result<Created, StoreError> {
+    pub(super) async fn create_blob(&self, path: &str, content: Pieces, room: bool) -> Result<Created, StoreError> {
         match self {
-            Backend::Ram(ram) => ram.create(path, bytes, room).await,
-            _ => self.create(path, bytes).await,
+            Backend::Ram(ram) => ram.create(path, content, room).await,
+            _ => self.create(path, content).await,
+        }
+    }
+
+    /// Creates a blob from a file that this process put where the store's own process sees it; `None` if that is not
+    /// possible.
+    pub(super) async fn adopt(&self, path: &str) -> Result<Option<Created>, StoreError> {
+        match self {
+            Backend::Remote(remote) => remote.adopt(path).await,
+            _ => Ok(None),
         }
     }
 
@@ -105,8 +116,8 @@ impl Backend {
         match self {
             Backend::Files(files) => files.open(path, expected).await,
             Backend::Ram(ram) => ram.open(path).await,
-            Backend::Objects(objects) => Ok(objects.read(path).await?.map(Content::Heap)),
-            Backend::Remote(remote) => Ok(remote.read(path).await?.map(Content::Heap)),
+            Backend::Objects(objects) => Ok(objects.read(path).await?.map(Content::heap)),
+            Backend::Remote(remote) => Ok(remote.read(path).await?.map(Content::heap)),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::offload::{offload, size_hint};
 use super::tiers::Form;
 use super::{AT_ONCE, Store, StoreError};
-use crate::data::{Artifact, Digest, Kind, List, Ref, decode, encode, encode_list};
+use crate::data::{Artifact, Digest, Kind, List, Ref, decode, encode_list, encode_owned};
 use crate::{Error, Result};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -14,30 +14,33 @@ pub(super) const BLOBS: &str = "blobs";
 
 impl Store {
     /// Writes an artifact; the items of a list first, each by itself, so that a list may be larger than memory.
-    pub(super) fn write<'a>(&'a self, artifact: &'a Artifact) -> BoxFuture<'a, Result<Ref>> {
+    pub(super) fn write(&self, artifact: Artifact) -> BoxFuture<'_, Result<Ref>> {
         async move {
-            let items = match artifact {
+            let items = match &artifact {
                 Artifact::List(list) => {
-                    let items: Vec<_> = list.items().iter().map(|item| self.write(item)).collect();
+                    let items: Vec<_> = list.items().iter().map(|item| self.write(item.clone())).collect();
                     futures::stream::iter(items).buffered(AT_ONCE).try_collect().await?
                 }
                 _ => Vec::new(),
             };
             // Both what the stage has and its canonical form are in memory for a while.
-            let size = size_hint(artifact);
+            let size = size_hint(&artifact);
             let passage = self.0.admit(size.saturating_mul(2)).await.map_err(StoreError::report)?;
-            let copy = artifact.clone();
-            let encoded = offload(size, move || match copy {
+            let encoded = offload(size, move || match artifact {
                 Artifact::List(_) => encode_list(&items),
-                other => encode(&other),
+                other => encode_owned(other),
             });
             let encoded = encoded.await?;
             let reference = encoded.reference;
-            let written = self.0.write(reference, encoded.bytes, passage).await.map_err(StoreError::report)?;
+            let written = self.0.write(reference, encoded.pieces, passage).await.map_err(StoreError::report)?;
             // What stages see must not depend on whether this process made it or read it back, so that the memory
             // keeps the canonical form (batches of fixed size, say) as well.
             if let Some(written) = written {
-                self.0.keep(reference, form(reference, written.bytes())?, &written);
+                let form = match encoded.frame.filter(|_| !written.is_mapped()) {
+                    Some(frame) => Form::Whole(Artifact::Frame(frame.held_by(&written.owner())?)),
+                    None => form(reference, written.bytes())?,
+                };
+                self.0.keep(reference, form, &written);
             }
             Ok(reference)
         }

@@ -2,11 +2,13 @@
 
 use super::Store;
 use super::backend::Backend;
+use super::blobs::blob_path;
 use super::files::Files;
 use super::offload::LONG;
 use super::ram::Ram;
-use crate::data::{Artifact, Digest, List, Ref, Tensor, Tensors, encode};
+use crate::data::{Artifact, Digest, Frame, List, Ref, Tensor, Tensors, encode};
 use crate::runtime;
+use arrow::array::{Array, ArrayRef, Int64Array};
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use proptest::prelude::*;
@@ -203,7 +205,7 @@ fn parts_are_at_hand_wherever_they_are() {
                 store.put(&artifact).await.unwrap();
                 let part = store.at_hand(whole.reference, 999_990, 100).await.unwrap();
                 let far = cap == 0 && store.backend().is_remote() && !store.0.has_machine();
-                assert_eq!(part, (!far).then(|| whole.bytes.slice(999_990..)), "{}", store.url());
+                assert_eq!(part, (!far).then(|| whole.bytes().slice(999_990..)), "{}", store.url());
             });
         }
     }
@@ -223,7 +225,51 @@ fn a_file_can_be_linked_and_outlives_the_store() {
             assert_eq!(linked, index != 3);
         });
         if index != 3 {
-            assert_eq!(std::fs::read(&to).unwrap(), whole.bytes);
+            assert_eq!(std::fs::read(&to).unwrap(), whole.bytes());
         }
+    }
+}
+
+/// A table whose columns are shared and not copied when it is put.
+fn table(salt: i64) -> Frame {
+    let values = |factor: i64| (0..150_000).map(|row| row * factor + salt).collect::<Vec<_>>();
+    let column = |factor: i64| Arc::new(Int64Array::from(values(factor))) as ArrayRef;
+    Frame::from_columns([("a", column(3)), ("b", column(5))]).unwrap()
+}
+
+#[test]
+fn a_frame_is_counted_as_long_as_any_column_of_it_lives() {
+    let store = Store::memory();
+    runtime().unwrap().block_on(async {
+        let reference = store.put(&table(1).into()).await.unwrap();
+        let frame = Frame::try_from(store.get(reference).await.unwrap()).unwrap();
+        let column = frame.batches()[1].column(1).slice(10, 5);
+        drop(frame);
+        store.0.forget(reference);
+        store.backend().remove(&blob_path(reference.digest)).await.unwrap();
+        assert!(store.0.count().used >= reference.bytes, "{:?}", store.0.count());
+        drop(column);
+        assert_eq!(store.0.count().used, 0);
+    });
+}
+
+#[test]
+fn frames_leave_memory_for_files_and_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    for store in stores(folder.path(), 8 << 20) {
+        runtime().unwrap().block_on(async {
+            let mut references = Vec::new();
+            for salt in 0..6 {
+                references.push(store.put_owned(table(salt).into()).await.unwrap());
+            }
+            assert!(store.0.count().used <= 8 << 20, "{:?}", store.0.count());
+            for (salt, reference) in references.into_iter().enumerate() {
+                let read = Frame::try_from(store.get(reference).await.unwrap()).unwrap();
+                assert_eq!(read.to_batch().unwrap(), table(salt as i64).to_batch().unwrap(), "{}", store.url());
+                let part = store.at_hand(reference, 1_000_000, 2_000_000).await.unwrap();
+                let whole = store.bytes(reference).await.unwrap();
+                assert!(part.is_none_or(|part| part == whole.slice(1_000_000..3_000_000.min(whole.len()))));
+            }
+        });
     }
 }

@@ -77,9 +77,9 @@ pub(super) async fn forget(backend: &Backend, key: Key) -> Result<(), StoreError
 /// The digest of a state and its canonical bytes.
 fn seal(state: &Tensors) -> Result<Bytes> {
     let encoded = encode(&Artifact::Tensors(state.clone()))?;
-    let mut sealed = BytesMut::with_capacity(HEADER + encoded.bytes.len());
+    let mut sealed = BytesMut::with_capacity(HEADER + encoded.pieces.len());
     sealed.extend_from_slice(encoded.reference.digest.to_string().as_bytes());
-    sealed.extend_from_slice(&encoded.bytes);
+    encoded.pieces.iter().for_each(|piece| sealed.extend_from_slice(piece));
     Ok(sealed.freeze())
 }
 

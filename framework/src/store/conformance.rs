@@ -145,7 +145,7 @@ async fn damage(store: &Store, path: &str, change: impl Fn(&mut Vec<u8>)) {
     }
     change(&mut bytes);
     store.backend().remove(path).await.unwrap();
-    store.backend().create(path, bytes.into()).await.unwrap();
+    store.backend().create(path, bytes).await.unwrap();
 }
 
 fn fault(error: &crate::Error) -> &StoreError {

@@ -5,6 +5,7 @@ use super::backend::{Created, Found, Leftovers};
 use super::offload::{LONG, offload};
 use super::staging::Staging;
 use super::tiers::Content;
+use crate::data::Pieces;
 use arrow::buffer::MutableBuffer;
 use bytes::Bytes;
 use std::fs::{self, File};
@@ -45,9 +46,9 @@ impl Files {
         Some(format!("{}:{}:{}", crate::store::kernel(), folder.dev(), folder.ino()))
     }
 
-    pub(super) async fn create(&self, path: &str, bytes: Bytes) -> Result<Created, StoreError> {
+    pub(super) async fn create(&self, path: &str, content: Pieces) -> Result<Created, StoreError> {
         let (folder, path) = (self.0.clone(), path.to_owned());
-        offload(bytes.len() as u64, move || folder.create(&path, &bytes)).await
+        offload(content.len() as u64, move || folder.create(&path, &content)).await
     }
 
     pub(super) async fn open(&self, path: &str, expected: u64) -> Result<Option<Content>, StoreError> {
@@ -134,12 +135,12 @@ impl Files {
 }
 
 impl Folder {
-    fn create(&self, path: &str, bytes: &[u8]) -> Result<Created, StoreError> {
+    fn create(&self, path: &str, content: &Pieces) -> Result<Created, StoreError> {
         let target = self.root.join(path);
         if touch(&target) {
             return Ok(Created::Already);
         }
-        let staged = self.staging.write(bytes).map_err(|error| self.error("write", path, &error))?;
+        let staged = self.staging.write(content).map_err(|error| self.error("write", path, &error))?;
         let linked = make_parent(&target).and_then(|()| match fs::hard_link(&staged, &target) {
             // The folder went with its last file just now.
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -225,7 +226,7 @@ pub(super) fn open_file(path: &Path) -> io::Result<Content> {
     let length = usize::try_from(length).map_err(io::Error::other)?;
     let mut buffer = MutableBuffer::from_len_zeroed(length);
     file.read_exact(buffer.as_slice_mut())?;
-    Ok(Content::Heap(Bytes::from_owner(Aligned(buffer))))
+    Ok(Content::Heap(Bytes::from_owner(Aligned(buffer)).into()))
 }
 
 /// Up to `length` bytes of a file.
@@ -331,7 +332,7 @@ mod tests {
     fn a_folder_goes_with_its_last_file() {
         let (folder, files) = files();
         for path in ["checkpoints/k/1", "checkpoints/k/2"] {
-            wait(files.create(path, Bytes::from_static(b"x"))).unwrap();
+            wait(files.create(path, Bytes::from_static(b"x").into())).unwrap();
         }
         assert_eq!(files.folders("checkpoints").unwrap(), ["k"]);
         assert_eq!(wait(files.list("checkpoints")).unwrap().len(), 2);

@@ -22,7 +22,7 @@ impl Store {
     /// As [`Store::put`].
     pub async fn put_list(&self, items: &[Ref]) -> Result<Ref> {
         let encoded = encode_list(items)?;
-        self.put_bytes(encoded.reference, encoded.bytes).await?;
+        self.put_bytes(encoded.reference, encoded.bytes()).await?;
         Ok(encoded.reference)
     }
 }

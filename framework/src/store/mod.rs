@@ -31,6 +31,7 @@ mod ram;
 mod remote;
 mod staging;
 mod tiers;
+mod traffic;
 
 #[cfg(test)]
 mod capped;
@@ -40,7 +41,8 @@ mod conformance;
 mod faulty;
 #[cfg(test)]
 mod killed;
-#[cfg(all(test, feature = "s3"))]
+#[cfg(feature = "s3")]
+#[cfg(test)]
 mod tests;
 
 pub use backend::{Created, Found};
@@ -51,6 +53,7 @@ pub use log::Log;
 pub use memo::{Commit, Key, Memo};
 pub use remote::{Answer, Remote};
 pub use tiers::PeerSource;
+pub use traffic::{Tier, Traffic};
 
 use crate::Result;
 use crate::data::{Artifact, Ref};
@@ -66,6 +69,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use tiers::{Machine, Tiers};
+use tracing::{Instrument, debug_span};
 
 /// What [`Store::with_memory`] is unless it says otherwise.
 const MEMORY: u64 = 256 << 20;
@@ -184,7 +188,16 @@ impl Store {
     /// # Errors
     /// The store can't be written: unreachable, read-only, full.
     pub async fn put(&self, artifact: &Artifact) -> Result<Ref> {
-        self.write(artifact).await
+        self.put_owned(artifact.clone()).await
+    }
+
+    /// Like [`Store::put`], for an artifact that is needed no more: what of a frame must be copied to bring it into
+    /// form is let go of on the way.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub async fn put_owned(&self, artifact: Artifact) -> Result<Ref> {
+        self.write(artifact).instrument(debug_span!("store put")).await
     }
 
     /// Reads an artifact: from memory if it was used lately, else from the next tier that has it, checked against its
@@ -240,7 +253,9 @@ impl Store {
     /// # Errors
     /// The store can't be read, or the memo is corrupt ([`StoreError::Corrupt`]).
     pub async fn memo(&self, key: Key) -> Result<Option<Memo>> {
-        self.read_memo(key).await.map_err(StoreError::report)
+        let memo = self.read_memo(key).instrument(debug_span!("store memo")).await.map_err(StoreError::report)?;
+        self.0.meter.looked_up(memo.is_some());
+        Ok(memo)
     }
 
     /// Remembers a result, unless there is one already. Its outputs must have been [put](Store::put) before.
@@ -250,7 +265,10 @@ impl Store {
     /// # Errors
     /// The store can't be written or read.
     pub async fn commit(&self, key: Key, memo: &Memo) -> Result<Commit> {
-        self.try_commit(key, memo).await.map_err(StoreError::report)
+        let commit =
+            self.try_commit(key, memo).instrument(debug_span!("store commit")).await.map_err(StoreError::report)?;
+        self.0.meter.committed(&commit);
+        Ok(commit)
     }
 
     /// Sets aside what is of no use, so that it can be written again; whether there was anything to set aside.

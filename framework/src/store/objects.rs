@@ -3,10 +3,11 @@
 use super::StoreError;
 use super::backend::{Created, Found};
 use super::offload::LONG;
+use crate::data::Pieces;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
@@ -50,37 +51,38 @@ impl Objects {
     /// Finds out whether the store can be reached and refuses to overwrite.
     pub(super) async fn probe(&self) -> Result<(), StoreError> {
         const PROBE: &str = "probe/put-if-absent";
-        let first = match self.create(PROBE, Bytes::from_static(b"a store that overwrites this\n")).await {
+        let first = match self.create(PROBE, Bytes::from_static(b"a store that overwrites this\n").into()).await {
             // Who may only read can still look at results; the first write will say what is the matter.
             Err(StoreError::Denied { .. }) => return self.size(PROBE).await.map(drop),
             first => first?,
         };
         // Other bytes than the first: an equal object would pass for one that was created and not told of.
         let second = Bytes::from_static(b"lacks put-if-absent\n");
-        if first == Created::Now && self.create(PROBE, second).await? == Created::Now {
+        if first == Created::Now && self.create(PROBE, second.into()).await? == Created::Now {
             let reason = "it overwrote an object that it was told to create only".into();
             return Err(StoreError::NoCreate { reason, url: self.url.clone() });
         }
         Ok(())
     }
 
-    pub(super) async fn create(&self, path: &str, bytes: Bytes) -> Result<Created, StoreError> {
+    pub(super) async fn create(&self, path: &str, content: Pieces) -> Result<Created, StoreError> {
+        let length = content.len() as u64;
         // A question is cheaper than sending what is there already.
-        if bytes.len() as u64 >= LONG && self.size(path).await? == Some(bytes.len() as u64) {
+        if length >= LONG && self.size(path).await? == Some(length) {
             return Ok(Created::Already);
         }
-        let location = Path::from(path);
+        let (location, payload) = (Path::from(path), content.iter().cloned().collect::<PutPayload>());
         // Whether a failed try may have written it all the same. (A long object is a blob, where it does not matter.)
-        let mut unsure = self.stubborn && (bytes.len() as u64) < LONG;
+        let mut unsure = self.stubborn && length < LONG;
         let begun = Instant::now();
         for attempt in 1.. {
             let options = PutOptions::from(PutMode::Create);
-            match self.store.put_opts(&location, bytes.clone().into(), options).await {
+            match self.store.put_opts(&location, payload.clone(), options).await {
                 Ok(_) => return Ok(Created::Now),
                 Err(error @ (Error::AlreadyExists { .. } | Error::Precondition { .. })) => {
                     if unsure {
                         match self.read(path).await? {
-                            Some(there) if there == bytes => return Ok(Created::Now),
+                            Some(there) if there == content.join() => return Ok(Created::Now),
                             Some(_) => return Ok(Created::Already),
                             None => {}
                         }

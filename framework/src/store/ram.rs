@@ -7,6 +7,7 @@ use super::files::{link, open_file, read_part};
 use super::offload::{LONG, offload};
 use super::staging::Staging;
 use super::tiers::Content;
+use crate::data::Pieces;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -34,7 +35,7 @@ struct Object {
 }
 
 enum Place {
-    Memory(Bytes),
+    Memory(Pieces),
     File(PathBuf),
 }
 
@@ -62,8 +63,8 @@ impl Ram {
     }
 
     /// Creates an object; it stays in memory if it is short, or if there is room for it and its owner counts it.
-    pub(super) async fn create(&self, path: &str, bytes: Bytes, room: bool) -> Result<Created, StoreError> {
-        let length = bytes.len() as u64;
+    pub(super) async fn create(&self, path: &str, content: Pieces, room: bool) -> Result<Created, StoreError> {
+        let length = content.len() as u64;
         if let Some(object) = self.0.lock().get_mut(path) {
             object.modified = SystemTime::now();
             return Ok(Created::Already);
@@ -71,23 +72,39 @@ impl Ram {
         let long = if path.starts_with(BLOBS) { PAGE } else { LONG };
         let place = match room {
             // The memory of its own that a short object has is not counted; neither is that of memos and logs.
-            _ if length <= long => Place::Memory(Bytes::copy_from_slice(&bytes)),
-            true => Place::Memory(bytes),
-            false => Place::File(self.write(path, bytes).await?),
+            _ if length <= long => Place::Memory(Bytes::copy_from_slice(&content.join()).into()),
+            true => Place::Memory(content),
+            false => Place::File(self.write(path, content).await?),
         };
         Ok(self.0.insert(path, Object { place, bytes: length, modified: SystemTime::now() }))
     }
 
+    /// The folder in which other processes of this machine put blobs that are to be [adopted](Self::adopt).
+    pub(super) fn exchange(&self) -> io::Result<PathBuf> {
+        self.0.files.folder("exchange")
+    }
+
+    /// Creates a blob from the file that another process put into the exchange; `None` if there is none.
+    pub(super) fn adopt(&self, path: &str) -> Result<Option<Created>, StoreError> {
+        let error = |error: io::Error| StoreError::of_io(URL, "write", path, &error);
+        let file = self.exchange().map_err(error)?.join(path);
+        let Some(length) = found(std::fs::metadata(&file)).map_err(error)?.map(|metadata| metadata.len()) else {
+            return Ok(None);
+        };
+        let place = Place::File(self.0.files.adopt(&file).map_err(error)?);
+        Ok(Some(self.0.insert(path, Object { place, bytes: length, modified: SystemTime::now() })))
+    }
+
     /// Moves a blob from memory to a file.
     pub(super) async fn release(&self, path: &str) -> Result<(), StoreError> {
-        let bytes = match self.0.lock().get(path) {
-            Some(Object { place: Place::Memory(bytes), bytes: length, .. }) if *length > PAGE => bytes.clone(),
+        let content = match self.0.lock().get(path) {
+            Some(Object { place: Place::Memory(content), bytes, .. }) if *bytes > PAGE => content.clone(),
             _ => return Ok(()),
         };
         let (inner, path) = (self.0.clone(), path.to_owned());
         // All in one, so that it also happens if nobody waits for it any more.
-        offload(bytes.len() as u64, move || {
-            let file = inner.files.write(&bytes).map_err(|error| StoreError::of_io(URL, "write", &path, &error))?;
+        offload(content.len() as u64, move || {
+            let file = inner.files.write(&content).map_err(|error| StoreError::of_io(URL, "write", &path, &error))?;
             let mut objects = inner.lock();
             match objects.get_mut(&path) {
                 Some(Object { place: place @ Place::Memory(_), .. }) => *place = Place::File(file),
@@ -102,7 +119,7 @@ impl Ram {
     pub(super) async fn open(&self, path: &str) -> Result<Option<Content>, StoreError> {
         let (file, length) = match self.0.lock().get(path) {
             None => return Ok(None),
-            Some(Object { place: Place::Memory(bytes), .. }) => return Ok(Some(Content::Shared(bytes.clone()))),
+            Some(Object { place: Place::Memory(content), .. }) => return Ok(Some(Content::Shared(content.clone()))),
             Some(Object { place: Place::File(file), bytes, .. }) => (file.clone(), *bytes),
         };
         let opened = offload(length, move || open_file(&file)).await;
@@ -113,10 +130,10 @@ impl Ram {
         let file = match self.0.lock().get(path) {
             None => return Ok(None),
             Some(Object { place: Place::File(file), .. }) => file.clone(),
-            Some(Object { place: Place::Memory(bytes), .. }) => {
-                let start = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
-                let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(bytes.len());
-                return Ok(Some(bytes.slice(start..end)));
+            Some(Object { place: Place::Memory(content), .. }) => {
+                let start = usize::try_from(from).unwrap_or(usize::MAX);
+                let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+                return Ok(Some(content.part(start, end)));
             }
         };
         let read = offload(length, move || read_part(&file, from, length)).await;
@@ -175,9 +192,9 @@ impl Ram {
         self.0.files.sweep(dry_run).map_err(|error| StoreError::of_io(URL, "remove", PREFIX, &error))
     }
 
-    async fn write(&self, path: &str, bytes: Bytes) -> Result<PathBuf, StoreError> {
+    async fn write(&self, path: &str, content: Pieces) -> Result<PathBuf, StoreError> {
         let inner = self.0.clone();
-        let written = offload(bytes.len() as u64, move || inner.files.write(&bytes)).await;
+        let written = offload(content.len() as u64, move || inner.files.write(&content)).await;
         written.map_err(|error| StoreError::of_io(URL, "write", path, &error))
     }
 }
@@ -235,8 +252,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ram = Ram::in_folder(folder.path());
         let content = Bytes::from(vec![7; 300_000]);
-        assert_eq!(wait(ram.create("blobs/aa/x", content.clone(), true)).unwrap(), Created::Now);
-        assert_eq!(wait(ram.create("blobs/aa/x", content.clone(), true)).unwrap(), Created::Already);
+        assert_eq!(wait(ram.create("blobs/aa/x", content.clone().into(), true)).unwrap(), Created::Now);
+        assert_eq!(wait(ram.create("blobs/aa/x", content.clone().into(), true)).unwrap(), Created::Already);
         assert!(matches!(wait(ram.open("blobs/aa/x")).unwrap(), Some(Content::Shared(_))));
         wait(ram.release("blobs/aa/x")).unwrap();
         wait(ram.release("blobs/aa/x")).unwrap();

@@ -11,6 +11,7 @@ use crate::data::{Digest, Ref};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use std::path::PathBuf;
 
 /// The result of an operation on another process's store.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -27,6 +28,13 @@ pub trait Remote: Send + Sync {
     /// again, an object with exactly this content may be its own: for a memo or a log's entry it should answer
     /// [`Created::Now`] then.
     fn create<'a>(&'a self, path: &'a str, bytes: Bytes) -> Answer<'a, Created>;
+
+    /// Creates a blob from the file of that path in the [exchange](Store::exchange) that both processes see; `None` if
+    /// there is none such.
+    fn adopt<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Created>> {
+        let _ = path;
+        std::future::ready(Ok(None)).boxed()
+    }
 
     /// An object's content; `None` if there is none.
     fn read<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Bytes>>;
@@ -56,10 +64,19 @@ impl Remote for Store {
     fn create<'a>(&'a self, path: &'a str, bytes: Bytes) -> Answer<'a, Created> {
         async move {
             admit(self, path)?;
-            if path.starts_with(BLOBS) {
-                check(self, path, bytes.clone()).await?;
-            }
             self.backend().create(path, bytes).await
+        }
+        .boxed()
+    }
+
+    fn adopt<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Created>> {
+        async move {
+            admit(self, path)?;
+            match self.backend() {
+                // Whoever reads it checks its digest, as always.
+                Backend::Ram(ram) if path.starts_with(BLOBS) => ram.adopt(path),
+                _ => Ok(None),
+            }
         }
         .boxed()
     }
@@ -120,7 +137,24 @@ impl Store {
     /// They are not what the name says, or the store can't be written.
     pub(crate) async fn put_bytes(&self, reference: Ref, bytes: Bytes) -> crate::Result<()> {
         let path = blob_path(reference.digest);
-        Remote::create(self, &path, bytes).await.map(drop).map_err(StoreError::report)
+        self.create_checked(&path, bytes).await.map(drop).map_err(StoreError::report)
+    }
+
+    /// Creates an object for a process that is not to be believed: nothing is kept under a digest that it has not.
+    pub(crate) async fn create_checked(&self, path: &str, bytes: Bytes) -> Result<Created, StoreError> {
+        if path.starts_with(BLOBS) {
+            check(self, path, bytes.clone()).await?;
+        }
+        Remote::create(self, path, bytes).await
+    }
+
+    /// The folder through which other processes of this machine hand over large blobs, if the store has one: a store in
+    /// the memory of this process, which they can't see.
+    pub(crate) fn exchange(&self) -> Option<PathBuf> {
+        match self.backend() {
+            Backend::Ram(ram) => ram.exchange().ok(),
+            _ => None,
+        }
     }
 
     /// What tells whether a folder that another process sees is this store's; `None` for a store that is no folder.
@@ -137,7 +171,6 @@ impl Store {
     }
 }
 
-/// Another process may lie: nothing is kept under a digest that it does not have.
 async fn check(store: &Store, path: &str, bytes: Bytes) -> Result<(), StoreError> {
     let digest = offload(bytes.len() as u64, move || Digest::of(&bytes)).await;
     match blob_path(digest) == path {
@@ -178,10 +211,10 @@ mod tests {
         let store = Store::memory();
         let path = blob_path(Digest::of(b"true"));
         let runtime = crate::runtime().unwrap();
-        let lie = runtime.block_on(Remote::create(&store, &path, Bytes::from_static(b"false"))).unwrap_err();
+        let lie = runtime.block_on(store.create_checked(&path, Bytes::from_static(b"false"))).unwrap_err();
         assert!(lie.to_string().contains("has the digest"), "{lie}");
         assert!(runtime.block_on(Remote::read(&store, &path)).unwrap().is_none());
-        runtime.block_on(Remote::create(&store, &path, Bytes::from_static(b"true"))).unwrap();
+        runtime.block_on(store.create_checked(&path, Bytes::from_static(b"true"))).unwrap();
     }
 
     #[test]

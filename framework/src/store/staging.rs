@@ -1,6 +1,7 @@
 //! Where files are written before they get their names, and how those of dead processes are told from others.
 
 use super::backend::Leftovers;
+use crate::data::Pieces;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -46,13 +47,13 @@ impl Staging {
     }
 
     /// Writes a file under a name that nobody else uses.
-    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<PathBuf> {
+    pub(super) fn write(&self, content: &Pieces) -> io::Result<PathBuf> {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let mut last = io::Error::from(ErrorKind::NotFound);
         for _ in 0..3 {
             let session = self.session()?;
             let path = session.folder.path().join(&name);
-            match write_new(&path, bytes) {
+            match write_new(&path, content) {
                 Ok(()) => return Ok(path),
                 // Somebody removed the folder, as `rm -r` or a sweep just before the lock was taken does.
                 Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -67,6 +68,19 @@ impl Staging {
             }
         }
         Err(last)
+    }
+
+    /// Gives a file of somebody else's a name here that nobody else uses; both names are the same file.
+    pub(super) fn adopt(&self, file: &Path) -> io::Result<PathBuf> {
+        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let path = self.session()?.folder.path().join(name);
+        fs::hard_link(file, &path).map(|()| path)
+    }
+
+    /// A folder of this process's own, which goes with the process.
+    pub(super) fn folder(&self, name: &str) -> io::Result<PathBuf> {
+        let folder = self.session()?.folder.path().join(name);
+        fs::create_dir_all(&folder).map(|()| folder)
     }
 
     /// Removes the folders of dead processes, or only counts what is in them.
@@ -149,10 +163,11 @@ fn dead(folder: &Path) -> Option<Option<File>> {
 }
 
 /// Writes a file that nobody may write again.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_new(path: &Path, content: &Pieces) -> io::Result<()> {
     let mut options = File::options();
     options.write(true).create_new(true).mode(0o444);
-    options.open(path)?.write_all(bytes)
+    let mut file = options.open(path)?;
+    content.iter().try_for_each(|piece| file.write_all(piece))
 }
 
 #[cfg(test)]
@@ -163,7 +178,7 @@ mod tests {
     fn the_dead_are_swept_and_the_living_are_not() {
         let root = tempfile::tempdir().unwrap();
         let living = Staging::new(root.path().to_owned());
-        let kept = living.write(b"living").unwrap();
+        let kept = living.write(&b"living".to_vec().into()).unwrap();
 
         // A process that was killed: its folder is there, and nobody holds the lock.
         let dead = root.path().join("pdead");
@@ -198,8 +213,8 @@ mod tests {
     fn a_removed_folder_is_made_again() {
         let root = tempfile::tempdir().unwrap();
         let staging = Staging::new(root.path().join("staging"));
-        staging.write(b"one").unwrap();
+        staging.write(&b"one".to_vec().into()).unwrap();
         fs::remove_dir_all(root.path().join("staging")).unwrap();
-        assert_eq!(fs::read(staging.write(b"two").unwrap()).unwrap(), b"two");
+        assert_eq!(fs::read(staging.write(&b"two".to_vec().into()).unwrap()).unwrap(), b"two");
     }
 }

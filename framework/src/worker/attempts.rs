@@ -6,12 +6,13 @@ use super::{Assignment, Failure, program};
 use crate::schedule::Needs;
 use crate::stage::{Cancel, Models, Progress, Registry, Report, ReportSink, Seed, Tasks};
 use crate::store::Key;
-use crate::{Context, Error, Fault, Result};
+use crate::{Context, Error, Fault, Result, join_trace};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
+use tracing::info_span;
 
 /// How often an attempt's steps are told at most; what comes between is overtaken by the next.
 const STEP_PAUSE: Duration = Duration::from_millis(50);
@@ -71,7 +72,10 @@ impl Attempts {
         self.begun += 1;
         let serial = self.begun;
         let voice = Voice { key, outbox: self.outbox.clone(), last: Mutex::new(None) };
+        let span = info_span!("work", otel.name = start.stage, attempt = number.1);
+        join_trace(&span, &start.trace);
         let work = Assignment {
+            span,
             task: number.0,
             attempt: number.1,
             needs: Needs { millicores: start.millicores, memory: start.memory, ..Needs::default() },

@@ -13,7 +13,7 @@ use tonic::transport::Endpoint;
 
 /// The first pause before a coordinator is dialled again; each is twice the one before, up to the last.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(20);
-pub(super) const LAST_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const LAST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a worker process works.
 #[derive(Clone, Debug)]

@@ -42,6 +42,6 @@ impl EmbeddedWorker {
 
     /// Runs an attempt on this thread.
     pub(crate) fn execute(&self, work: &Assignment) -> Result<Outcome, Failure> {
-        execute(&self.store, self.scratch.path(), work)
+        work.span.in_scope(|| execute(&self.store, self.scratch.path(), work))
     }
 }

@@ -106,7 +106,7 @@ async fn commit(store: &Store, work: &Assignment, outputs: Outputs, seconds: f64
     let mut refs = BTreeMap::new();
     for (port, given) in given {
         let reference = match given {
-            Given::Artifact(artifact) => store.put(&artifact).await.context(format!("output {port:?}"))?,
+            Given::Artifact(artifact) => store.put_owned(artifact).await.context(format!("output {port:?}"))?,
             Given::Stored(stored) => stored.reference,
         };
         refs.insert(port, reference);
@@ -177,7 +177,7 @@ fn small(outputs: &BTreeMap<String, Given>) -> Result<Option<(BTreeMap<String, R
 /// An artifact's bytes, after those of its items.
 fn collect(encoded: Encoded, blobs: &mut Blobs) {
     encoded.items.into_iter().for_each(|item| collect(item, blobs));
-    blobs.push((encoded.reference, encoded.bytes));
+    blobs.push((encoded.reference, encoded.pieces.join()));
 }
 
 fn panicked(payload: Box<dyn Any + Send>) -> Error {

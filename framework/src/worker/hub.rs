@@ -1,5 +1,6 @@
 //! The coordinator's ear: workers dial it, say hello, and from then on take attempts and say how they ended.
 
+use super::current_folder;
 use super::door::{Place, visitors};
 use super::execute::settle;
 use super::shelf::{Chunks, Shelf};
@@ -10,7 +11,7 @@ use super::{Assignment, Failure, Outcome};
 use crate::schedule::{Capacity, TaskId, WorkerId};
 use crate::stage::Report;
 use crate::store::{Memo, Store, kernel};
-use crate::{Context, Error, Result, runtime};
+use crate::{Context, Error, Result, runtime, trace_parent};
 use futures::{StreamExt, stream};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -157,13 +158,15 @@ pub(crate) struct RemoteWorker {
     pub(crate) has: Capacity,
     /// Which pool it was started for.
     pub(crate) pool: String,
+    /// Where other workers fetch what it holds; empty if nowhere.
+    pub(crate) peer: String,
     starts: Vec<wire::Start>,
     link: UnboundedSender<Result<ToWorker, Status>>,
 }
 
 impl RemoteWorker {
-    /// Hands an attempt over with the next [`flush`](Self::flush).
-    pub(crate) fn start(&mut self, work: &Assignment) -> Result<()> {
+    /// Hands an attempt over with the next [`flush`](Self::flush); `peers` are workers that hold inputs of it.
+    pub(crate) fn start(&mut self, work: &Assignment, peers: Vec<String>) -> Result<()> {
         self.starts.push(wire::Start {
             attempt: Some((work.task, work.attempt).into()),
             stage: work.uses.clone(),
@@ -174,8 +177,8 @@ impl RemoteWorker {
             millicores: work.needs.millicores,
             memory: work.needs.memory,
             threads: u32::try_from(work.threads).unwrap_or(u32::MAX),
-            peers: Vec::new(),
-            trace: String::new(),
+            peers,
+            trace: trace_parent(&work.span).unwrap_or_default(),
         });
         Ok(())
     }
@@ -244,6 +247,10 @@ impl Coordinator for Service {
         self.0.shelf.create(request.into_inner()).await.map(Response::new)
     }
 
+    async fn adopt(&self, request: Request<wire::Object>) -> Result<Response<wire::Created>, Status> {
+        self.0.shelf.adopt(request.into_inner()).await.map(Response::new)
+    }
+
     async fn size(&self, request: Request<wire::Object>) -> Result<Response<wire::ObjectSize>, Status> {
         self.0.shelf.size(request.into_inner()).await.map(Response::new)
     }
@@ -288,18 +295,21 @@ impl Desk {
             }
         }
         let id = WorkerId(self.workers.fetch_add(1, Ordering::Relaxed));
+        let near = hello.machine == kernel();
+        let exchange = near.then(|| self.terms.store.exchange()).flatten();
         let welcome = wire::Welcome {
             worker: id.0,
             run: self.terms.run.clone(),
             store: self.terms.store.url().to_owned(),
             folder: self.terms.store.folder_identity().unwrap_or_default(),
+            exchange: exchange.map(|folder| folder.display().to_string()).unwrap_or_default(),
             heartbeat_millis: u32::try_from(self.terms.heartbeat.as_millis()).unwrap_or(u32::MAX),
         };
         let _ = link.send(Ok(ToWorker { word: Some(to_worker::Word::Welcome(welcome)) }));
         let has = Capacity {
             millicores: hello.millicores.min(MOST_MILLICORES),
             memory: hello.memory,
-            files: hello.machine == kernel(),
+            files: near && hello.folder == current_folder(),
             ..Capacity::default()
         };
         (self.ear)(Heard::Joined(RemoteWorker {
@@ -307,6 +317,7 @@ impl Desk {
             name: hello.name,
             has,
             pool: hello.pool,
+            peer: hello.peer,
             starts: Vec::new(),
             link,
         }));

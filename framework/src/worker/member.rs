@@ -5,14 +5,16 @@ use super::client::WorkerOptions;
 use super::embedded::EmbeddedWorker;
 use super::execute::Failure;
 use super::hands::Hands;
-use super::program;
+use super::peers::{Counter, Peers};
 use super::shelf::Reached;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, FromWorker, ToWorker, from_worker, to_worker};
+use super::{current_folder, program};
 use crate::stage::Registry;
 use crate::store::{Store, kernel};
 use crate::{Error, Result};
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -25,6 +27,9 @@ use tonic::transport::Channel;
 const BATCH: usize = 1024;
 /// Results that are brought along to the next connection, in case that this one loses them.
 const BROUGHT_BYTES: usize = 1 << 20;
+
+/// What the exchange holds at most: the coordinator keeps what it adopts, so that this bounds only doubles.
+const EXCHANGE_BYTES: u64 = 64 << 30;
 
 /// How a worker and its coordinator parted.
 pub(super) enum Parted {
@@ -39,9 +44,12 @@ pub(super) struct Member {
     options: WorkerOptions,
     client: CoordinatorClient<Channel>,
     registry: Arc<Registry>,
-    /// The store of the run and what runs attempts on it.
+    /// Where the run's store is, and what runs attempts on it.
     hands: Option<(String, Hands<u64>)>,
     attempts: Attempts,
+    /// What this worker holds, for others, and what others hold.
+    counter: Option<Counter>,
+    peers: Arc<Peers>,
     inbox: UnboundedReceiver<Spoken>,
     /// The newest results that the store does not have from us.
     unsaved: Unsaved,
@@ -51,7 +59,9 @@ impl Member {
     pub(super) fn new(registry: Arc<Registry>, options: WorkerOptions, client: CoordinatorClient<Channel>) -> Self {
         let (outbox, inbox) = unbounded_channel();
         let attempts = Attempts::new(outbox);
-        Self { options, client, registry, hands: None, attempts, inbox, unsaved: Unsaved::default() }
+        let peers = Arc::new(Peers::new(options.token.clone()));
+        let (hands, counter, unsaved) = (None, None, Unsaved::default());
+        Self { options, client, registry, hands, attempts, counter, peers, inbox, unsaved }
     }
 
     /// One connection, from hello to its end.
@@ -59,6 +69,10 @@ impl Member {
     /// # Errors
     /// There is no coordinator ([`Fault::Unavailable`](crate::Fault)), or it refuses this worker.
     pub(super) async fn attach(&mut self, say: &mut dyn FnMut(String)) -> Result<Parted> {
+        if self.counter.is_none() {
+            // Without it others fetch from the store.
+            self.counter = Counter::open(&self.options.join, &self.options.token).await.ok();
+        }
         while let Ok(spoken) = self.inbox.try_recv() {
             if let Spoken::Ended(ended) = spoken {
                 let ended = self.attempts.close(ended);
@@ -92,7 +106,8 @@ impl Member {
             machine: kernel(),
             millicores: self.options.cores as u64 * 1000,
             memory: self.options.memory,
-            peer: String::new(),
+            peer: self.counter.as_ref().map(|counter| counter.address().to_string()).unwrap_or_default(),
+            folder: current_folder(),
             pool: self.options.pool.clone(),
             finished: self.unsaved.results.iter().cloned().collect(),
         })
@@ -100,19 +115,34 @@ impl Member {
 
     /// Opens the run's store, by the shortest way there is.
     async fn open(&mut self, welcome: &wire::Welcome) -> Result<()> {
-        if self.hands.as_ref().is_some_and(|(url, _)| *url == welcome.store) {
+        let place = format!("{} {}", welcome.store, welcome.exchange);
+        if self.hands.as_ref().is_some_and(|(known, _)| *known == place) {
             return Ok(());
         }
-        let store = match self.direct(welcome).await {
+        let direct = self.direct(welcome).await;
+        let near = direct.is_some() && !welcome.folder.is_empty();
+        let store = match direct {
             Some(store) => store,
             None => {
                 let (url, client) = (welcome.store.clone(), self.client.clone());
-                Store::remote(Arc::new(Reached { url, client, patience: self.options.patience }))
+                let through = Reached { url, client, patience: self.options.patience };
+                let store = Store::remote(Arc::new(through));
+                let exchange = Path::new(&welcome.exchange);
+                // In a container the path may be there and mean something else: then nobody adopts what is put there.
+                match !welcome.exchange.is_empty() && exchange.is_dir() {
+                    true => store.with_machine(exchange, EXCHANGE_BYTES),
+                    false => store,
+                }
             }
         };
+        // Files of this machine are nearer than any peer.
+        let store = if near { store } else { store.with_peers(self.peers.clone()) };
         let store = store.with_memory(self.options.memory);
+        if let Some(counter) = &self.counter {
+            counter.serve(store.clone());
+        }
         let worker = EmbeddedWorker::new(store, self.options.cores)?;
-        self.hands = Some((welcome.store.clone(), Hands::new(worker)));
+        self.hands = Some((place, Hands::new(worker)));
         Ok(())
     }
 
@@ -173,6 +203,9 @@ impl Member {
     /// Begins an attempt; one that can't begin has failed.
     fn start(&mut self, start: wire::Start, words: &UnboundedSender<FromWorker>) {
         let (attempt, key, stage) = (start.attempt, start.key.clone(), start.stage.clone());
+        if let Ok(inputs) = wire::inputs(&start.inputs) {
+            self.peers.learn(inputs.into_values().flatten(), &start.peers);
+        }
         let begun = match &self.hands {
             Some((_, hands)) => self.attempts.begin(start, &self.registry, hands),
             None => Err(Error::new("no store is open")),

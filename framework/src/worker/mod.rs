@@ -13,6 +13,7 @@ mod hub;
 #[cfg(test)]
 mod killed;
 mod member;
+mod peers;
 mod pool;
 pub(crate) mod program;
 mod scratch;
@@ -34,6 +35,11 @@ use crate::store::Key;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// The folder that relative paths are meant from.
+fn current_folder() -> String {
+    std::env::current_dir().map(|folder| folder.display().to_string()).unwrap_or_default()
+}
 
 /// One attempt of a task, with all that it needs.
 #[derive(Clone)]
@@ -70,4 +76,6 @@ pub struct Assignment {
     pub cancel: Cancel,
     /// What the commit says of the program that computed it.
     pub build: String,
+    /// What is traced of it.
+    pub span: tracing::Span,
 }

@@ -1,6 +1,7 @@
 //! The run's store, for workers that can't reach it themselves: served by the coordinator, and reached by a worker.
 
 use super::client::{FIRST_PAUSE, LAST_PAUSE};
+use super::peers::Whole;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, CHUNK_BYTES};
 use crate::store::{Answer, Created, Found, Remote, Store, StoreError};
@@ -40,15 +41,6 @@ async fn join(mut chunks: Streaming<wire::Chunk>) -> Result<Bytes, Status> {
     Ok(Bytes::from_owner(Whole(whole)))
 }
 
-/// An aligned buffer as an owner of [`Bytes`].
-struct Whole(MutableBuffer);
-
-impl AsRef<[u8]> for Whole {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_slice()
-    }
-}
-
 /// The coordinator's side.
 pub(super) struct Shelf(Store);
 
@@ -76,8 +68,15 @@ impl Shelf {
         if path.starts_with("runs/") || path.starts_with("corrupt/") {
             return Err(Status::permission_denied(format!("{path} is not for a worker to write")));
         }
-        let created = Remote::create(&self.0, &path, content.freeze()).await.map_err(status)?;
+        let created = self.0.create_checked(&path, content.freeze()).await.map_err(status)?;
         Ok(wire::Created { now: created == Created::Now })
+    }
+
+    pub(super) async fn adopt(&self, object: wire::Object) -> Result<wire::Created, Status> {
+        match Remote::adopt(&self.0, &object.path).await.map_err(status)? {
+            Some(created) => Ok(wire::Created { now: created == Created::Now }),
+            None => Err(Status::not_found("there is no such file")),
+        }
     }
 
     pub(super) async fn size(&self, object: wire::Object) -> Result<wire::ObjectSize, Status> {
@@ -176,6 +175,18 @@ impl Remote for Reached {
             // Where an answer was lost, what is there may be ours.
             let ours = asked.into_inner() > 1 && self.read(path).await? == Some(bytes);
             Ok(if ours { Created::Now } else { Created::Already })
+        }
+        .boxed()
+    }
+
+    fn adopt<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Created>> {
+        async move {
+            let adopt = |mut client: CoordinatorClient<Channel>| async move { client.adopt(object(path)).await };
+            match self.ask(adopt).await {
+                Ok(created) => Ok(Some(if created.into_inner().now { Created::Now } else { Created::Already })),
+                Err(status) if status.code() == Code::NotFound => Ok(None),
+                Err(status) => Err(self.error("write", path, &status)),
+            }
         }
         .boxed()
     }

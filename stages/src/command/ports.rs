@@ -90,7 +90,7 @@ pub(super) fn files(inputs: &BTreeMap<String, Artifact>, scratch: &mut Scratch) 
                 .help("give them names that differ in letters or digits"));
         }
         let path = scratch.path()?.join(format!("{}.{ending}", name.to_ascii_lowercase()));
-        let bytes = encode(artifact).context(format!("input {port:?}"))?.bytes;
+        let bytes = encode(artifact).context(format!("input {port:?}"))?.bytes();
         std::fs::write(&path, bytes).context(format!("can't write input {port:?} to {}", path.display()))?;
         variables.push((variable, path.into_os_string()));
     }

@@ -4,7 +4,8 @@ use super::column::{NO_TEXT, Text};
 use super::fixed_hash::{Fixed, hash};
 use super::operation::At;
 use super::params;
-use arrow::array::{ArrayRef, Float32Array};
+use arrow::array::{ArrayRef, UInt8Array};
+use arrow::buffer::ScalarBuffer;
 use ropeway_framework::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
@@ -166,15 +167,19 @@ impl OneHot {
 
 /// Columns of 0 with a 1 in each row at the place of its value; `places` ends with that of a missing value.
 fn indicators(text: &Text, places: &[Option<usize>], width: usize) -> Vec<ArrayRef> {
-    let mut columns: Vec<Vec<f32>> = (0..width).map(|_| vec![0.0; text.codes.len()]).collect();
+    let rows = text.codes.len();
+    // One allocation for all of them: most of it is never written, and comes zeroed from the system.
+    let mut flags = vec![0u8; width * rows];
     let last = places.len().saturating_sub(1);
     for (row, code) in text.codes.iter().enumerate() {
         let place = places.get((*code as usize).min(last)).copied().flatten();
-        if let Some(column) = place.and_then(|place| columns.get_mut(place)) {
-            column[row] = 1.0;
+        if let Some(flag) = place.and_then(|place| flags.get_mut(place * rows + row)) {
+            *flag = 1;
         }
     }
-    columns.into_iter().map(|column| Arc::new(Float32Array::from(column)) as ArrayRef).collect()
+    let flags = ScalarBuffer::from(flags);
+    let column = |place: usize| Arc::new(UInt8Array::new(flags.slice(place * rows, rows), None)) as ArrayRef;
+    (0..width).map(column).collect()
 }
 
 /// One of `buckets` columns for each row, by the hash of its value; a missing value has a hash too.

@@ -85,11 +85,12 @@ impl Chain {
     /// The features that it gives for a column of type `data_type`.
     pub(super) fn fields(&self, data_type: &DataType, out: &mut Vec<Field>) -> Result<()> {
         let number = |name: String| Field::new(name, DataType::Float32, false);
+        let flag = |name: String| Field::new(name, DataType::UInt8, false);
         match &self.end {
             End::Number => out.push(number(self.name.clone())),
             End::Vector => out.push(Field::new(&self.name, data_type.clone(), false)),
-            End::OneHot(categories) => out.extend(categories.names(&self.name).into_iter().map(number)),
-            End::Hash { buckets } => out.extend((0..*buckets).map(|bucket| number(format!("{}#{bucket}", self.name)))),
+            End::OneHot(categories) => out.extend(categories.names(&self.name).into_iter().map(flag)),
+            End::Hash { buckets } => out.extend((0..*buckets).map(|bucket| flag(format!("{}#{bucket}", self.name)))),
             End::Text { buckets, .. } => out.push(Field::new(&self.name, words::vector_type(*buckets)?, false)),
             End::Date(parts) => {
                 for DatePart { part, chain } in parts {

@@ -143,25 +143,52 @@ fn texts(pieces: &[ArrayRef]) -> Result<Text> {
     Ok(Text::of(rows, str::to_owned))
 }
 
+/// What tells texts apart before they are text.
+trait Key: Copy + Eq + Hash {
+    /// A number below [`SPOTS`]; other keys may have it too.
+    fn spot(self) -> usize;
+}
+
+/// Keys that are remembered beside the map: most rows have one of few, and are found without a hash.
+const SPOTS: usize = 1024;
+
+impl Key for &str {
+    fn spot(self) -> usize {
+        let head = self.bytes().take(8).fold(self.len(), |sum, byte| sum.wrapping_mul(37) ^ usize::from(byte));
+        head % SPOTS
+    }
+}
+
+impl Key for u64 {
+    fn spot(self) -> usize {
+        // The upper bits of the product with the golden ratio (Knuth, "The Art of Computer Programming", section 6.4).
+        (self.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize
+    }
+}
+
 impl Text {
     /// Text of keys: equal keys are one value.
-    fn of<K: Eq + Hash + Copy>(rows: impl Iterator<Item = Option<K>>, write: impl Fn(K) -> String) -> Self {
+    fn of<K: Key>(rows: impl Iterator<Item = Option<K>>, write: impl Fn(K) -> String) -> Self {
         let mut known: HashMap<K, u32, Fixed> = HashMap::default();
         let mut text = Text { values: Vec::new(), codes: Vec::with_capacity(rows.size_hint().0) };
-        let mut last: Option<(K, u32)> = None;
+        let mut lately: [Option<(K, u32)>; SPOTS] = [None; SPOTS];
         for row in rows {
             let Some(key) = row else {
                 text.codes.push(NO_TEXT);
                 continue;
             };
-            let code = match last {
-                Some((same, code)) if same == key => code,
-                _ => *known.entry(key).or_insert_with(|| {
-                    text.values.push(write(key));
-                    (text.values.len() - 1) as u32
-                }),
+            let spot = &mut lately[key.spot() % SPOTS];
+            let code = match spot {
+                Some((same, code)) if *same == key => *code,
+                _ => {
+                    let code = *known.entry(key).or_insert_with(|| {
+                        text.values.push(write(key));
+                        (text.values.len() - 1) as u32
+                    });
+                    *spot = Some((key, code));
+                    code
+                }
             };
-            last = Some((key, code));
             text.codes.push(code);
         }
         text

@@ -4,8 +4,9 @@
 //! Each column of the table goes its own way through the steps, from left to right; a step takes the columns that it is
 //! for (all of them, or those that it names) and leaves the others alone. At the end every column must be numbers
 //! without gaps; they come out as `Float32`. What `onehot`, `hash` and `text` make and the sines and cosines of `date`
-//! are finished: later steps leave them alone. Vectors (`FixedSizeList` of `UInt8` or `Float32`: images, embeddings)
-//! pass through untouched, and the target column comes last, unchanged.
+//! are finished: later steps leave them alone. The columns of `onehot` and `hash` hold nothing but 0 and 1, so that a
+//! byte is enough: they are `UInt8`. Vectors (`FixedSizeList` of `UInt8` or `Float32`: images, embeddings) pass through
+//! untouched, and the target column comes last, unchanged.
 //!
 //! Rows are independent: one row alone gives the same bits as in any batch. What is learnt does not depend on threads
 //! or on how the rows were cut into batches: one column is one job, and its sums have a fixed tree.
@@ -51,7 +52,7 @@ pub fn registry() -> Registry {
             stage(apply::apply)
                 .inputs(["rows", "features"])
                 .outputs(["rows"])
-                .version(1)
+                .version(2)
                 .about("Turns columns into features, as features.fit learnt it."),
         )
         .model(KIND, load)

@@ -7,6 +7,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeListArray, Float64Array, Int64Array, StringArray, TimestampMillisecondArray,
     UInt8Array,
 };
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type};
 use proptest::prelude::*;
 use ropeway_framework::Result;
@@ -41,7 +42,8 @@ fn text(values: &[Option<&str>]) -> ArrayRef {
 }
 
 fn feature(frame: &Frame, name: &str) -> Vec<f32> {
-    frame.column(name).unwrap().as_primitive::<Float32Type>().values().to_vec()
+    let column = cast(&frame.column(name).unwrap(), &DataType::Float32).unwrap();
+    column.as_primitive::<Float32Type>().values().to_vec()
 }
 
 fn names(frame: &Frame) -> Vec<String> {
@@ -110,6 +112,8 @@ fn steps_do_what_they_say() {
     assert_eq!(feature(&got, "a"), [1.0, 3.0, 3.0, 8.0]);
     assert_eq!(feature(&got, "b=y"), [1.0, 0.0, 0.0, 1.0]);
     assert_eq!(feature(&got, "b is null"), [0.0, 0.0, 1.0, 0.0]);
+    let types: Vec<&DataType> = got.schema().fields().iter().map(|field| field.data_type()).collect();
+    assert_eq!(types, [&DataType::Float32, &DataType::UInt8, &DataType::UInt8, &DataType::UInt8]);
 
     let got = steps(json!([{"impute": "mode"}, {"ordinal": {}}, {"scale": {"method": "minmax", "columns": ["a"]}}]));
     assert_eq!(feature(&got, "a"), [0.0, 0.0, 2.0 / 7.0, 1.0]);

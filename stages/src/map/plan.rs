@@ -86,8 +86,8 @@ fn port(params: &MapParams, template: &TemplateUse<'_>) -> Result<String, ParamE
         }
         ([], []) => wrong(&[], format!("which input of stage `{name}` takes the items? say `into = \"...\"`")),
         ([], names) | (names, _) => {
-            let names = names.join("`, `");
-            wrong(&[], format!("which input of stage `{name}` takes the items, of `{names}`? say `into = \"...\"`"))
+            let names = names.join("` or `");
+            wrong(&[], format!("which input of stage `{name}` takes the items, `{names}`? say `into = \"...\"`"))
         }
     }
 }

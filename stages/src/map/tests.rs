@@ -57,7 +57,7 @@ fn number(Params(p): Params<By>) -> Metrics {
     Metrics::new().with("by", p.by)
 }
 
-fn two(left: Frame, _: Frame) -> (Frame, Metrics) {
+fn two(left: Frame, _: Artifact) -> (Frame, Metrics) {
     (left, Metrics::new())
 }
 
@@ -194,6 +194,26 @@ fn only_what_is_new_runs() {
 }
 
 #[test]
+fn an_item_that_the_store_has_lost_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || runtime().unwrap().block_on(Store::open(&folder.path().display().to_string())).unwrap();
+    let (first, _) = go(&over_list(5, "", ""), &open(), 2);
+    let store = open();
+    let memo = runtime().unwrap().block_on(store.memo(of(&first, "parts").key.unwrap())).unwrap().unwrap();
+    let items = runtime().unwrap().block_on(store.items(memo.outputs["output"])).unwrap();
+    let digest = items[3].digest.to_string();
+    std::fs::remove_file(folder.path().join("blobs").join(&digest[..2]).join(&digest)).unwrap();
+    // The list itself is there, so that its stage counts as done, until a task misses the item.
+    let (second, lines) = go(&over_list(5, "by = 0.5", ""), &open(), 2);
+    assert!(second.succeeded(), "{second:?}");
+    assert!(
+        lines.iter().any(|line| matches!(&line.event, Event::Warning { name, .. } if name == "all/3")),
+        "{lines:?}"
+    );
+    assert_eq!(of(&second, "parts").outputs, of(&first, "parts").outputs);
+}
+
+#[test]
 fn slices_of_a_frame_put_together_are_what_the_whole_would_give() {
     let text = |rows: usize| {
         let whole = "[stage.whole]\nuse = \"add\"\nfrom = \"parts\"\nwith = { by = 0.5 }\n";
@@ -281,26 +301,50 @@ fn what_does_not_fit_is_told_before_anything_runs() {
             .to_owned()
             + &format!("from = {{ each = \"one\", over = \"parts\" }}\nwith = {{ {map} }}\n")
     };
+    let right = "\"two\"\nfrom = { right = \"parts\" }\n";
     let cases = [
-        two(""),
-        two("into = \"left\""),
-        two("into = \"lft\""),
-        two("into = \"left\", take = \"matrics\"").replace("\"two\"\n", "\"two\"\nfrom = { right = \"parts\" }\n"),
-        over_list(3, "", "values = { by = [1.0] }"),
-        over_list(3, "", "").replace(", over = \"parts\"", ""),
-        over_list(3, "", "").replace("over = \"parts\"", "over = \"pats\""),
-        over_values("{ bi = [1.0] }"),
-        over_values("{ by = [1.0, \"x\"] }"),
-        over_values("{ by = [1.0], fails = [] }"),
-        over_values("{ \"by.deep\" = [1.0] }"),
-        over_values("{ by = [1.0] }, gather = \"concat\""),
-        over_values("{ by = [1.0] }, into = \"rows\""),
-        over_values("{}, files = \"path\""),
+        (two(""), "9:8: `map`: which input of stage `one` takes the items, `left` or `right`? say `into = \"...\"`"),
+        (two("into = \"left\""), "4:8: stage `one` lacks its input `right`"),
+        (two("into = \"lft\""), "9:17: `into` of `map`: stage `one` has no input `lft`; did you mean `left`?"),
+        (
+            two("into = \"left\", take = \"matrics\"").replace("\"two\"\n", right),
+            "10:32: `take` of `map`: stage `one` has no output `matrics`; did you mean `metrics`?",
+        ),
+        (
+            over_list(3, "", "values = { by = [1.0] }"),
+            "10:19: `values` of `map`: the items come from `over`; leave one of the two out",
+        ),
+        (
+            over_list(3, "", "").replace(", over = \"parts\"", ""),
+            "10:8: `map`: there is nothing to run over: give `over`, `files` or `values`",
+        ),
+        (over_list(3, "", "").replace("over = \"parts\"", "over = \"pats\""), "9:32: there is no stage `pats`"),
+        (
+            over_values("{ bi = [1.0] }"),
+            "6:27: `values.bi.0` of `map`: stage `one` does not take it: `bi`: unknown field",
+        ),
+        (over_values("{ by = [1.0, \"x\"] }"), "6:32: `values.by.1` of `map`: stage `one` does not take it: `by`: "),
+        (
+            over_values("{ by = [1.0], fails = [] }"),
+            "`values.fails` of `map`: `by` and `fails` have different numbers of values",
+        ),
+        (over_values("{ \"by.deep\" = [1.0] }"), "of `map`: `by` is 0.0, which has no `deep`"),
+        (
+            over_values("{ by = [1.0] }, gather = \"concat\""),
+            "`gather` of `map`: only frames can be put together, but `one.output` is metrics",
+        ),
+        (over_values("{ by = [1.0] }, into = \"rows\""), "`into` of `map`: only items of `over` go into an input"),
+        (over_values("{}, files = \"path\""), "`files` of `map`: stage `one` has no parameter `path`"),
         // What is a stage of its own needs its inputs.
-        over_list(3, "", "") + "[stage.more]\nuse = \"add\"\nfrom = \"one\"\n",
+        (
+            over_list(3, "", "") + "[stage.more]\nuse = \"add\"\nfrom = \"one\"\n",
+            "4:8: stage `one` lacks its input `rows`",
+        ),
     ];
-    let found: Vec<String> = cases.iter().flat_map(|text| mistakes(text)).collect();
-    assert_eq!(found, [""]);
+    for (text, told) in cases {
+        let found = mistakes(&text);
+        assert!(found.len() == 1 && found[0].contains(told), "{text}\n{found:?}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use ropeway_framework::data::{BATCH_ROWS, Frame};
 use ropeway_framework::stage::{Cancel, FnStage, Params, Progress, Threads};
-use ropeway_framework::{Error, Result};
+use ropeway_framework::{Context, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -97,32 +97,41 @@ fn read_parquet(
         .map(|table| u64::try_from(table.metadata.metadata().file_metadata().num_rows()).unwrap_or(0))
         .sum();
     let total = selection.limit.map_or(total, |limit| limit.min(total));
-    let mut groups = tables
-        .iter()
-        .flat_map(|table| (0..table.metadata.metadata().num_row_groups()).map(move |group| (table, group)));
+    let mut units = units(&tables, &layout, threads.0).into_iter();
     let done = AtomicU64::new(0);
     let results = ordered(
         threads,
         selection.limit,
-        || cancel.check().map(|()| groups.next()),
-        |(table, group)| {
-            let batches = read_group(table, group, &layout, selection.limit)?;
-            let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-            let before = done.fetch_add(rows, Ordering::Relaxed);
-            progress.step((before + rows).min(total), Some(total), "row", &[]);
-            Ok(batches)
+        || cancel.check().map(|()| units.next()),
+        |unit: Unit<'_>| {
+            let batches = unit.read(selection.limit)?;
+            if unit.last {
+                let rows = count(&batches);
+                let before = done.fetch_add(rows, Ordering::Relaxed);
+                progress.step((before + rows).min(total), Some(total), "row", &[]);
+            }
+            Ok((unit, batches))
         },
-        |batches: &Vec<RecordBatch>| batches.iter().map(|batch| batch.num_rows() as u64).sum(),
+        |(unit, batches)| if unit.last { count(batches) } else { 0 },
     );
     let mut batches = Vec::new();
     let mut rows = 0;
-    for group in results {
+    let mut wide: Vec<RecordBatch> = Vec::new();
+    for part in results {
         if selection.limit.is_some_and(|limit| rows >= limit) {
             break;
         }
-        for batch in group? {
-            rows += batch.num_rows() as u64;
-            batches.push(batch);
+        let (unit, part) = part?;
+        wide = if wide.is_empty() {
+            part
+        } else {
+            beside(&wide, &part).context(format!("{} is damaged", unit.table.name))?
+        };
+        if unit.last {
+            rows += count(&wide);
+            for batch in std::mem::take(&mut wide) {
+                batches.push(layout.conform(&batch, unit.table.name)?);
+            }
         }
     }
     Frame::new(layout.schema().clone(), first_rows(batches, selection.limit))
@@ -148,19 +157,74 @@ fn open(source: &Source) -> Result<Table<'_>> {
     Ok(Table { name: source.name(), ranges, metadata })
 }
 
-fn read_group(table: &Table<'_>, group: usize, layout: &Layout, limit: Option<u64>) -> Result<Vec<RecordBatch>> {
-    let roots = layout.positions(table.metadata.schema());
-    let batches: Vec<RecordBatch> = guarded(table.name, || {
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(table.ranges.clone(), table.metadata.clone());
-        let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-        let builder = builder.with_row_groups(vec![group]).with_projection(mask).with_batch_size(BATCH_ROWS);
-        let builder = match limit.map(usize::try_from) {
-            Some(Ok(limit)) => builder.with_limit(limit),
-            _ => builder,
-        };
-        builder.build()?.map(|batch| Ok(batch?)).collect::<Result<_, ParquetError>>()
-    })?;
-    batches.iter().map(|batch| layout.conform(batch, table.name)).collect()
+/// Some columns of a row group.
+struct Unit<'a> {
+    table: &'a Table<'a>,
+    group: usize,
+    /// Their positions in the file.
+    roots: Vec<usize>,
+    /// Whether they are the last of the group.
+    last: bool,
+}
+
+/// What is read at a time: row groups, or if there are few, parts of their columns, so that no thread is idle.
+fn units<'a>(tables: &'a [Table<'a>], layout: &Layout, threads: usize) -> Vec<Unit<'a>> {
+    /// A thread gets about so many, since some take longer than others.
+    const EACH: usize = 4;
+
+    let groups: usize = tables.iter().map(|table| table.metadata.metadata().num_row_groups()).sum();
+    let parts = if threads > 1 { (EACH * threads).div_ceil(groups.max(1)) } else { 1 };
+    let mut units = Vec::with_capacity(groups * parts);
+    for table in tables {
+        let roots = layout.positions(table.metadata.schema());
+        let width = roots.len().div_ceil(parts).max(1);
+        for group in 0..table.metadata.metadata().num_row_groups() {
+            let mut left = roots.as_slice();
+            loop {
+                let (some, rest) = left.split_at(width.min(left.len()));
+                units.push(Unit { table, group, roots: some.to_vec(), last: rest.is_empty() });
+                left = rest;
+                if left.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+    units
+}
+
+impl Unit<'_> {
+    fn read(&self, limit: Option<u64>) -> Result<Vec<RecordBatch>> {
+        let Table { name, ranges, metadata } = self.table;
+        guarded(name, || {
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(ranges.clone(), metadata.clone());
+            let mask = ProjectionMask::roots(builder.parquet_schema(), self.roots.iter().copied());
+            let builder = builder.with_row_groups(vec![self.group]).with_projection(mask).with_batch_size(BATCH_ROWS);
+            let builder = match limit.map(usize::try_from) {
+                Some(Ok(limit)) => builder.with_limit(limit),
+                _ => builder,
+            };
+            builder.build()?.map(|batch| Ok(batch?)).collect()
+        })
+    }
+}
+
+fn count(batches: &[RecordBatch]) -> u64 {
+    batches.iter().map(|batch| batch.num_rows() as u64).sum()
+}
+
+/// The columns of both.
+fn beside(left: &[RecordBatch], right: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
+    if left.len() != right.len() {
+        return Err(Error::new("its columns differ in length"));
+    }
+    let join = |(left, right): (&RecordBatch, &RecordBatch)| {
+        let (one, two) = (left.schema(), right.schema());
+        let fields: Vec<_> = one.fields().iter().chain(two.fields()).cloned().collect();
+        let columns = left.columns().iter().chain(right.columns()).cloned().collect();
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    };
+    left.iter().zip(right).map(join).collect()
 }
 
 /// Says which file is damaged. Readers of formats like this one panic on some damaged files.

@@ -1,1 +1,91 @@
-//! A seeded simulation of everything that decides.
+//! A seeded simulation of everything that decides: the scheduler, the lanes, the autoscaler and the store's commits,
+//! in a world where workers die, links break, messages come late, twice, in another order or never, stores fail, and
+//! the coordinator is killed and started again.
+//!
+//! `ROPEWAY_SEED=123 cargo test -p ropeway-framework --release --lib simulation -- --nocapture` replays one seed and
+//! prints what happened.
+
+mod coordinator;
+mod machine;
+mod scenario;
+mod starvation;
+mod world;
+
+use scenario::Scenario;
+use world::World;
+
+/// Seeds of the normal test run.
+const SEEDS: u64 = 2_000;
+
+fn replay() -> Option<u64> {
+    std::env::var("ROPEWAY_SEED").ok().map(|seed| seed.parse().expect("ROPEWAY_SEED is a number"))
+}
+
+fn seeds(from: u64) {
+    // Two threads: the seeds have nothing to do with each other.
+    std::thread::scope(|scope| {
+        for half in 0..2 {
+            scope.spawn(move || (from..from + SEEDS / 4).filter(|seed| seed % 2 == half).for_each(one));
+        }
+    });
+}
+
+fn one(seed: u64) {
+    let run = std::panic::catch_unwind(|| World::new(Scenario::of(seed)).run());
+    if let Err(panic) = run {
+        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+        panic!("seed {seed}: {text}\nreplay it: ROPEWAY_SEED={seed} cargo test simulation -- --nocapture");
+    }
+}
+
+#[test]
+fn replayed_seed() {
+    if let Some(seed) = replay() {
+        World::new(Scenario::of(seed)).aloud().run();
+    }
+}
+
+#[test]
+fn every_run_ends_as_without_faults_first_quarter() {
+    seeds(0);
+}
+
+#[test]
+fn every_run_ends_as_without_faults_second_quarter() {
+    seeds(SEEDS / 4);
+}
+
+#[test]
+fn every_run_ends_as_without_faults_third_quarter() {
+    seeds(SEEDS / 2);
+}
+
+#[test]
+fn every_run_ends_as_without_faults_fourth_quarter() {
+    seeds(SEEDS / 4 * 3);
+}
+
+#[test]
+fn thousands_of_workers_are_no_different() {
+    for seed in 0..3 {
+        World::new(Scenario::large(seed)).run();
+    }
+}
+
+#[test]
+fn the_coordinator_may_be_killed_at_every_event() {
+    let scenario = Scenario::small(7);
+    let events = World::new(scenario.clone()).run().events;
+    assert!(events > 100, "{events}");
+    for event in 1..events {
+        World::new(Scenario { crashes: vec![event], ..scenario.clone() }).run();
+    }
+}
+
+#[test]
+fn one_seed_gives_one_trace() {
+    for seed in 0..40 {
+        let run = || World::new(Scenario::of(seed)).run();
+        assert_eq!(run(), run(), "seed {seed}");
+    }
+}

@@ -99,3 +99,15 @@ fn a_bucket_that_is_not_there_is_named() {
     assert!(matches!(StoreError::of(&error), Some(StoreError::Unavailable { .. })), "{error}");
     assert!(error.to_string().contains("s3://buckett/x: there is no such bucket"), "{error}");
 }
+
+#[test]
+fn a_server_that_does_not_answer_is_told_in_time() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let opening = async |address| Store::open_with(&url("silent"), options(address)).await.unwrap_err().to_string();
+    let told = runtime()
+        .unwrap()
+        .block_on(async { futures::future::join(opening(silent.local_addr().unwrap()), opening(gone)).await });
+    let expected = "can't read anything in the store s3://bucket/silent: there is no answer within 15 s";
+    assert_eq!((told.0.as_str(), told.1.as_str()), (expected, expected));
+}

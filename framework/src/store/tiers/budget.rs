@@ -65,7 +65,6 @@ impl Budget {
         self.0.changed.notify_waiters();
     }
 
-    #[cfg(test)]
     pub(super) fn count(&self) -> Count {
         *self.lock()
     }

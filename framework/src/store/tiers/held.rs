@@ -1,6 +1,7 @@
 //! Canonical bytes in memory that are counted for as long as anybody shares them.
 
 use super::budget::{Lease, Passage};
+use crate::data::{Digest, Pieces};
 use bytes::Bytes;
 use memmap2::{Mmap, UncheckedAdvice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,28 +9,45 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The content of a blob, and what kind of memory it takes.
 pub(in crate::store) enum Content {
     /// Memory that nothing else shares.
-    Heap(Bytes),
+    Heap(Pieces),
     /// Memory that is held and counted anyway.
-    Shared(Bytes),
+    Shared(Pieces),
     /// Pages of a file, which the system can take away and bring back.
     Mapped(Mmap),
 }
 
 impl Content {
-    /// The bytes, not counted.
+    pub(in crate::store) fn heap(bytes: Bytes) -> Self {
+        Content::Heap(bytes.into())
+    }
+
+    pub(in crate::store) fn len(&self) -> usize {
+        match self {
+            Content::Heap(pieces) | Content::Shared(pieces) => pieces.len(),
+            Content::Mapped(map) => map.len(),
+        }
+    }
+
+    pub(in crate::store) fn digest(&self) -> Digest {
+        match self {
+            Content::Heap(pieces) | Content::Shared(pieces) => Digest::of_pieces(pieces),
+            Content::Mapped(map) => Digest::of(map),
+        }
+    }
+
+    /// The bytes in one row, not counted.
     pub(in crate::store) fn into_bytes(self) -> Bytes {
         match self {
-            Content::Heap(bytes) | Content::Shared(bytes) => bytes,
+            Content::Heap(pieces) | Content::Shared(pieces) => pieces.join(),
             Content::Mapped(map) => Bytes::from_owner(map),
         }
     }
-}
 
-impl AsRef<[u8]> for Content {
-    fn as_ref(&self) -> &[u8] {
+    /// The same in one row: what lies in several pieces is copied.
+    pub(super) fn in_one_row(self) -> Self {
         match self {
-            Content::Heap(bytes) | Content::Shared(bytes) => bytes,
-            Content::Mapped(map) => map,
+            Content::Heap(pieces) | Content::Shared(pieces) if pieces.iter().len() > 1 => Content::heap(pieces.join()),
+            other => other,
         }
     }
 }
@@ -54,15 +72,19 @@ impl Held {
     pub(super) fn new(content: Content, passage: &mut Passage) -> Arc<Self> {
         let bytes = match &content {
             Content::Shared(_) => 0,
-            Content::Heap(_) | Content::Mapped(_) => content.as_ref().len() as u64,
+            Content::Heap(_) | Content::Mapped(_) => content.len() as u64,
         };
         let lease = Mutex::new(Some(passage.lease(cost(bytes))));
         Arc::new(Self { content, lease })
     }
 
-    /// The bytes; they are held as long as any clone or slice of them lives.
-    pub(super) fn bytes(self: &Arc<Self>) -> Bytes {
-        Bytes::from_owner(Share(self.clone()))
+    /// The bytes; each piece is held as long as any clone or slice of it lives.
+    pub(super) fn pieces(self: &Arc<Self>) -> Pieces {
+        let pieces = match &self.content {
+            Content::Heap(pieces) | Content::Shared(pieces) => pieces.iter().len(),
+            Content::Mapped(_) => 1,
+        };
+        (0..pieces).map(|place| Bytes::from_owner(Share(self.clone(), place))).collect()
     }
 
     /// Whether it is a file's and so can be [cooled](Held::cool).
@@ -102,18 +124,15 @@ impl Held {
     }
 }
 
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        self.content.as_ref()
-    }
-}
-
-/// Owns a part in something held.
-struct Share(Arc<Held>);
+/// Owns a part in something held: one of its pieces.
+struct Share(Arc<Held>, usize);
 
 impl AsRef<[u8]> for Share {
     fn as_ref(&self) -> &[u8] {
-        (*self.0).as_ref()
+        match &self.0.content {
+            Content::Heap(pieces) | Content::Shared(pieces) => pieces.iter().nth(self.1).map_or(&[], |piece| piece),
+            Content::Mapped(map) => map,
+        }
     }
 }
 
@@ -129,7 +148,7 @@ mod tests {
         let mut passage = budget.pass(cost(1000), Rule::Room).unwrap();
         let held = Held::new(Content::Heap(vec![7; 1000].into()), &mut passage);
         drop(passage);
-        let slice = held.bytes().slice(10..20);
+        let slice = held.pieces().join().slice(10..20);
         drop(held);
         assert_eq!(budget.count().used, cost(1000));
         assert_eq!(slice, [7; 10].as_slice());
@@ -147,7 +166,7 @@ mod tests {
         let mut passage = budget.pass(cost(100_000), Rule::Room).unwrap();
         let held = Held::new(Content::Mapped(map), &mut passage);
         drop(passage);
-        let bytes = held.bytes();
+        let bytes = held.pieces().join();
         drop(held.cool());
         held.give_back();
         assert!(held.is_mapped() && held.is_cold());

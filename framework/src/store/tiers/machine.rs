@@ -1,7 +1,7 @@
 //! The second tier: a folder of this machine that all its processes share, for stores that are far away.
 
 use super::Content;
-use crate::data::{Digest, Ref};
+use crate::data::{Digest, Pieces, Ref};
 use crate::store::backend::{Created, Found};
 use crate::store::blobs::{BLOBS, blob_path};
 use crate::store::files::Files;
@@ -46,11 +46,11 @@ impl Machine {
     }
 
     /// Adds a blob, whose content was checked; `None` if it can't.
-    pub(super) async fn fill(&self, reference: Ref, bytes: Bytes) -> Option<Created> {
+    pub(super) async fn fill(&self, reference: Ref, content: impl Into<Pieces>) -> Option<Created> {
         if reference.bytes > self.limit {
             return None;
         }
-        let created = self.ok(self.files.create(&blob_path(reference.digest), bytes).await)?;
+        let created = self.ok(self.files.create(&blob_path(reference.digest), content.into()).await)?;
         if created == Created::Now {
             let added = self.added.fetch_add(reference.bytes, Ordering::Relaxed) + reference.bytes;
             if added > self.limit / PART {

@@ -143,9 +143,9 @@ mod tests {
     #[test]
     fn the_longest_unused_goes_first() {
         let memory = Memory::default();
-        (0..4).for_each(|index| keep(&memory, index, Content::Heap(Bytes::new())));
+        (0..4).for_each(|index| keep(&memory, index, Content::heap(Bytes::new())));
         assert!(memory.get(name(0)).is_some());
-        keep(&memory, 1, Content::Heap(Bytes::new()));
+        keep(&memory, 1, Content::heap(Bytes::new()));
         let order: Vec<Ref> = std::iter::from_fn(|| memory.take_coldest()).map(|(reference, _)| reference).collect();
         assert_eq!(order, [2, 3, 0, 1].map(name));
         assert!(memory.get(name(0)).is_none());

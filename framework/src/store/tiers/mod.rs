@@ -26,13 +26,13 @@ use super::StoreError;
 use super::backend::{Backend, Created};
 use super::blobs::blob_path;
 use super::offload::offload;
-use crate::data::{Digest, Ref};
-#[cfg(test)]
-use budget::Count;
-use budget::{Budget, Passage, Rule};
+use super::traffic::{Meter, Tier};
+use crate::data::{Pieces, Ref};
+use budget::{Budget, Count, Passage, Rule};
 use bytes::Bytes;
 use held::{Held, cost};
 use memory::Memory;
+use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 /// The four tiers of a store.
@@ -42,6 +42,7 @@ pub(super) struct Tiers {
     machine: OnceLock<Machine>,
     peers: OnceLock<Arc<dyn PeerSource>>,
     backend: Backend,
+    pub(super) meter: Meter,
 }
 
 /// Content that an operation holds, still to be decoded.
@@ -51,15 +52,26 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
+    /// The bytes in one row; they are counted as long as any slice of them lives.
     pub(super) fn bytes(&self) -> Bytes {
-        self.held.bytes()
+        self.held.pieces().join()
+    }
+
+    /// What must live as long as something that lies in its pieces, so that it is counted.
+    pub(super) fn owner(&self) -> Arc<dyn Any + Send + Sync> {
+        self.held.clone()
+    }
+
+    pub(super) fn is_mapped(&self) -> bool {
+        self.held.is_mapped()
     }
 }
 
 impl Tiers {
     pub(super) fn new(backend: Backend, cap: u64) -> Self {
         let (machine, peers) = (OnceLock::new(), OnceLock::new());
-        Self { budget: Budget::new(cap), memory: Memory::default(), machine, peers, backend }
+        let meter = Meter::default();
+        Self { budget: Budget::new(cap), memory: Memory::default(), machine, peers, backend, meter }
     }
 
     pub(super) fn backend(&self) -> &Backend {
@@ -70,7 +82,7 @@ impl Tiers {
         self.budget.set_cap(cap);
     }
 
-    #[cfg(test)]
+    /// The bytes that are held in memory.
     pub(super) fn count(&self) -> Count {
         self.budget.count()
     }
@@ -95,6 +107,7 @@ impl Tiers {
     /// An artifact that is in memory.
     pub(super) async fn recall(&self, reference: Ref) -> Result<Option<Form>, StoreError> {
         let Some(kept) = self.memory.get(reference) else { return Ok(None) };
+        self.meter.read(Tier::Memory, reference.bytes);
         if kept.held.is_cold() {
             let bytes = cost(reference.bytes);
             self.memory.warm(reference, self.admit(bytes).await?.lease(bytes));
@@ -106,6 +119,7 @@ impl Tiers {
     pub(super) async fn load(&self, reference: Ref) -> Result<Loaded, StoreError> {
         let mut passage = self.admit(cost(reference.bytes)).await?;
         let content = self.find(reference).await?;
+        let content = offload(reference.bytes, move || content.in_one_row()).await;
         let held = Held::new(content, &mut passage);
         passage.give_back();
         Ok(Loaded { held, _passage: passage })
@@ -145,23 +159,33 @@ impl Tiers {
     pub(super) async fn write(
         &self,
         reference: Ref,
-        bytes: Bytes,
+        content: Pieces,
         mut passage: Passage,
     ) -> Result<Option<Loaded>, StoreError> {
-        let held = Held::new(Content::Heap(bytes), &mut passage);
+        let held = Held::new(Content::Heap(content), &mut passage);
         let path = blob_path(reference.digest);
         let room = !self.budget.is_over();
         let mut ours = false;
+        let mut adopted = false;
+        if let Some(machine) = self.machine.get() {
+            let filled = machine.fill(reference, held.pieces()).await;
+            ours = filled == Some(Created::Now);
+            adopted = filled.is_some() && self.backend.adopt(&path).await?.is_some();
+        }
         // Twice at most: an existing blob of the wrong length was cut off by a crash of the machine.
-        for _ in 0..2 {
-            ours = self.backend.create_blob(&path, held.bytes(), room).await? == Created::Now;
-            if ours || self.backend.size(&path).await? == Some(reference.bytes) {
+        for _ in 0..if adopted { 0 } else { 2 } {
+            let created = self.backend.create_blob(&path, held.pieces(), room).await?;
+            ours |= self.machine.get().is_none() && created == Created::Now;
+            if created == Created::Now {
+                self.meter.wrote(reference.bytes);
+            }
+            if created == Created::Now || self.backend.size(&path).await? == Some(reference.bytes) {
                 break;
             }
             self.backend.set_aside(&path).await?;
         }
-        if let Some(machine) = self.machine.get() {
-            ours = machine.fill(reference, held.bytes()).await == Some(Created::Now);
+        if adopted && ours {
+            self.meter.wrote(reference.bytes);
         }
         if room {
             return Ok(Some(Loaded { held, _passage: passage }));
@@ -177,7 +201,7 @@ impl Tiers {
             None => self.backend.open(&path, reference.bytes).await?,
         };
         match content {
-            Some(content @ Content::Mapped(_)) if content.as_ref().len() as u64 == reference.bytes => {
+            Some(content @ Content::Mapped(_)) if content.len() as u64 == reference.bytes => {
                 let held = Held::new(content, &mut passage);
                 drop(held.cool());
                 Ok(Some(Loaded { held, _passage: passage }))
@@ -191,10 +215,9 @@ impl Tiers {
         if let Some(kept) = self.memory.get(reference)
             && !kept.held.is_mapped()
         {
-            let bytes = kept.held.bytes();
-            let start = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
-            let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(bytes.len());
-            return Ok(Some(bytes.slice(start..end)));
+            let start = usize::try_from(from).unwrap_or(usize::MAX);
+            let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+            return Ok(Some(kept.held.pieces().part(start, end)));
         }
         let path = blob_path(reference.digest);
         match self.machine.get() {
@@ -227,6 +250,7 @@ impl Tiers {
         let Some(content) = self.backend.open(&path, reference.bytes).await? else {
             return Err(StoreError::Missing { what, url });
         };
+        self.meter.read(Tier::Store, reference.bytes);
         check(reference, content).await.map_err(|reason| StoreError::Corrupt { what, reason, url })
     }
 
@@ -239,7 +263,10 @@ impl Tiers {
         };
         if let Some(content) = machine.find(reference).await {
             match check(reference, content).await {
-                Ok(content) => return Ok(content),
+                Ok(content) => {
+                    self.meter.read(Tier::Machine, reference.bytes);
+                    return Ok(content);
+                }
                 Err(reason) => {
                     tracing::warn!("the cache's copy of {} is thrown away: {reason}", reference.digest.short());
                     machine.forget(reference);
@@ -254,18 +281,21 @@ impl Tiers {
         let bytes = content.into_bytes();
         if machine.fill(reference, bytes.clone()).await == Some(Created::Now)
             && let Some(file) = machine.find(reference).await
-            && file.as_ref().len() == bytes.len()
+            && file.len() == bytes.len()
         {
             return Ok(file);
         }
-        Ok(Content::Heap(bytes))
+        Ok(Content::heap(bytes))
     }
 
     async fn at_peers(&self, reference: Ref) -> Option<Content> {
         let digest = || reference.digest.short();
         match self.peers.get()?.fetch(reference).await {
-            Ok(bytes) => match check(reference, Content::Heap(bytes?)).await {
-                Ok(content) => return Some(content),
+            Ok(bytes) => match check(reference, Content::heap(bytes?)).await {
+                Ok(content) => {
+                    self.meter.read(Tier::Peer, reference.bytes);
+                    return Some(content);
+                }
                 Err(reason) => tracing::warn!("a peer sent something else as {}: {reason}", digest()),
             },
             Err(error) => tracing::warn!("{} can't be had from a peer: {error}", digest()),
@@ -288,12 +318,12 @@ impl Tiers {
 
 /// Content that is what its name says; `Err` says why it is not.
 async fn check(reference: Ref, content: Content) -> Result<Content, String> {
-    let found = content.as_ref().len() as u64;
+    let found = content.len() as u64;
     if found != reference.bytes {
         return Err(format!("it has {found} bytes and should have {}", reference.bytes));
     }
     let (content, digest) = offload(found, move || {
-        let digest = Digest::of(content.as_ref());
+        let digest = content.digest();
         (content, digest)
     })
     .await;

@@ -1,7 +1,7 @@
 //! Fields of text to typed columns.
 
 use super::record::{Dialect, Field};
-use super::value::{boolean, date, float, int, moment};
+use super::value::{boolean, date, digits, float, int, moment};
 use arrow::array::builder::{BooleanBuilder, NullBufferBuilder, StringBuilder};
 use arrow::array::{ArrayRef, ArrowPrimitiveType, PrimitiveArray};
 use arrow::buffer::ScalarBuffer;
@@ -38,12 +38,12 @@ impl Nulls {
     }
 
     /// Whether a text stands for a missing value.
-    pub(super) fn contain(&self, text: &str) -> bool {
-        match text.as_bytes().first() {
+    pub(super) fn contain(&self, text: &[u8]) -> bool {
+        match text.first() {
             None => self.empty,
             Some(first) => {
                 self.first.get(usize::from(*first)).is_some_and(|may| *may)
-                    && self.texts.iter().any(|null| null == text)
+                    && self.texts.iter().any(|null| null.as_bytes() == text)
             }
         }
     }
@@ -78,25 +78,25 @@ impl<'a> Cells<'a> {
     pub(super) fn parse(&self, data_type: &DataType) -> Result<ArrayRef, usize> {
         Ok(match data_type {
             DataType::Boolean => self.booleans()?,
-            DataType::Int8 => self.primitive::<Int8Type>(|text| int(text)?.try_into().ok())?,
-            DataType::Int16 => self.primitive::<Int16Type>(|text| int(text)?.try_into().ok())?,
-            DataType::Int32 => self.primitive::<Int32Type>(|text| int(text)?.try_into().ok())?,
-            DataType::Int64 => self.primitive::<Int64Type>(int)?,
-            DataType::UInt8 => self.primitive::<UInt8Type>(|text| int(text)?.try_into().ok())?,
-            DataType::UInt16 => self.primitive::<UInt16Type>(|text| int(text)?.try_into().ok())?,
-            DataType::UInt32 => self.primitive::<UInt32Type>(|text| int(text)?.try_into().ok())?,
-            DataType::UInt64 => self.primitive::<UInt64Type>(|text| text.trim_ascii().parse().ok())?,
-            DataType::Float32 => self.primitive::<Float32Type>(|text| text.trim_ascii().parse().ok())?,
-            DataType::Float64 => self.primitive::<Float64Type>(float)?,
-            DataType::Date32 => self.primitive::<Date32Type>(date)?,
+            DataType::Int8 => self.primitive::<Int8Type>(|value| value.int()?.try_into().ok())?,
+            DataType::Int16 => self.primitive::<Int16Type>(|value| value.int()?.try_into().ok())?,
+            DataType::Int32 => self.primitive::<Int32Type>(|value| value.int()?.try_into().ok())?,
+            DataType::Int64 => self.primitive::<Int64Type>(|value| value.int())?,
+            DataType::UInt8 => self.primitive::<UInt8Type>(|value| value.int()?.try_into().ok())?,
+            DataType::UInt16 => self.primitive::<UInt16Type>(|value| value.int()?.try_into().ok())?,
+            DataType::UInt32 => self.primitive::<UInt32Type>(|value| value.int()?.try_into().ok())?,
+            DataType::UInt64 => self.primitive::<UInt64Type>(|value| value.text().trim_ascii().parse().ok())?,
+            DataType::Float32 => self.primitive::<Float32Type>(|value| value.text().trim_ascii().parse().ok())?,
+            DataType::Float64 => self.primitive::<Float64Type>(|value| float(value.text()))?,
+            DataType::Date32 => self.primitive::<Date32Type>(lately(date))?,
             DataType::Timestamp(TimeUnit::Nanosecond, _) => {
-                self.primitive::<TimestampNanosecondType>(|text| moment(text)?.nanoseconds())?
+                self.primitive::<TimestampNanosecondType>(lately(|text| moment(text)?.nanoseconds()))?
             }
             DataType::Timestamp(_, None) => {
-                self.primitive::<TimestampMicrosecondType>(|text| moment(text)?.micros())?
+                self.primitive::<TimestampMicrosecondType>(lately(|text| moment(text)?.micros()))?
             }
             DataType::Timestamp(_, Some(_)) => {
-                self.primitive::<TimestampMicrosecondType>(|text| moment(text).filter(|at| at.zoned)?.micros())?
+                self.primitive::<TimestampMicrosecondType>(lately(|text| moment(text).filter(|at| at.zoned)?.micros()))?
             }
             _ => self.strings(),
         })
@@ -106,22 +106,25 @@ impl<'a> Cells<'a> {
         })
     }
 
-    fn primitive<T: ArrowPrimitiveType>(&self, parse: impl Fn(&str) -> Option<T::Native>) -> Result<ArrayRef, usize> {
+    fn primitive<T: ArrowPrimitiveType>(
+        &self,
+        mut parse: impl FnMut(Value<'a>) -> Option<T::Native>,
+    ) -> Result<ArrayRef, usize> {
         let mut values = Vec::with_capacity(self.rows());
         let mut valid = NullBufferBuilder::new(self.rows());
         for (row, field) in self.iter().enumerate() {
-            let text = field.raw(self.text);
-            if self.nulls.contain(text) {
+            let value = Value { text: self.text, field };
+            if self.nulls.contain(value.bytes()) {
                 values.push(T::Native::default());
                 valid.append_null();
                 continue;
             }
-            match parse(text) {
+            match parse(value) {
                 Some(value) => {
                     values.push(value);
                     valid.append_non_null();
                 }
-                None if self.nulls.contain(text.trim_ascii()) => {
+                None if self.nulls.contain(value.bytes().trim_ascii()) => {
                     values.push(T::Native::default());
                     valid.append_null();
                 }
@@ -136,8 +139,8 @@ impl<'a> Cells<'a> {
         for (row, field) in self.iter().enumerate() {
             let text = field.raw(self.text);
             match boolean(text) {
-                Some(value) if !self.nulls.contain(text) => values.append_value(value),
-                _ if self.nulls.contain(text.trim_ascii()) => values.append_null(),
+                Some(value) if !self.nulls.contain(text.as_bytes()) => values.append_value(value),
+                _ if self.nulls.contain(text.as_bytes().trim_ascii()) => values.append_null(),
                 _ => return Err(row),
             }
         }
@@ -151,13 +154,45 @@ impl<'a> Cells<'a> {
             let text = field.raw(self.text);
             if field.is_doubled() {
                 values.append_value(self.dialect.single(text));
-            } else if !field.is_quoted() && self.nulls.contain(text) {
+            } else if !field.is_quoted() && self.nulls.contain(text.as_bytes()) {
                 values.append_null();
             } else {
                 values.append_value(text);
             }
         }
         Arc::new(values.finish())
+    }
+}
+
+/// One value, where it stands.
+#[derive(Clone, Copy)]
+struct Value<'a> {
+    text: &'a str,
+    field: Field,
+}
+
+impl<'a> Value<'a> {
+    fn text(self) -> &'a str {
+        self.field.raw(self.text)
+    }
+
+    fn bytes(self) -> &'a [u8] {
+        self.field.bytes(self.text.as_bytes())
+    }
+
+    fn int(self) -> Option<i64> {
+        digits(self.text.as_bytes(), self.field.start(), self.field.end()).or_else(|| int(self.text()))
+    }
+}
+
+/// Reads values of which neighbours are often the same, as the hours of an hourly table are.
+fn lately<'a, T: Copy>(read: impl Fn(&str) -> Option<T>) -> impl FnMut(Value<'a>) -> Option<T> {
+    let mut last: (&[u8], Option<T>) = (b"", None);
+    move |value| {
+        if last.1.is_none() || last.0 != value.bytes() {
+            last = (value.bytes(), read(value.text()));
+        }
+        last.1
     }
 }
 

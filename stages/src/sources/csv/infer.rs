@@ -66,7 +66,7 @@ impl Guess {
             match self {
                 Guess::Text => return,
                 Guess::Int if int(raw).is_some() => {}
-                _ if nulls.contain(raw.trim_ascii()) => {}
+                _ if nulls.contain(raw.trim_ascii().as_bytes()) => {}
                 _ => *self = self.join(Guess::of(raw)),
             }
         }

@@ -5,6 +5,7 @@
 
 mod column;
 mod infer;
+mod marks;
 mod record;
 mod value;
 

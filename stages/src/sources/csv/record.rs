@@ -1,5 +1,6 @@
 //! Records and fields of separated text (RFC 4180), without reading what is in them.
 
+use super::marks;
 use crate::sources::rows::RecordError;
 
 /// What separates and what encloses.
@@ -18,22 +19,35 @@ pub(super) struct Field {
     end: u32,
 }
 
+/// Bytes of a field that is short: room for so many fields is made beforehand.
+pub(super) const SHORT: usize = 5;
+
 const QUOTED: u32 = 1 << 31;
 const DOUBLED: u32 = 1 << 30;
 
 impl Field {
-    fn new(start: usize, end: usize, flags: u32) -> Self {
+    pub(super) fn new(start: usize, end: usize, flags: u32) -> Self {
         Self { start: start as u32, end: end as u32 | flags }
     }
 
     /// The content as it stands, without the enclosing quotes.
     pub(super) fn raw(self, text: &str) -> &str {
-        text.get(self.start as usize..(self.end & !(QUOTED | DOUBLED)) as usize).unwrap_or_default()
+        text.get(self.start()..self.end()).unwrap_or_default()
+    }
+
+    /// The same as bytes.
+    pub(super) fn bytes(self, text: &[u8]) -> &[u8] {
+        text.get(self.start()..self.end()).unwrap_or_default()
     }
 
     /// Where it begins.
     pub(super) fn start(self) -> usize {
         self.start as usize
+    }
+
+    /// Where it ends.
+    pub(super) fn end(self) -> usize {
+        (self.end & !(QUOTED | DOUBLED)) as usize
     }
 
     /// Whether quotes enclose it.
@@ -125,23 +139,21 @@ impl Dialect {
     }
 
     /// Reads all records from `at` on; each must have `width` fields.
-    pub(super) fn records(&self, text: &[u8], mut at: usize, width: usize) -> Result<Vec<Field>, RecordError> {
-        let mut fields = Vec::with_capacity(text.len() / 5);
+    pub(super) fn records(&self, text: &[u8], at: usize, width: usize) -> Result<Vec<Field>, RecordError> {
+        match self.quote.is_some_and(|quote| text.contains(&quote)) {
+            true => self.one_by_one(text, at, width),
+            false => marks::records(self.delimiter, text, at, width),
+        }
+    }
+
+    fn one_by_one(&self, text: &[u8], mut at: usize, width: usize) -> Result<Vec<Field>, RecordError> {
+        let mut fields = Vec::with_capacity(text.len() / SHORT);
         loop {
             let before = fields.len();
             if !self.record(text, &mut at, &mut fields)? {
                 return Ok(fields);
             }
-            let found = fields.len() - before;
-            if found != width {
-                let start = fields.get(before).map_or(0, |field: &Field| field.start());
-                let line = 1 + text.iter().take(start).filter(|byte| **byte == b'\n').count();
-                let error = RecordError::new(line, format!("{found} fields, but there are {width} columns"));
-                return Err(error.help(match found < width {
-                    true => "a value is missing, or the line is cut off",
-                    false => "a value with a delimiter in it must be enclosed in quotes; or `delimiter` is wrong",
-                }));
-            }
+            same_width(text, &fields, before, width)?;
         }
     }
 
@@ -171,6 +183,21 @@ impl Dialect {
         }
         whole
     }
+}
+
+/// Checks that the fields from `before` on are `width`.
+pub(super) fn same_width(text: &[u8], fields: &[Field], before: usize, width: usize) -> Result<(), RecordError> {
+    let found = fields.len() - before;
+    if found == width {
+        return Ok(());
+    }
+    let start = fields.get(before).map_or(0, |field: &Field| field.start());
+    let line = 1 + text.iter().take(start).filter(|byte| **byte == b'\n').count();
+    let error = RecordError::new(line, format!("{found} fields, but there are {width} columns"));
+    Err(error.help(match found < width {
+        true => "a value is missing, or the line is cut off",
+        false => "a value with a delimiter in it must be enclosed in quotes; or `delimiter` is wrong",
+    }))
 }
 
 #[cfg(test)]
@@ -227,6 +254,18 @@ mod tests {
                 parts.extend(all(tail, 2).unwrap());
                 prop_assert_eq!(&parts, &found);
             }
+        }
+
+        // Text without quotes is read by its marks: as the long way reads it.
+        #[test]
+        fn the_short_way_is_the_long_way(text in "([a,\r\né]{0,5}|[a,]{0,40}\n){0,30}", width in 1_usize..4) {
+            let long = COMMA.one_by_one(text.as_bytes(), 0, width);
+            let short = COMMA.records(text.as_bytes(), 0, width);
+            let plain = |found: Result<Vec<Field>, RecordError>| match found {
+                Ok(fields) => Ok(fields.iter().map(|field| (field.start(), field.end())).collect::<Vec<_>>()),
+                Err(error) => Err((error.line, error.message)),
+            };
+            prop_assert_eq!(plain(short), plain(long));
         }
 
         // Whatever the bytes are: an answer, not a panic.

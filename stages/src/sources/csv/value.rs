@@ -27,6 +27,28 @@ pub(super) fn int(text: &str) -> Option<i64> {
     }
 }
 
+/// The whole number of one to eight digits that stands from `start` to `end`; nothing for any other text.
+///
+/// The eight bytes up to `end` are worked on together, those before `start` taken for zeros; neighbours are then joined
+/// three times (Lemire, "Quickly parsing eight digits", 2018).
+pub(super) fn digits(text: &[u8], start: usize, end: usize) -> Option<i64> {
+    const ZEROS: u64 = u64::from_ne_bytes([b'0'; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0xf0; 8]);
+    const SIXES: u64 = u64::from_ne_bytes([6; 8]);
+    let length = end.checked_sub(start).filter(|length| (1..=8).contains(length))?;
+    let bytes = text.get(end.checked_sub(8)?..end)?.first_chunk::<8>()?;
+    let own = u64::MAX << (64 - 8 * length);
+    let word = (u64::from_le_bytes(*bytes) & own) | (ZEROS & !own);
+    if word & HIGH != ZEROS || word.wrapping_add(SIXES) & HIGH != ZEROS {
+        return None;
+    }
+    let ones = word - ZEROS;
+    let tens = ones * 10 + (ones >> 8);
+    let low = (tens & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
+    let high = ((tens >> 16) & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
+    Some((low.wrapping_add(high) >> 32) as i64)
+}
+
 /// A floating-point number, rounded correctly.
 pub(super) fn float(text: &str) -> Option<f64> {
     let text = text.trim_ascii();
@@ -241,6 +263,15 @@ mod tests {
         fn ints_are_those_of_the_standard_library(value: i64, text in "[-+]?[0-9]{0,21}") {
             prop_assert_eq!(int(&value.to_string()), Some(value));
             prop_assert_eq!(int(&text), text.parse().ok());
+        }
+
+        #[test]
+        fn eight_digits_are_those_of_the_long_way(before in "[0-9a:/,]{0,9}", text in "[0-9]{0,9}|[-+0-9:/;é]{0,9}") {
+            let whole = format!("{before}{text}");
+            let found = digits(whole.as_bytes(), before.len(), whole.len());
+            prop_assert!(found.is_none() || found == text.parse().ok(), "{}", text);
+            let plain = (1..=8).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+            prop_assert_eq!(found.is_some(), plain && whole.len() >= 8);
         }
 
         #[test]

@@ -1,0 +1,202 @@
+//! What a run tells of itself: every event passes here, on its way to whoever watches and to the log.
+
+use super::coordinator::Coordinator;
+use super::event::{Event, Line};
+use super::placement::{AttemptEnd, AttemptStart, Ended, WorkerInfo};
+use super::task::{Live, Task};
+use crate::schedule::{Capacity, Needs, TaskId, WorkerId};
+use crate::worker::{Failure, Outcome};
+use crate::{Fault, Result};
+use std::time::Duration;
+use tracing::{Span, info_span};
+
+impl Coordinator<'_> {
+    /// What is traced of the run as a whole.
+    pub(super) fn span(&self) -> Span {
+        let name = format_args!("run {}", self.run);
+        info_span!("run", otel.name = %name, pipeline = self.pipeline.name, seed = self.pipeline.seed)
+    }
+
+    /// Tells an event to the sink and the log, or holds it back to tell it with others like it.
+    pub(super) fn tell(&mut self, event: Event) -> Result<()> {
+        let now = self.options.clock.elapsed();
+        // What is held back belongs before the end of its stage.
+        if matches!(event, Event::StageFinished(_) | Event::Finished(_)) {
+            let folded = self.fold.all();
+            self.pass_all(folded, now)?;
+        }
+        if let Some(metrics) = &self.options.metrics {
+            metrics.hear(&event);
+        }
+        match self.fold.take(Line { event, at: now.as_secs_f64() }) {
+            Some(line) => self.pass(&line, now),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells what was held back long enough, and sees that the log is written in time.
+    pub(super) fn pulse(&mut self) -> Result<()> {
+        let now = self.options.clock.elapsed();
+        let folded = self.fold.due(now.as_secs_f64());
+        self.pass_all(folded, now)?;
+        self.log.pulse(now)
+    }
+
+    fn pass_all(&mut self, events: Vec<Event>, now: Duration) -> Result<()> {
+        events.into_iter().try_for_each(|event| self.pass(&Line { event, at: now.as_secs_f64() }, now))
+    }
+
+    fn pass(&mut self, line: &Line, now: Duration) -> Result<()> {
+        self.sink.event(line);
+        match line.event {
+            // How far a stage was at some moment is for those who watch.
+            Event::Progress { .. } => Ok(()),
+            _ => self.log.keep(line, now),
+        }
+    }
+
+    /// Tells that an attempt was placed on a worker.
+    pub(super) fn tell_started(&mut self, id: TaskId, attempt: u32, threads: usize) -> Result<()> {
+        let Some(task) = self.tasks.get(&id) else { return Ok(()) };
+        let Some(live) = task.live.get(&attempt) else { return Ok(()) };
+        let start = AttemptStart {
+            name: task.label().to_owned(),
+            task: id.0,
+            attempt,
+            worker: self.crew.name(live.worker).to_owned(),
+            device: if live.gpus > 0.0 { "cuda" } else { "cpu" }.to_owned(),
+            threads: threads.try_into().unwrap_or(u32::MAX),
+            cores: live.cores,
+            gpus: live.gpus,
+            waited: live.since.saturating_sub(task.ready).as_secs_f64(),
+        };
+        self.tell(Event::AttemptStarted(start))
+    }
+
+    /// Tells how an attempt ended that was under way until now.
+    pub(super) fn tell_ended(
+        &mut self,
+        id: TaskId,
+        attempt: u32,
+        live: &Live,
+        result: &Result<Outcome, Failure>,
+    ) -> Result<()> {
+        let end = match result {
+            Ok(_) => Ended::Done,
+            Err(_) if live.cancel.is_cancelled() => Ended::Stopped,
+            Err(failure) if failure.error.whose() == Fault::Interrupted => Ended::Stopped,
+            Err(_) => Ended::Failed,
+        };
+        let written = result.as_ref().map_or(0, |outcome| outcome.outputs.values().map(|output| output.bytes).sum());
+        self.tell_end(id, attempt, live, end, result.as_ref().ok().map(|outcome| outcome.seconds), written)
+    }
+
+    /// Tells that a worker is lost, and with it what it was doing.
+    pub(super) fn tell_lost(&mut self, worker: WorkerId, name: String, reason: String) -> Result<()> {
+        let lost: Vec<(TaskId, u32, Live)> = self
+            .tasks
+            .iter_mut()
+            .flat_map(|(id, task)| {
+                let gone = task.live.extract_if(.., |_, live| live.worker == worker);
+                gone.map(|(attempt, live)| (*id, attempt, live)).collect::<Vec<_>>()
+            })
+            .collect();
+        for (id, attempt, live) in lost {
+            self.tell_end(id, attempt, &live, Ended::Lost, None, 0)?;
+        }
+        self.tell(Event::WorkerLeft { worker: name, lost: Some(reason) })
+    }
+
+    fn tell_end(
+        &mut self,
+        id: TaskId,
+        attempt: u32,
+        live: &Live,
+        end: Ended,
+        seconds: Option<f64>,
+        written: u64,
+    ) -> Result<()> {
+        let now = self.options.clock.elapsed();
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        // If there is another attempt, it waits from now on.
+        task.ready = now;
+        let end = AttemptEnd {
+            name: task.label().to_owned(),
+            task: id.0,
+            attempt,
+            worker: self.crew.name(live.worker).to_owned(),
+            end,
+            seconds: seconds.unwrap_or_else(|| now.saturating_sub(live.since).as_secs_f64()),
+            cores: live.cores,
+            gpus: live.gpus,
+            read: task.request.task.inputs.values().flatten().map(|input| input.bytes).sum(),
+            written,
+            moved: 0,
+        };
+        self.tell(Event::AttemptEnded(end))
+    }
+
+    /// Tells that a worker came.
+    pub(super) fn tell_joined(&mut self, mut info: WorkerInfo) -> Result<()> {
+        let pool = info.pool.as_deref().and_then(|name| self.pipeline.pools.iter().find(|pool| pool.name == name));
+        info.price = pool.map(|pool| pool.price);
+        self.tell(Event::WorkerJoined(info))
+    }
+}
+
+/// What is traced of an attempt.
+pub(super) fn attempt_span(task: &Task, attempt: u32, worker: &str, threads: usize) -> Span {
+    info_span!(parent: &task.span, "attempt", number = attempt, worker, threads)
+}
+
+/// What a task needs, or its threads if it was granted more; nothing if it only waits for others.
+pub(super) fn reserved_cores(needs: Needs, threads: usize) -> f64 {
+    let needed = needs.millicores as f64 / 1000.0;
+    match needs.millicores {
+        0 => 0.0,
+        _ if threads as f64 > needed.ceil() => threads as f64,
+        _ => needed,
+    }
+}
+
+/// What a worker presents itself as: `here` if it is on this machine.
+pub(super) fn worker_info(worker: &str, has: &Capacity, pool: &str, here: bool) -> WorkerInfo {
+    let known = (has.memory != u64::MAX).then_some(has.memory);
+    WorkerInfo {
+        worker: worker.to_owned(),
+        machine: if here { machine() } else { "elsewhere".to_owned() },
+        cores: has.millicores as f64 / 1000.0,
+        memory: if here { known.or_else(memory) } else { known },
+        devices: (0..has.devices.len()).map(|index| format!("cuda:{index}")).collect(),
+        pool: (!pool.is_empty()).then(|| pool.to_owned()),
+        price: None,
+    }
+}
+
+/// The name of this machine.
+fn machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "this machine".to_owned() } else { name.to_owned() }
+}
+
+/// Bytes of memory of this machine, where the system tells.
+fn memory() -> Option<u64> {
+    let told = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib = told.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"))?;
+    kib.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_what_is_needed_or_what_was_granted_beyond() {
+        let cores = |millicores, threads| reserved_cores(Needs { millicores, ..Needs::default() }, threads);
+        assert_eq!(cores(0, 1), 0.0);
+        assert_eq!(cores(500, 1), 0.5);
+        assert_eq!(cores(1500, 2), 1.5);
+        assert_eq!(cores(1000, 4), 4.0);
+    }
+}

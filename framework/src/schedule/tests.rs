@@ -1,0 +1,380 @@
+//! What the scheduler does in small cases.
+
+use super::*;
+
+const CORE: Needs = Needs { millicores: 1000, memory: 0, gpus: 0, gpu_memory: 0, files: false };
+
+/// A scheduler, and the time.
+struct Case {
+    scheduler: Scheduler,
+    now: Time,
+}
+
+fn cores(cores: u64) -> Capacity {
+    Capacity { millicores: cores * 1000, memory: 8 << 30, ..Capacity::default() }
+}
+
+fn task(id: u64) -> Task {
+    Task::new(TaskId(id), CORE)
+}
+
+fn start(task: u64, attempt: u32, worker: u64, threads: usize) -> Action {
+    let (task, worker) = (TaskId(task), WorkerId(worker));
+    Action::Start { task, attempt, member: 0, worker, threads, devices: Vec::new(), queued: false }
+}
+
+impl Case {
+    /// Workers 0, 1, …
+    fn new(workers: &[Capacity]) -> Self {
+        let mut case = Self { scheduler: Scheduler::new(), now: Time::ZERO };
+        for (worker, has) in workers.iter().enumerate() {
+            assert!(case.send(Event::Joined { worker: WorkerId(worker as u64), has: has.clone() }).is_empty());
+        }
+        case
+    }
+
+    fn send(&mut self, event: Event) -> Vec<Action> {
+        let actions = self.scheduler.step(self.now, event);
+        self.scheduler.check();
+        actions
+    }
+
+    fn submit(&mut self, task: Task) -> Vec<Action> {
+        self.send(Event::Submitted(task))
+    }
+
+    fn end_after(&mut self, worker: u64, task: u64, attempt: u32, end: End, seconds: f64) -> Vec<Action> {
+        let (worker, task) = (WorkerId(worker), TaskId(task));
+        self.send(Event::Ended { worker, task, attempt, end, seconds, made: Vec::new() })
+    }
+
+    fn end(&mut self, worker: u64, task: u64, attempt: u32, end: End) -> Vec<Action> {
+        self.end_after(worker, task, attempt, end, 1.0)
+    }
+
+    fn tick(&mut self, after: Time) -> Vec<Action> {
+        self.now += after;
+        self.send(Event::Tick)
+    }
+
+    /// Teaches it how long tasks of stage 0 take.
+    fn teach(mut self, took: Time) -> Self {
+        let mut costs = Costs::default();
+        (0..10).for_each(|_| costs.learn(StageId(0), Device::Cpu, 0, took));
+        self.scheduler = self.scheduler.with_costs(costs);
+        self
+    }
+}
+
+/// Where tasks were started: task, worker, and whether they wait there.
+fn started(actions: &[Action]) -> Vec<(u64, u64, bool)> {
+    let start = |action: &Action| match action {
+        Action::Start { task, worker, queued, .. } => Some((task.0, worker.0, *queued)),
+        _ => None,
+    };
+    actions.iter().filter_map(start).collect()
+}
+
+fn reason(actions: &[Action]) -> &str {
+    match actions {
+        [Action::Refused { reason, .. } | Action::Expired { reason, .. }, ..] => reason,
+        _ => panic!("{actions:?}"),
+    }
+}
+
+#[test]
+fn a_lone_task_gets_all_threads_and_later_ones_their_share() {
+    let mut case = Case::new(&[cores(4)]);
+    assert_eq!(case.submit(task(1)), [start(1, 1, 0, 4)]);
+    assert_eq!(case.submit(task(2)), [start(2, 1, 0, 2)]);
+}
+
+#[test]
+fn the_emptiest_worker_is_chosen_and_one_without_devices_for_who_needs_none() {
+    let with_gpu = Capacity { devices: vec![16 << 30], ..cores(8) };
+    let mut case = Case::new(&[with_gpu, cores(2), cores(3)]);
+    let workers: Vec<u64> = (0..6).map(|id| started(&case.submit(task(id)))[0].1).collect();
+    assert_eq!(workers, [2, 1, 2, 1, 2, 0]);
+}
+
+#[test]
+fn what_can_never_be_placed_is_refused_at_once_with_the_reason() {
+    let gpu = Capacity { devices: vec![16 << 30], ..cores(2) };
+    let mut case = Case::new(&[gpu.clone(), cores(4)]);
+    let mut refused = |needs: Needs, members: u32| {
+        let actions = case.submit(Task { members, ..Task::new(TaskId(1), needs) });
+        assert_eq!(actions.len(), 1);
+        reason(&actions).to_owned()
+    };
+    assert_eq!(refused(Needs { gpus: 4000, ..CORE }, 1), "it needs 4 GPUs; the largest worker has 1");
+    assert_eq!(refused(Needs { millicores: 5000, ..CORE }, 1), "it needs 5 cores; the largest worker has 4 cores");
+    assert_eq!(refused(Needs { gpus: 1500, ..CORE }, 1), "it needs 1.5 GPUs; more than one must be a whole number");
+    let needs = Needs { gpus: 500, gpu_memory: 17 << 30, ..CORE };
+    assert_eq!(refused(needs, 1), "it needs 0.5 of a GPU with 17 GiB each; the largest worker has 1 GPU with 16 GiB");
+    let needs = Needs { memory: 9 << 30, ..CORE };
+    assert_eq!(refused(needs, 1), "it needs 9 GiB of memory; the largest worker has 8 GiB of memory");
+    let all = "it needs 3 cores, 1 GPU; no worker has all of that at once";
+    assert_eq!(refused(Needs { millicores: 3000, gpus: 1000, ..CORE }, 1), all);
+    let gang = "its 7 members need 1 core each, at the same time; all workers and pools together hold 6";
+    assert_eq!(refused(CORE, 7), gang);
+}
+
+#[test]
+fn a_pool_that_can_start_a_larger_worker_is_reason_to_wait() {
+    let pool = Capacity { devices: vec![16 << 30; 2], ..cores(2) };
+    let mut case = Case::new(&[]);
+    case.scheduler = Scheduler::new().with_pool(PoolId(0), pool.clone(), 3);
+    case.send(Event::Joined { worker: WorkerId(0), has: cores(1) });
+    assert_eq!(case.submit(Task::new(TaskId(1), Needs { gpus: 2000, ..CORE })), []);
+    let actions = case.submit(Task::new(TaskId(2), Needs { gpus: 4000, ..CORE }));
+    let more = "it needs 4 GPUs; the largest worker has 2 and no pool can start one with more";
+    assert_eq!(reason(&actions), more);
+    let actions = case.send(Event::Joined { worker: WorkerId(1), has: pool });
+    assert_eq!(started(&actions), [(1, 1, false)]);
+}
+
+#[test]
+fn who_can_run_nowhere_any_more_waits_a_while_for_a_worker() {
+    let gpu = Capacity { devices: vec![16 << 30], ..cores(2) };
+    let mut case = Case::new(&[gpu.clone(), cores(4)]);
+    case.submit(Task::new(TaskId(1), Needs { gpus: 1000, ..CORE }));
+    assert_eq!(case.send(Event::Lost(WorkerId(0))), [Action::Wake(Time::from_secs(60))]);
+    assert_eq!(case.tick(Time::from_secs(59)), []);
+    let actions = case.tick(Time::from_secs(1));
+    assert_eq!(reason(&actions), "it needs 1 GPU; the largest worker has none");
+    assert_eq!(case.scheduler.open(), 0);
+}
+
+#[test]
+fn a_worker_that_was_just_lost_may_come_back() {
+    let gpu = Capacity { devices: vec![16 << 30], ..cores(2) };
+    let mut case = Case::new(&[gpu.clone(), cores(4)]);
+    case.send(Event::Lost(WorkerId(0)));
+    let wake = Action::Wake(Time::from_secs(60));
+    assert_eq!(case.submit(Task::new(TaskId(1), Needs { gpus: 1000, ..CORE })), [wake]);
+    assert_eq!(started(&case.send(Event::Joined { worker: WorkerId(2), has: gpu })), [(1, 2, false)]);
+}
+
+#[test]
+fn a_transient_failure_is_tried_again_later_and_only_so_often() {
+    let mut case = Case::new(&[cores(1)]);
+    case.submit(Task { retries: 2, ..task(1) });
+    let wait = Time::from_millis(100);
+    assert_eq!(case.end(0, 1, 1, End::Transient), [Action::Wake(wait)]);
+    assert_eq!(case.tick(wait), [start(1, 2, 0, 1)]);
+    assert_eq!(case.end(0, 1, 2, End::Transient), [Action::Wake(3 * wait)]);
+    assert_eq!(case.tick(2 * wait), [start(1, 3, 0, 1)]);
+    assert_eq!(case.end(0, 1, 3, End::Transient), [Action::Failed(TaskId(1))]);
+}
+
+#[test]
+fn a_zombies_word_changes_nothing() {
+    let mut case = Case::new(&[cores(1)]);
+    case.submit(task(1));
+    case.send(Event::Lost(WorkerId(0)));
+    let actions = case.send(Event::Joined { worker: WorkerId(1), has: cores(1) });
+    assert_eq!(actions, [start(1, 2, 1, 1)]);
+    assert_eq!(case.end(0, 1, 1, End::Failed), []);
+    assert_eq!(case.end(1, 1, 1, End::Failed), [], "not its attempt");
+    assert_eq!(case.end(0, 1, 2, End::Failed), [], "not its worker");
+    assert_eq!(case.end(1, 1, 2, End::Done), [Action::Done(TaskId(1))]);
+    assert_eq!(case.end(1, 1, 2, End::Done), [], "it came twice");
+}
+
+#[test]
+fn higher_priority_goes_first() {
+    let mut case = Case::new(&[cores(1)]);
+    case.submit(task(1));
+    case.submit(task(2));
+    case.submit(Task { priority: 1, ..task(3) });
+    assert_eq!(started(&case.end(0, 1, 1, End::Done)), [(3, 0, false)]);
+}
+
+#[test]
+fn runs_share_fairly_however_many_tasks_they_have() {
+    let mut case = Case::new(&[cores(4)]);
+    (0..20).for_each(|id| drop(case.submit(Task { group: GroupId(1), ..task(id) })));
+    (20..24).for_each(|id| drop(case.submit(Task { group: GroupId(2), ..task(id) })));
+    let next: Vec<u64> = (0..4).map(|id| started(&case.end(0, id, 1, End::Done))[0].0).collect();
+    assert_eq!(next, [20, 21, 4, 5], "two of each, as soon as places are free");
+}
+
+#[test]
+fn a_cancelled_task_keeps_its_room_until_it_has_stopped() {
+    let mut case = Case::new(&[cores(1)]);
+    case.submit(task(1));
+    case.submit(task(2));
+    let stop = Action::Stop { task: TaskId(1), attempt: 1, worker: WorkerId(0) };
+    assert_eq!(case.send(Event::Cancelled(TaskId(1))), [stop]);
+    assert_eq!(case.end(0, 1, 1, End::Stopped), [start(2, 1, 0, 1)]);
+    assert_eq!(case.scheduler.open(), 1);
+}
+
+#[test]
+fn short_tasks_wait_in_the_lane_and_long_or_unknown_ones_do_not() {
+    let submit = |case: &mut Case| -> usize {
+        let actions: Vec<Action> = (0..3000).flat_map(|id| case.submit(task(id))).collect();
+        started(&actions).iter().filter(|(.., queued)| *queued).count()
+    };
+    assert_eq!(submit(&mut Case::new(&[cores(1)])), 0);
+    assert_eq!(submit(&mut Case::new(&[cores(1)]).teach(Time::from_secs(1))), 0);
+    let millisecond = submit(&mut Case::new(&[cores(1)]).teach(Time::from_millis(1)));
+    assert!((4..=5).contains(&millisecond), "{millisecond}");
+    assert_eq!(submit(&mut Case::new(&[cores(1)]).teach(Time::from_micros(1))), 1024);
+    let both = submit(&mut Case::new(&[cores(1), cores(1)]).teach(Time::from_micros(1)));
+    assert_eq!(both, 2048);
+}
+
+#[test]
+fn an_idle_worker_gets_what_waits_in_anothers_lane() {
+    let mut case = Case::new(&[cores(1)]).teach(Time::from_millis(1));
+    (0..4).for_each(|id| drop(case.submit(task(id))));
+    let actions = case.send(Event::Joined { worker: WorkerId(1), has: cores(1) });
+    let stop = |task| Action::Stop { task: TaskId(task), attempt: 1, worker: WorkerId(0) };
+    assert_eq!(actions, [stop(3), stop(2)]);
+    assert_eq!(started(&case.end(0, 3, 1, End::Stopped)), [(3, 1, false)]);
+    // The other one has ended before it heard that it should not.
+    assert_eq!(case.end_after(0, 2, 1, End::Done, 0.001), [Action::Done(TaskId(2))]);
+}
+
+#[test]
+fn a_draining_worker_ends_what_it_runs_and_gives_back_what_waits() {
+    let mut case = Case::new(&[cores(1)]).teach(Time::from_millis(1));
+    (0..2).for_each(|id| drop(case.submit(task(id))));
+    let actions = case.send(Event::Draining(WorkerId(0)));
+    assert_eq!(actions, [Action::Stop { task: TaskId(1), attempt: 1, worker: WorkerId(0) }]);
+    assert_eq!(case.end(0, 1, 1, End::Stopped), []);
+    assert_eq!(case.end(0, 0, 1, End::Done), [Action::Done(TaskId(0))]);
+    assert_eq!(started(&case.send(Event::Joined { worker: WorkerId(1), has: cores(1) })), [(1, 1, false)]);
+}
+
+#[test]
+fn a_straggler_is_doubled_when_nothing_else_waits_and_the_first_wins() {
+    let mut case = Case::new(&[cores(1), cores(1)]).teach(Time::from_secs(1));
+    assert_eq!(case.submit(task(1)), [start(1, 1, 0, 1), Action::Wake(case_late())]);
+    assert_eq!(started(&case.tick(Time::from_secs(2))), []);
+    assert_eq!(started(&case.tick(Time::from_secs(2))), [(1, 1, false)]);
+    let actions = case.end(1, 1, 2, End::Done);
+    let stop = Action::Stop { task: TaskId(1), attempt: 1, worker: WorkerId(0) };
+    assert_eq!(actions, [Action::Done(TaskId(1)), stop]);
+    assert_eq!(case.end(0, 1, 1, End::Done), [], "the loser's result is for nobody");
+}
+
+/// Three times the median, as the histogram has it.
+fn case_late() -> Time {
+    let mut costs = Costs::default();
+    costs.learn(StageId(0), Device::Cpu, 0, Time::from_secs(1));
+    3 * costs.expect(StageId(0), Device::Cpu, 0).unwrap().median
+}
+
+#[test]
+fn one_of_two_attempts_may_fail() {
+    let mut case = Case::new(&[cores(1), cores(1)]).teach(Time::from_secs(1));
+    case.submit(task(1));
+    case.tick(Time::from_secs(4));
+    assert_eq!(started(&case.end(0, 1, 1, End::Transient)), []);
+    assert_eq!(case.end(1, 1, 2, End::Done), [Action::Done(TaskId(1))]);
+}
+
+#[test]
+fn a_task_past_its_deadline_fails_and_says_what_it_waited_for() {
+    let mut case = Case::new(&[cores(1)]);
+    let deadline = Some(Time::from_secs(5));
+    case.submit(Task { deadline, ..task(1) });
+    assert_eq!(case.submit(Task { deadline, ..task(2) }), []);
+    let actions = case.tick(Time::from_secs(5));
+    let expired = |task, reason: &str| Action::Expired { task: TaskId(task), reason: reason.to_owned() };
+    assert_eq!(
+        actions,
+        [
+            expired(1, "its deadline passed: attempt 1 was running"),
+            Action::Stop { task: TaskId(1), attempt: 1, worker: WorkerId(0) },
+            expired(2, "its deadline passed: it was still waiting for a worker with room"),
+        ]
+    );
+    assert_eq!(case.scheduler.open(), 0);
+}
+
+#[test]
+fn tasks_go_to_their_bytes() {
+    let mut case = Case::new(&[cores(8), cores(4), cores(4)]);
+    let (large, small) = (Blob(1), Blob(2));
+    case.send(Event::Holds { worker: WorkerId(1), blob: small });
+    case.send(Event::Holds { worker: WorkerId(2), blob: large });
+    let inputs = vec![(small, 10), (large, 1 << 30)];
+    let needs = Needs { millicores: 3000, ..CORE };
+    let task = |id| Task { inputs: inputs.clone(), ..Task::new(TaskId(id), needs) };
+    assert_eq!(started(&case.submit(task(1))), [(1, 2, false)]);
+    assert_eq!(started(&case.submit(task(2))), [(2, 1, false)]);
+    assert_eq!(started(&case.submit(task(3))), [(3, 0, false)]);
+}
+
+#[test]
+fn a_free_worker_prefers_a_waiting_task_whose_input_it_made() {
+    let mut case = Case::new(&[cores(1)]);
+    let blob = Blob(7);
+    (1..4).for_each(|id| drop(case.submit(task(id))));
+    case.submit(Task { inputs: vec![(blob, 100)], ..task(4) });
+    let made = vec![(blob, 100)];
+    let (worker, task) = (WorkerId(0), TaskId(1));
+    let ended = Event::Ended { worker, task, attempt: 1, end: End::Done, seconds: 1.0, made };
+    assert_eq!(started(&case.send(ended)), [(4, 0, false)]);
+}
+
+#[test]
+fn parts_of_devices_are_given_and_come_back() {
+    let gpu = Capacity { devices: vec![16 << 30, 16 << 30], ..cores(8) };
+    let mut case = Case::new(&[gpu]);
+    let shares = |actions: &[Action]| -> Vec<(u32, u32)> {
+        let [Action::Start { devices, .. }] = actions else { return Vec::new() };
+        devices.iter().map(|share| (share.device, share.share)).collect()
+    };
+    let part = |id, gpus| Task::new(TaskId(id), Needs { gpus, ..CORE });
+    assert_eq!(shares(&case.submit(part(1, 600))), [(0, 600)]);
+    assert_eq!(shares(&case.submit(part(2, 600))), [(1, 600)]);
+    assert_eq!(case.submit(part(3, 600)), [], "0.4 and 0.4 are not 0.8");
+    assert_eq!(shares(&case.submit(part(4, 400))), [(0, 400)]);
+    case.end(0, 1, 1, End::Done);
+    case.end(0, 2, 1, End::Done);
+    case.end(0, 4, 1, End::Done);
+    assert_eq!(shares(&case.submit(part(5, 1000))), [(1, 1000)]);
+}
+
+#[test]
+fn a_gang_starts_whole_or_not_at_all() {
+    let mut case = Case::new(&[cores(2), cores(2)]);
+    case.submit(task(1));
+    assert_eq!(case.submit(Task { members: 4, ..task(2) }), []);
+    let actions = case.end(0, 1, 1, End::Done);
+    let members: Vec<(u32, u32)> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Start { attempt, member, .. } => Some((*attempt, *member)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(members, [(1, 0), (2, 1), (3, 2), (4, 3)]);
+    // Worker 0 was given the first two, worker 1 the others. One is lost: all begin again.
+    let stopped = case.send(Event::Lost(WorkerId(1)));
+    assert_eq!(stopped.len(), 2);
+    let has = cores(2);
+    case.send(Event::Joined { worker: WorkerId(2), has });
+    let live: Vec<u32> = (1..5).filter(|attempt| case.is_live(2, *attempt)).collect();
+    assert_eq!(live.len(), 2);
+    assert_eq!(started(&case.end(0, 2, live[0], End::Stopped)), []);
+    let again = case.end(0, 2, live[1], End::Stopped);
+    assert_eq!(started(&again).len(), 4);
+    let mut ends = Vec::new();
+    for action in again {
+        if let Action::Start { attempt, worker, .. } = action {
+            ends = case.end(worker.0, 2, attempt, End::Done);
+        }
+    }
+    assert_eq!(ends, [Action::Done(TaskId(2))]);
+}
+
+impl Case {
+    fn is_live(&self, task: u64, attempt: u32) -> bool {
+        self.scheduler.tasks[&TaskId(task)].live.iter().any(|live| live.attempt == attempt)
+    }
+}
