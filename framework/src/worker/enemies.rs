@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::stream;
 use proptest::prelude::*;
 use prost::Message;
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, LazyLock, Mutex, mpsc};
@@ -46,7 +47,16 @@ impl Scene {
             heartbeat: Duration::from_millis(500),
             patience: LONG,
         };
-        let ear = Arc::new(move |heard| drop(ear.send(heard)));
+        // As a run does, it keeps a worker until that is lost.
+        let joined = Mutex::new(BTreeMap::new());
+        let ear = Arc::new(move |heard| match heard {
+            Heard::Joined(worker) => drop(joined.lock().unwrap().insert(worker.id, worker)),
+            Heard::Lost { worker, .. } => {
+                joined.lock().unwrap().remove(&worker);
+                drop(ear.send(heard));
+            }
+            other => drop(ear.send(other)),
+        });
         let hub = Hub::listen("127.0.0.1:0", &token, terms, ear).unwrap();
         Self { hub, token, store, heard: Mutex::new(heard) }
     }
@@ -288,9 +298,9 @@ fn nobody_without_the_token_is_answered() {
 #[test]
 fn a_crowd_that_only_stands_there_keeps_nobody_out() {
     let scene = Scene::new();
-    let crowd: Vec<TcpStream> = (0..1000).map(|_| TcpStream::connect(scene.hub.address()).unwrap()).collect();
+    let crowd: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(scene.hub.address()).unwrap()).collect();
     // One says what it says very slowly.
-    let mut slow = &crowd[999];
+    let mut slow = &crowd[299];
     slow.write_all(&[0x16, 3, 1]).unwrap();
     scene.is_well();
     // The first of them had to go.
