@@ -42,12 +42,11 @@ impl Scene {
         let terms = Terms {
             build: program::identity().unwrap(),
             run: "test-1".into(),
-            store: store.clone(),
             heartbeat: Duration::from_millis(500),
             patience: LONG,
         };
         let ear = Arc::new(move |heard| drop(ear.send(heard)));
-        let hub = Hub::listen("127.0.0.1:0", &token, terms, ear).unwrap();
+        let hub = Hub::listen("127.0.0.1:0", &token, terms, store.clone(), ear).unwrap();
         Self { hub, token, store, heard: Mutex::new(heard) }
     }
 
