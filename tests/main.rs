@@ -9,9 +9,11 @@
 )]
 
 mod bad_input;
+mod broken_store;
 mod command_line;
 mod configs;
 mod examples;
+mod kills;
 mod lab;
 mod layers;
 mod network;

@@ -57,7 +57,8 @@ fn a_slow_wire_that_loses_much_changes_nothing() {
         let run = start(&lab, &project, more);
         let workers = [0, 1].map(|worker| join(&lab, worker, &elsewhere, &[]));
         same(&run.end().ok(), &reference);
-        workers.into_iter().for_each(|worker| drop(worker.end().ok()));
+        // One whose way in took long may have missed the run.
+        drop(workers);
     }
 }
 

@@ -1,26 +1,7 @@
-//! Runs in worker processes: the bytes are those of a run in one process, whoever is killed.
+//! Runs in worker processes: the bytes are those of a run in one process, and nobody but its workers takes part.
 
 use crate::support::{Ended, Project, Running, TOKEN, digits};
-use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
-
-/// The processes that a process started.
-fn children(of: u32) -> Vec<u32> {
-    let listed = fs::read_to_string(format!("/proc/{of}/task/{of}/children"));
-    listed.unwrap_or_default().split_whitespace().map(|id| id.parse().unwrap()).collect()
-}
-
-/// Whether a process lives: one that has ended has no command line any more.
-fn lives(process: u32) -> bool {
-    fs::read_to_string(format!("/proc/{process}/cmdline")).is_ok_and(|line| !line.is_empty())
-}
-
-/// Kills a process; whether it lived.
-fn kill(process: u32) -> bool {
-    lives(process) && std::process::Command::new("kill").args(["-9", &process.to_string()]).status().unwrap().success()
-}
 
 #[test]
 fn any_number_of_worker_processes_gives_equal_bytes() {
@@ -96,93 +77,4 @@ fn a_worker_of_another_build_is_refused_with_both_builds_named() {
     assert_eq!(refused.stderr.matches("(ropeway ").count(), 2, "{}", refused.stderr);
     assert!(refused.stderr.contains("but this run is computed by"), "{}", refused.stderr);
     running.end().ok();
-}
-
-/// Kills of workers that a run must survive, in all.
-const KILLS: usize = 40;
-
-#[test]
-fn killed_workers_change_nothing() {
-    let reference = Project::new().run(&digits(&[])).ok().digests();
-    let mut kills = 0;
-    for round in 0.. {
-        if kills >= KILLS {
-            break;
-        }
-        assert!(round < 5 * KILLS, "only {kills} workers were killed in {round} runs");
-        let project = Project::new();
-        let mut running = Running::start(&project, &digits(&["--workers", "3"]));
-        let run = running.process.id();
-        let mut heard = 0;
-        // Every few events another worker dies.
-        while running.next().is_some() {
-            heard += 1;
-            let workers = children(run);
-            if heard % 4 == round % 4 && !workers.is_empty() {
-                kills += usize::from(kill(workers[(round + heard) % workers.len()]));
-            }
-        }
-        let ended = running.end().ok();
-        assert_eq!(ended.digests(), reference, "round {round}");
-        assert!(!ended.stdout.contains("not deterministic"), "{}", ended.stdout);
-    }
-}
-
-/// Kills of the coordinator.
-const CRASHES: usize = 20;
-
-#[test]
-fn a_killed_coordinator_goes_on_with_the_workers_that_it_had() {
-    let reference = Project::new().run(&digits(&[])).ok();
-    let events = reference.events().len();
-    let reference = reference.digests();
-    for crash in 0..CRASHES {
-        let (project, elsewhere) = (Project::new(), Project::new());
-        // A port that was free a moment ago: the second coordinator must have the first one's.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
-        let arguments = digits(&["--workers", "0", "--listen", &address, "--token", TOKEN]);
-        let mut first = Running::start(&project, &arguments);
-        first.address();
-        let join = ["worker", "--join", &address, "--token", TOKEN, "--quiet"];
-        let workers = [elsewhere.spawn(&join), elsewhere.spawn(&join)];
-        for _ in 0..events * crash / CRASHES {
-            first.next();
-        }
-        first.process.kill();
-        let again = project.run(&arguments).ok();
-        assert_eq!(again.digests(), reference, "after crash {crash}");
-        assert!(!again.stdout.contains("not deterministic"), "{}", again.stdout);
-        for mut worker in workers {
-            // One that came too late for the second run looks for a third.
-            worker.kill().unwrap();
-            worker.wait().unwrap();
-        }
-        let all = project.run(&digits(&[])).ok();
-        assert!(all.outcomes().values().all(|outcome| outcome == "cached"), "{:?}", all.outcomes());
-    }
-}
-
-#[test]
-fn nothing_is_left_when_everything_is_killed() {
-    let project = Project::new();
-    let temporary = project.path().join("tmp");
-    fs::create_dir(&temporary).unwrap();
-    let mut command = project.command(&digits(&["--workers", "3"]));
-    let mut child = command.env("TMPDIR", &temporary).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    while !lines.next().unwrap().unwrap().contains("task_finished") {}
-    let workers = children(child.id());
-    assert_eq!(workers.len(), 3);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    // The workers' pipes have closed: they end by themselves.
-    while workers.iter().any(|id| lives(*id)) {
-        std::thread::yield_now();
-    }
-    let again = project.command(&digits(&["--workers", "2"])).env("TMPDIR", &temporary).output().unwrap();
-    Ended::of(again).ok();
-    let left: BTreeSet<_> = fs::read_dir(&temporary).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(left.is_empty(), "{left:?}");
-    assert!(fs::read_dir(project.path().join(".ropeway/staging")).is_ok_and(|entries| entries.count() == 0));
 }

@@ -1,0 +1,103 @@
+//! Stores that fail while runs use them: the run says so or recovers, and nothing that was committed is lost.
+
+use crate::support::{Ended, Project, Running, digits};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A file system with little room, unmounted when it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None`, said in a line, where this process may mount none.
+    fn mount(at: PathBuf, size: &str) -> Option<Self> {
+        fs::create_dir(&at).unwrap();
+        let options = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&at).output();
+        if !mounted.is_ok_and(|mounted| mounted.status.success()) {
+            println!("skipped: nothing can be mounted here");
+            return None;
+        }
+        Some(Self(at))
+    }
+
+    fn resize(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// How runs are told to compute: in their own process, or in workers.
+const WAYS: [&[&str]; 2] = [&[], &["--workers", "2"]];
+
+#[test]
+fn a_full_disk_stops_the_run_and_room_lets_it_go_on() {
+    let reference = Project::new().run(&digits(&[])).ok().digests();
+    for way in WAYS {
+        let project = Project::new();
+        let Some(disk) = SmallDisk::mount(project.path().join("disk"), "400k") else { return };
+        let mut arguments = digits(way);
+        arguments.extend(["--store", "disk/store"]);
+        let full = project.run(&arguments);
+        assert_eq!(full.code, Some(3), "{full:#?}");
+        assert!(full.stderr.contains("is full") && full.stderr.contains("make room"), "{}", full.stderr);
+        disk.resize("64m");
+        assert_eq!(project.run(&arguments).ok().digests(), reference, "{way:?}");
+        let left = fs::read_dir(project.path().join("disk/store/staging")).unwrap().count();
+        assert_eq!(left, 0, "half-written files");
+    }
+}
+
+/// Does something to the store in the middle of a run.
+fn disturb(way: &[&str], disturb: impl Fn(&Path)) -> (Project, Ended) {
+    let project = Project::new();
+    let mut running = Running::start(&project, &digits(way));
+    running.until(|said| said["event"] == "task_finished");
+    disturb(&project.path().join(".ropeway"));
+    let ended = running.end();
+    (project, ended)
+}
+
+#[test]
+fn a_store_that_is_removed_is_made_anew_or_missed_in_words() {
+    let reference = Project::new().run(&digits(&[])).ok().digests();
+    for way in WAYS {
+        let (project, ended) = disturb(way, |store| {
+            // Files come while it is removed.
+            while fs::remove_dir_all(store).is_err() {}
+        });
+        match ended.code {
+            Some(0) => assert_eq!(ended.digests(), reference, "{way:?}"),
+            Some(3) => assert!(ended.stderr.contains("store"), "{way:?}: {}", ended.stderr),
+            _ => panic!("{way:?}: {ended:#?}"),
+        }
+        assert_eq!(project.run(&digits(way)).ok().digests(), reference, "{way:?}");
+        let all = project.run(&digits(way)).ok().outcomes();
+        assert!(all.values().all(|outcome| outcome == "cached"), "{all:?}");
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_written_any_more_ends_the_run_in_words() {
+    let reference = Project::new().run(&digits(&[])).ok().digests();
+    for way in WAYS {
+        let gone = |store: &Path| store.with_file_name("gone");
+        let (project, ended) = disturb(way, |store| {
+            fs::rename(store, gone(store)).unwrap();
+            // What was a folder is a file: nothing can be made there again.
+            fs::write(store, "").unwrap();
+        });
+        assert_eq!(ended.code, Some(3), "{way:?}: {ended:#?}");
+        assert!(ended.stderr.contains(".ropeway"), "{way:?}: {}", ended.stderr);
+        let store = project.path().join(".ropeway");
+        fs::remove_file(&store).unwrap();
+        fs::rename(gone(&store), &store).unwrap();
+        assert_eq!(project.run(&digits(way)).ok().digests(), reference, "{way:?}");
+    }
+}

@@ -1,0 +1,176 @@
+//! Real kills (SIGKILL) of workers and coordinators, at any moment: nothing is lost, nothing is committed twice, the bytes
+//! are those of a run that nobody disturbed, and nothing is left behind.
+
+use crate::support::{Ended, Process, Project, Running, TOKEN, digits};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Kills in all, two of three of workers and one of a coordinator. `ROPEWAY_KILLS` asks for another number.
+fn kills() -> usize {
+    std::env::var("ROPEWAY_KILLS").map_or(60, |number| number.parse().unwrap())
+}
+
+/// The processes that a process started.
+fn children(of: u32) -> Vec<u32> {
+    let listed = fs::read_to_string(format!("/proc/{of}/task/{of}/children"));
+    listed.unwrap_or_default().split_whitespace().map(|id| id.parse().unwrap()).collect()
+}
+
+/// Whether a process lives: one that has ended has no command line any more.
+fn lives(process: u32) -> bool {
+    fs::read_to_string(format!("/proc/{process}/cmdline")).is_ok_and(|line| !line.is_empty())
+}
+
+/// Kills a process; whether it lived.
+fn kill(process: u32) -> bool {
+    lives(process) && Command::new("kill").args(["-9", &process.to_string()]).status().unwrap().success()
+}
+
+/// A project with a folder of its own for temporary files, of which every file and process is known.
+struct Watched(Project);
+
+impl Watched {
+    fn new() -> Self {
+        let watched = Self(Project::new());
+        fs::create_dir(watched.temporary()).unwrap();
+        watched
+    }
+
+    fn temporary(&self) -> PathBuf {
+        self.0.path().join("tmp")
+    }
+
+    fn store(&self, folder: &str) -> PathBuf {
+        self.0.path().join(".ropeway").join(folder)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.0.command(arguments);
+        command.env("TMPDIR", self.temporary());
+        command
+    }
+
+    /// Processes that work here.
+    fn processes(&self) -> Vec<u32> {
+        let entries = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+        let here = |id: &u32| fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|folder| folder == self.0.path());
+        entries.filter_map(|name| name.parse().ok()).filter(here).filter(|id| lives(*id)).collect()
+    }
+
+    /// Runs once more, as nothing ever happened, and looks at everything.
+    fn inspect(&self, reference: &Reference) {
+        let again = Ended::of(self.command(&digits(&[])).output().unwrap()).ok();
+        assert_eq!(again.digests(), reference.digests);
+        let outcomes = again.outcomes();
+        assert!(outcomes.values().all(|outcome| outcome == "cached"), "lost: {outcomes:?}");
+        assert_eq!(files(&self.store("memo")), reference.memos, "a task was committed under another key");
+        assert_eq!(files(&self.store("corrupt")), BTreeSet::new(), "set aside, and so committed twice");
+        assert_eq!(files(&self.store("staging")), BTreeSet::new(), "left in the store");
+        assert_eq!(files(&self.temporary()), BTreeSet::new(), "left among temporary files");
+        assert_eq!(self.processes(), Vec::<u32>::new(), "left running");
+    }
+}
+
+/// What there is under a folder, by name.
+fn files(folder: &Path) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => all.extend(files(&entry.path())),
+            false => drop(all.insert(entry.file_name().into_string().unwrap())),
+        }
+    }
+    all
+}
+
+/// A run that nobody disturbed.
+struct Reference {
+    digests: BTreeMap<String, Value>,
+    memos: BTreeSet<String>,
+    events: usize,
+}
+
+impl Reference {
+    fn new() -> Self {
+        let project = Watched::new();
+        let run = Ended::of(project.command(&digits(&[])).output().unwrap()).ok();
+        let memos = files(&project.store("memo"));
+        Self { digests: run.digests(), memos, events: run.events().len() }
+    }
+
+    #[track_caller]
+    fn same(&self, run: &Ended) {
+        assert_eq!(run.digests(), self.digests);
+        assert!(!run.stdout.contains("not deterministic"), "{}", run.stdout);
+    }
+}
+
+#[test]
+fn killed_workers_change_nothing() {
+    let reference = Reference::new();
+    let (wanted, mut killed, mut rounds) = (kills() * 2 / 3, 0, 0);
+    while killed < wanted {
+        rounds += 1;
+        assert!(rounds < 5 * wanted, "only {killed} workers were killed in {rounds} runs");
+        let project = Watched::new();
+        let mut running = Running::of(project.command(&digits(&["--workers", "3"])));
+        let run = running.process.id();
+        let mut heard = 0;
+        // Every few events another worker dies.
+        while running.next().is_some() {
+            heard += 1;
+            let workers = children(run);
+            if heard % 4 == rounds % 4 && !workers.is_empty() {
+                killed += usize::from(kill(workers[(rounds + heard) % workers.len()]));
+            }
+        }
+        reference.same(&running.end().ok());
+        project.inspect(&reference);
+    }
+    println!("{killed} workers killed in {rounds} runs");
+}
+
+#[test]
+fn a_killed_coordinator_goes_on_with_the_workers_that_it_had() {
+    let reference = Reference::new();
+    let crashes = kills() / 3;
+    for crash in 0..crashes {
+        let project = Watched::new();
+        // A port that was free a moment ago: the second coordinator must have the first one's.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let arguments = digits(&["--workers", "0", "--listen", &address, "--token", TOKEN]);
+        let mut first = Running::of(project.command(&arguments));
+        first.address();
+        let join = ["worker", "--join", &address, "--token", TOKEN, "--quiet"];
+        let workers = [0; 2].map(|_| Process::start(project.command(&join)));
+        for _ in 0..reference.events * crash / crashes {
+            first.next();
+        }
+        first.process.kill();
+        reference.same(&Ended::of(project.command(&arguments).output().unwrap()).ok());
+        // One that came too late for the second run would look for a third.
+        drop(workers);
+        project.inspect(&reference);
+    }
+    println!("{crashes} coordinators killed");
+}
+
+#[test]
+fn nothing_is_left_when_everything_is_killed() {
+    let reference = Reference::new();
+    let project = Watched::new();
+    let mut running = Running::of(project.command(&digits(&["--workers", "3"])));
+    running.until(|said| said["event"] == "task_finished");
+    assert_eq!(children(running.process.id()).len(), 3);
+    running.process.kill();
+    // The workers' pipes have closed: they end by themselves.
+    while !project.processes().is_empty() {
+        std::thread::yield_now();
+    }
+    reference.same(&Ended::of(project.command(&digits(&["--workers", "2"])).output().unwrap()).ok());
+    project.inspect(&reference);
+}
