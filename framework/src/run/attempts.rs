@@ -151,8 +151,10 @@ impl Coordinator<'_> {
             build: self.build.clone(),
             span: attempt_span(task, attempt, self.crew.name(worker), threads),
         };
+        // Before it can end, so that its end is not told first.
+        self.tell_started(id, attempt, threads)?;
         self.crew.start(worker, work);
-        self.tell_started(id, attempt, threads)
+        Ok(())
     }
 
     pub(super) fn ended(

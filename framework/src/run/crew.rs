@@ -84,14 +84,13 @@ impl Crew {
         let terms = Terms {
             build: program::identity()?,
             run: run.to_owned(),
-            store: store.clone(),
             heartbeat: HEARTBEAT,
             patience: PATIENCE,
         };
         let ear = outbox.clone();
         // The run may have ended; then nobody listens.
         let ear = Arc::new(move |heard| drop(ear.send(Message::Heard(heard))));
-        let hub = Hub::listen(&elsewhere.listen, &elsewhere.token, terms, ear)?;
+        let hub = Hub::listen(&elsewhere.listen, &elsewhere.token, terms, store.clone(), ear)?;
         let Elsewhere { token, cores, memory, .. } = elsewhere.clone();
         let mut started = Started {
             fleet: LocalFleet::new(hub.address().to_string(), token, cores, memory)?,

@@ -43,7 +43,6 @@ impl Scene {
         let terms = Terms {
             build: program::identity().unwrap(),
             run: "test-1".into(),
-            store: store.clone(),
             heartbeat: Duration::from_millis(500),
             patience: LONG,
         };
@@ -57,7 +56,7 @@ impl Scene {
             }
             other => drop(ear.send(other)),
         });
-        let hub = Hub::listen("127.0.0.1:0", &token, terms, ear).unwrap();
+        let hub = Hub::listen("127.0.0.1:0", &token, terms, store.clone(), ear).unwrap();
         Self { hub, token, store, heard: Mutex::new(heard) }
     }
 

@@ -43,8 +43,6 @@ pub(crate) struct Terms {
     pub(crate) build: String,
     /// The run's name.
     pub(crate) run: String,
-    /// Where results go.
-    pub(crate) store: Store,
     /// How often a worker must show that it lives.
     pub(crate) heartbeat: Duration,
     /// How long one may be silent before it counts as lost.
@@ -92,23 +90,24 @@ pub(crate) type Ear = Arc<dyn Fn(Heard) + Send + Sync>;
 /// Listens for workers until it is dropped.
 pub(crate) struct Hub {
     address: SocketAddr,
+    shelf: Arc<Shelf>,
     server: AbortHandle,
 }
 
 impl Hub {
-    /// Listens at an address such as `127.0.0.1:0`.
+    /// Listens at an address such as `127.0.0.1:0`. Results go to `store`.
     ///
     /// # Errors
     /// The address can't be had.
-    pub(crate) fn listen(address: &str, token: &Token, terms: Terms, ear: Ear) -> Result<Self> {
+    pub(crate) fn listen(address: &str, token: &Token, terms: Terms, store: Store, ear: Ear) -> Result<Self> {
         let runtime = runtime()?;
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(|error| {
             Error::unavailable(format!("can't listen for workers at {address}: {error}"))
                 .help("give another address, such as --listen 127.0.0.1:0")
         })?;
         let local = listener.local_addr()?;
-        let shelf = Shelf::new(terms.store.clone());
-        let desk = Desk { terms, ear, shelf, workers: AtomicU64::new(1) };
+        let shelf = Arc::new(Shelf::new(store));
+        let desk = Desk { terms, ear, shelf: shelf.clone(), workers: AtomicU64::new(1) };
         let service = CoordinatorServer::new(Service(Arc::new(desk)))
             .max_decoding_message_size(wire::MESSAGE_BYTES)
             .max_encoding_message_size(usize::MAX);
@@ -133,7 +132,7 @@ impl Hub {
                 tracing::error!("no more workers are heard: {error}");
             }
         };
-        Ok(Self { address: local, server: runtime.spawn(server).abort_handle() })
+        Ok(Self { address: local, shelf, server: runtime.spawn(server).abort_handle() })
     }
 
     /// Where it listens.
@@ -145,6 +144,8 @@ impl Hub {
 impl Drop for Hub {
     fn drop(&mut self) {
         self.server.abort();
+        // Connections end when they please; until then they must not hold the store.
+        self.shelf.close();
     }
 }
 
@@ -214,7 +215,7 @@ impl RemoteWorker {
 struct Desk {
     terms: Terms,
     ear: Ear,
-    shelf: Shelf,
+    shelf: Arc<Shelf>,
     workers: AtomicU64,
 }
 
@@ -296,12 +297,13 @@ impl Desk {
         }
         let id = WorkerId(self.workers.fetch_add(1, Ordering::Relaxed));
         let near = hello.machine == kernel();
-        let exchange = near.then(|| self.terms.store.exchange()).flatten();
+        let Ok(store) = self.shelf.store() else { return };
+        let exchange = near.then(|| store.exchange()).flatten();
         let welcome = wire::Welcome {
             worker: id.0,
             run: self.terms.run.clone(),
-            store: self.terms.store.url().to_owned(),
-            folder: self.terms.store.folder_identity().unwrap_or_default(),
+            store: store.url().to_owned(),
+            folder: store.folder_identity().unwrap_or_default(),
             exchange: exchange.map(|folder| folder.display().to_string()).unwrap_or_default(),
             heartbeat_millis: u32::try_from(self.terms.heartbeat.as_millis()).unwrap_or(u32::MAX),
         };
@@ -392,10 +394,11 @@ impl Desk {
         let blobs = done.blobs.into_iter().map(|blob| Ok((wire::reference(blob.artifact.as_ref())?, blob.content)));
         let blobs = blobs.collect::<Result<Vec<_>>>()?;
         let committed = async {
+            let store = self.shelf.store()?;
             for (reference, content) in blobs {
-                self.terms.store.put_bytes(reference, content).await?;
+                store.put_bytes(reference, content).await?;
             }
-            settle(&self.terms.store, key, &memo).await
+            settle(&store, key, &memo).await
         };
         Ok(match committed.await {
             Ok((outputs, differs)) => Ok(Outcome { outputs, differs, seconds: memo.seconds, unsaved: None }),

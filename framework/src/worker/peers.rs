@@ -14,7 +14,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
@@ -31,7 +31,7 @@ const REMEMBERED: usize = 4096;
 /// Serves what this worker holds, as long as it is kept.
 pub(super) struct Counter {
     address: SocketAddr,
-    store: Arc<OnceLock<Store>>,
+    store: Arc<Mutex<Option<Store>>>,
     server: AbortHandle,
 }
 
@@ -44,7 +44,7 @@ impl Counter {
         let address = own_address(coordinator)?;
         let listener = TcpListener::bind((address.ip(), 0)).await.context("can't listen for other workers")?;
         let address = listener.local_addr()?;
-        let store = Arc::new(OnceLock::new());
+        let store = Arc::new(Mutex::new(None));
         let server = Server::builder()
             .tls_config(token.server()?)
             .context("the token gives no certificate")?
@@ -65,14 +65,15 @@ impl Counter {
 
     /// Serves what is at hand in a store.
     pub(super) fn serve(&self, store: Store) {
-        // The first stays: a worker has one store.
-        let _ = self.store.set(store);
+        *lock(&self.store) = Some(store);
     }
 }
 
 impl Drop for Counter {
     fn drop(&mut self) {
         self.server.abort();
+        // Connections end when they please; until then they must not hold the store.
+        lock(&self.store).take();
     }
 }
 
@@ -86,7 +87,7 @@ fn own_address(to: &str) -> Result<SocketAddr> {
     Ok(socket.local_addr()?)
 }
 
-struct Service(Arc<OnceLock<Store>>);
+struct Service(Arc<Mutex<Option<Store>>>);
 
 #[tonic::async_trait]
 impl Peer for Service {
@@ -96,7 +97,7 @@ impl Peer for Service {
         let reference = wire::reference(Some(request.get_ref()));
         let reference = reference.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let gone = || Status::not_found("it is no longer at hand");
-        let store = self.0.get().cloned().ok_or_else(gone)?;
+        let store = lock(&self.0).clone().ok_or_else(gone)?;
         let piece = move |offset: u64| {
             let store = store.clone();
             async move {

@@ -5,12 +5,14 @@ use super::peers::Whole;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, CHUNK_BYTES};
 use crate::store::{Answer, Created, Found, Remote, Store, StoreError};
+use crate::{Context, Fault, Result};
 use arrow::buffer::MutableBuffer;
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
@@ -42,15 +44,33 @@ async fn join(mut chunks: Streaming<wire::Chunk>) -> Result<Bytes, Status> {
 }
 
 /// The coordinator's side.
-pub(super) struct Shelf(Store);
+pub(super) struct Shelf(RwLock<Option<Store>>);
 
 impl Shelf {
     pub(super) fn new(store: Store) -> Self {
-        Self(store)
+        Self(RwLock::new(Some(store)))
+    }
+
+    /// The run's store.
+    ///
+    /// # Errors
+    /// The run is over.
+    pub(super) fn store(&self) -> Result<Store> {
+        let store = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        store.context("the run is over").map_err(|error| error.fault(Fault::Unavailable))
+    }
+
+    /// Lets go of the store.
+    pub(super) fn close(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn open(&self) -> Result<Store, Status> {
+        self.store().map_err(|error| Status::unavailable(error.to_string()))
     }
 
     pub(super) async fn read(&self, object: wire::Object) -> Result<Chunks, Status> {
-        match Remote::read(&self.0, &object.path).await.map_err(status)? {
+        match Remote::read(&self.open()?, &object.path).await.map_err(status)? {
             Some(content) => Ok(chunks(content)),
             None => Err(Status::not_found("there is no such object")),
         }
@@ -68,23 +88,23 @@ impl Shelf {
         if path.starts_with("runs/") || path.starts_with("corrupt/") {
             return Err(Status::permission_denied(format!("{path} is not for a worker to write")));
         }
-        let created = self.0.create_checked(&path, content.freeze()).await.map_err(status)?;
+        let created = self.open()?.create_checked(&path, content.freeze()).await.map_err(status)?;
         Ok(wire::Created { now: created == Created::Now })
     }
 
     pub(super) async fn adopt(&self, object: wire::Object) -> Result<wire::Created, Status> {
-        match Remote::adopt(&self.0, &object.path).await.map_err(status)? {
+        match Remote::adopt(&self.open()?, &object.path).await.map_err(status)? {
             Some(created) => Ok(wire::Created { now: created == Created::Now }),
             None => Err(Status::not_found("there is no such file")),
         }
     }
 
     pub(super) async fn size(&self, object: wire::Object) -> Result<wire::ObjectSize, Status> {
-        Ok(wire::ObjectSize { bytes: Remote::size(&self.0, &object.path).await.map_err(status)? })
+        Ok(wire::ObjectSize { bytes: Remote::size(&self.open()?, &object.path).await.map_err(status)? })
     }
 
     pub(super) async fn list(&self, object: wire::Object) -> Result<wire::Listing, Status> {
-        let objects = Remote::list(&self.0, &object.path).await.map_err(status)?;
+        let objects = Remote::list(&self.open()?, &object.path).await.map_err(status)?;
         let listed = |one: Found| {
             let since = one.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
             let modified_millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
@@ -98,7 +118,7 @@ impl Shelf {
         if !object.path.starts_with("checkpoints/") {
             return Err(Status::permission_denied(format!("{} is not for a worker to remove", object.path)));
         }
-        Remote::remove(&self.0, &object.path).await.map_err(status)?;
+        Remote::remove(&self.open()?, &object.path).await.map_err(status)?;
         Ok(wire::Nothing {})
     }
 
@@ -106,7 +126,7 @@ impl Shelf {
         if !object.path.starts_with("blobs/") && !object.path.starts_with("memo/") {
             return Err(Status::permission_denied(format!("{} is not for a worker to set aside", object.path)));
         }
-        let moved = Remote::set_aside(&self.0, &object.path).await.map_err(status)?;
+        let moved = Remote::set_aside(&self.open()?, &object.path).await.map_err(status)?;
         Ok(wire::ObjectSize { bytes: moved.then_some(0) })
     }
 }

@@ -283,7 +283,6 @@ fn ten_thousand_items() {
     let store = Store::memory();
     let (report, lines) = go(&text, &store, 2);
     assert!(report.succeeded(), "{:?}", of(&report, "all").error);
-    assert_eq!(count(&lines, Outcome::Done), 10_000);
     let Artifact::List(list) = output(&report, &store, "all") else { panic!("no list") };
     let last = Metrics::try_from(list.items()[9_999].clone()).unwrap();
     assert_eq!((list.len(), last.get("by")), (10_000, Some(9_999.0)));
