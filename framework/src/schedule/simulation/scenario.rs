@@ -56,7 +56,7 @@ impl Scenario {
         let tasks = rng.random_range(1..60);
         let machines = rng.random_range(0..6);
         let mut this = Self::sized(seed, tasks, machines, &mut rng);
-        let calm = seed % 8 == 0;
+        let calm = seed.is_multiple_of(8);
         if !calm {
             let mut often = |most| if rng.random_range(0..2) == 0 { 0 } else { rng.random_range(0..most) };
             let (lost, twice, late) = (often(20), often(100), often(200));

@@ -192,7 +192,7 @@ impl World {
             assert!(self.events < MOST_EVENTS && self.now < LONGEST, "the run does not end: {}", self.stuck());
             self.note(&happening);
             self.happen(happening);
-            if self.events % self.scenario.check_every == 0
+            if self.events.is_multiple_of(self.scenario.check_every)
                 && let Some(coordinator) = &self.coordinator
             {
                 coordinator.scheduler.check();
@@ -285,17 +285,13 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Starts => self.start_coordinator(),
-            Happening::ToWorker { machine, link, order } => self.to_worker(machine, link, order),
-            Happening::ToCoordinator { life, link, word } if life == self.life => self.to_coordinator(link, word),
-            Happening::Computed { machine, life, link, attempt, micros } => {
-                if self.machines[machine].life == life && self.machines[machine].has(link, attempt) {
-                    self.computed(machine, link, attempt, micros);
-                }
+            Happening::ToWorker { machine, link, order } => self.worker_hears(machine, link, order),
+            Happening::ToCoordinator { life, link, word } if life == self.life => self.coordinator_hears(link, word),
+            Happening::Computed { machine, life, link, attempt, micros } if self.runs(machine, life, link, attempt) => {
+                self.computed(machine, link, attempt, micros);
             }
-            Happening::Stopped { machine, life, link, attempt } => {
-                if self.machines[machine].life == life && self.machines[machine].has(link, attempt) {
-                    self.ended(machine, link, attempt, End::Stopped, 0, None);
-                }
+            Happening::Stopped { machine, life, link, attempt } if self.runs(machine, life, link, attempt) => {
+                self.ended(machine, link, attempt, End::Stopped, 0, None);
             }
             Happening::Unlinked { machine, link } if self.machines[machine].link == Some(link) => {
                 self.machines[machine].link = None;
@@ -322,6 +318,12 @@ impl World {
             Happening::Leaves { machine, life } if self.machines[machine].life == life => self.kill(machine),
             _ => {}
         }
+    }
+
+    /// Whether a machine still has an attempt.
+    fn runs(&self, machine: usize, life: u32, link: WorkerId, attempt: Attempt) -> bool {
+        let machine = &self.machines[machine];
+        machine.life == life && machine.has(link, attempt)
     }
 
     fn start_coordinator(&mut self) {
@@ -374,7 +376,7 @@ impl World {
         self.send(link, false, Happening::ToCoordinator { life, link, word });
     }
 
-    fn to_worker(&mut self, machine: usize, link: WorkerId, order: Order) {
+    fn worker_hears(&mut self, machine: usize, link: WorkerId, order: Order) {
         if self.machines[machine].link != Some(link) {
             return;
         }
@@ -467,7 +469,7 @@ impl World {
         }
     }
 
-    fn to_coordinator(&mut self, link: WorkerId, word: Word) {
+    fn coordinator_hears(&mut self, link: WorkerId, word: Word) {
         let Some(coordinator) = &mut self.coordinator else { return };
         match word {
             Word::Joined(has, order) => {
