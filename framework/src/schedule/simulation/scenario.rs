@@ -3,6 +3,7 @@
 use crate::data::Digest;
 use crate::schedule::{Capacity, Needs, Pool, PoolId, Time};
 use crate::stage::Seed;
+use crate::store::Key;
 use rand::{Rng, RngExt};
 
 /// One task of the pipeline.
@@ -182,4 +183,11 @@ pub(super) fn compute(task: usize, inputs: &[Digest]) -> Vec<u8> {
     let mut bytes = format!("task {task}").into_bytes();
     inputs.iter().for_each(|input| bytes.extend(input.as_bytes()));
     bytes
+}
+
+/// The name under which a result is remembered.
+pub(super) fn key(task: usize, inputs: &[Digest]) -> Key {
+    let task = task.to_le_bytes();
+    let inputs = inputs.iter().map(|digest| digest.as_bytes().as_slice());
+    Key(Digest::of_fields(std::iter::once(task.as_slice()).chain(inputs)))
 }
