@@ -71,7 +71,7 @@ impl World {
 
     pub(super) fn lose(&mut self, link: WorkerId) {
         let Some(coordinator) = &mut self.coordinator else { return };
-        coordinator.links.remove(&link);
+        coordinator.loses(link);
         self.live.values_mut().for_each(|live| live.retain(|(_, at), _| *at != link));
         self.tell(Event::Lost(link));
         self.kill_of_pool(|machine| machine.link == Some(link));
