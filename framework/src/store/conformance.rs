@@ -1,6 +1,6 @@
 //! What every store must do, run for each kind of store, and for one that fails half of the time.
 
-use super::backend::{Backend, CORRUPT};
+use super::backend::{Backend, CORRUPT, Created};
 use super::blobs::blob_path;
 use super::collect::{Collect, Collected};
 use super::commit::memo_path;
@@ -565,6 +565,20 @@ fn put_if_absent_is_checked() {
     let denied = || object_store::Error::PermissionDenied { path: "probe".into(), source: "no".into() };
     probe(Plan::NoWrites(denied)).unwrap();
     assert!(matches!(probe(Plan::Nothing(denied)), Err(StoreError::Denied { .. })));
+}
+
+#[test]
+fn a_conflict_is_not_yet_a_result() {
+    let cloud = |first| Objects::cloud("s3://bucket".into(), Arc::new(Faulty::new(Plan::Conflicts(first)))).hurried(5);
+    runtime().unwrap().block_on(async {
+        for bytes in [Bytes::from_static(b"small"), vec![7; 300_000].into()] {
+            let patient = cloud(6);
+            assert_eq!(patient.create("memo/x", bytes.clone().into()).await.unwrap(), Created::Now);
+            assert_eq!(patient.read("memo/x").await.unwrap(), Some(bytes.clone()));
+            let error = cloud(1000).create("memo/x", bytes.into()).await.unwrap_err();
+            assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+        }
+    });
 }
 
 #[test]
