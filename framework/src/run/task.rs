@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::data::Ref;
-use crate::schedule::WorkerId;
+use crate::schedule::{Device, WorkerId};
 use crate::stage::{Cancel, Output, Stage, Stored, TaskRequest, Template};
 use crate::store::Key;
 use std::collections::BTreeMap;
@@ -24,6 +24,11 @@ pub(super) struct Request {
 impl Request {
     pub(super) fn new(task: TaskRequest, stage: Arc<dyn Stage>, templates: BTreeMap<String, Template>) -> Self {
         Self { task, stage, templates, files: false }
+    }
+
+    /// The bytes of its inputs.
+    pub(super) fn size(&self) -> u64 {
+        self.task.inputs.values().flatten().map(|input| input.bytes).sum()
     }
 }
 
@@ -62,6 +67,8 @@ pub(super) struct Task {
     pub(super) live: BTreeMap<u32, Live>,
     /// Whether it runs other tasks: then it runs in this process and takes no room of any worker.
     pub(super) leads: bool,
+    /// What it computes on.
+    pub(super) device: Device,
     /// When all that it needs was there, and it began to wait for a place.
     pub(super) ready: Duration,
     /// Run it even though its result is known: its bytes are lost.
@@ -90,6 +97,7 @@ impl Task {
             key: None,
             waiters: vec![waiter],
             live: BTreeMap::new(),
+            device: Device::Cpu,
             ready: Duration::ZERO,
             span,
             again: false,

@@ -14,22 +14,22 @@ pub struct EmbeddedWorker {
     store: Store,
     pool: Pool,
     scratch: Arc<ScratchRoot>,
-    cores: usize,
+    has: Capacity,
 }
 
 impl EmbeddedWorker {
-    /// A worker that keeps `cores` cores busy.
+    /// A worker that has so much for tasks.
     ///
     /// # Errors
     /// No folder for temporary files can be made.
-    pub fn new(store: Store, cores: usize) -> Result<Self> {
+    pub fn new(store: Store, has: Capacity) -> Result<Self> {
         let scratch = Arc::new(ScratchRoot::create(&std::env::temp_dir())?);
-        Ok(Self { store, pool: Pool::default(), scratch, cores })
+        Ok(Self { store, pool: Pool::default(), scratch, has })
     }
 
     /// What it has.
     pub fn capacity(&self) -> Capacity {
-        Capacity { millicores: self.cores as u64 * 1000, memory: u64::MAX, files: true, ..Capacity::default() }
+        self.has.clone()
     }
 
     /// Runs work on a thread of its own.

@@ -15,6 +15,7 @@ mod killed;
 mod member;
 mod peers;
 mod pool;
+pub(crate) mod process;
 pub(crate) mod program;
 mod scratch;
 mod shelf;

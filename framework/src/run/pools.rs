@@ -1,0 +1,204 @@
+//! What starts workers and lets them go: the autoscaler decides, a fleet of each pool does it.
+
+use super::coordinator::Coordinator;
+use crate::fleet::{Fleet, LocalFleet, Recipe};
+use crate::pipeline;
+use crate::schedule::{self, Autoscaler, Capacity, OrderId, Pool, PoolId, Scale, Scheduler, Time, View, WorkerId};
+use crate::worker::Token;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+
+/// How long a worker on this machine takes to its first task, unless the pool says.
+const LOCAL_START: Time = Time::from_millis(200);
+/// Whatever happens, the pools are looked after so often at most…
+const PAUSE: Time = Time::from_millis(20);
+/// …and so often at least.
+const PULSE: Time = Time::from_millis(100);
+/// Workers that do not come, one after another, until the fleet is given up.
+const MOST_STILLBORN: u32 = 5;
+
+/// The pools of a run.
+pub(super) struct Pools {
+    scaler: Autoscaler,
+    /// By number.
+    pools: Vec<Started>,
+    /// Those that were started and have not ended, by name.
+    workers: BTreeMap<String, Worker>,
+    stillborn: u32,
+    last: Time,
+    due: Time,
+}
+
+/// A pool and what starts its workers.
+struct Started {
+    pool: Pool,
+    name: String,
+    fleet: Box<dyn Fleet>,
+    count: u64,
+}
+
+struct Worker {
+    pool: PoolId,
+    order: OrderId,
+    joined: bool,
+}
+
+impl Pools {
+    /// These pools, of workers that will join at an address and hold so many bytes of artifacts in memory.
+    pub(super) fn new(pools: &[pipeline::Pool], join: &str, token: &Token, memory: u64) -> Self {
+        let started = |(id, pool): (u32, &pipeline::Pool)| {
+            let recipe = Recipe {
+                join: join.to_owned(),
+                token: token.clone(),
+                pool: pool.name.clone(),
+                cores: pool.cpus,
+                room: (pool.memory > 0).then_some(pool.memory),
+                memory,
+            };
+            let (pool, name) = (described(PoolId(id), pool), pool.name.clone());
+            Started { pool, name, fleet: Box::new(LocalFleet::new(recipe)), count: 0 }
+        };
+        let pools: Vec<Started> = (0..).zip(pools).map(started).collect();
+        let scaler = Autoscaler::new(pools.iter().map(|started| started.pool.clone()).collect());
+        Self { scaler, pools, workers: BTreeMap::new(), stillborn: 0, last: Time::ZERO, due: Time::ZERO }
+    }
+
+    /// Tells a scheduler which workers may come.
+    pub(super) fn announce(&self, scheduler: Scheduler) -> Scheduler {
+        let pools = self.pools.iter().map(|started| &started.pool);
+        pools.fold(scheduler, |scheduler, pool| scheduler.with_pool(pool.id, pool.capacity.clone(), pool.max))
+    }
+
+    /// The pools as the autoscaler knows them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Pool> {
+        self.pools.iter().map(|started| &started.pool)
+    }
+
+    /// A worker has come; its pool, if it was started for one.
+    pub(super) fn join(&mut self, name: &str) -> Option<PoolId> {
+        let worker = self.workers.get_mut(name)?;
+        if !worker.joined {
+            worker.joined = true;
+            self.stillborn = 0;
+            self.scaler.came(worker.order);
+        }
+        Some(worker.pool)
+    }
+
+    /// A worker is lost: its process ends too, should it live yet, so that there are never more than the pool's most.
+    ///
+    /// # Errors
+    /// It can't be stopped.
+    pub(super) fn lose(&mut self, name: &str) -> Result<()> {
+        self.stir();
+        match self.workers.remove(name) {
+            Some(worker) => self.started(worker.pool).map_or(Ok(()), |started| started.fleet.stop(name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Something happened: the pools are looked after soon.
+    pub(super) fn stir(&mut self) {
+        self.due = self.due.min(self.last + PAUSE);
+    }
+
+    /// When the pools are to be looked after.
+    pub(super) fn due(&self) -> Time {
+        self.due
+    }
+
+    /// Starts the workers that are wanted, and gives those that are to go.
+    ///
+    /// # Errors
+    /// Workers can't be started, or do not come again and again.
+    pub(super) fn step(&mut self, now: Time, view: &View) -> Result<Vec<WorkerId>> {
+        self.bury(now)?;
+        let mut surplus = Vec::new();
+        for scale in self.scaler.step(now, view) {
+            match scale {
+                Scale::Start { pool, order } => self.start(pool, order)?,
+                Scale::Abandon(order) => self.abandon(order)?,
+                Scale::Stop(worker) => surplus.push(worker),
+            }
+        }
+        self.last = now;
+        self.due = self.scaler.next(now, view).map_or(now + PULSE, |next| next.clamp(now + PAUSE, now + PULSE));
+        Ok(surplus)
+    }
+
+    /// Forgets workers that ended. Of those that had joined the coordinator hears by itself.
+    fn bury(&mut self, now: Time) -> Result<()> {
+        let ended: Vec<_> = self.pools.iter_mut().flat_map(|started| started.fleet.ended()).collect();
+        for ended in ended {
+            if let Some(worker) = self.workers.remove(&ended.name)
+                && !worker.joined
+            {
+                self.scaler.failed(now, worker.order);
+                self.miss(&ended.how)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, pool: PoolId, order: OrderId) -> Result<()> {
+        let Some(started) = self.started(pool) else { return Ok(()) };
+        started.count += 1;
+        let name = format!("{}-{}", started.name, started.count);
+        started.fleet.start(&name)?;
+        self.workers.insert(name, Worker { pool, order, joined: false });
+        Ok(())
+    }
+
+    /// A worker has not come for so long that another is asked for.
+    fn abandon(&mut self, order: OrderId) -> Result<()> {
+        let name = self.workers.iter().find(|(_, worker)| worker.order == order).map(|(name, _)| name.clone());
+        let Some(name) = name else { return Ok(()) };
+        self.lose(&name)?;
+        self.miss("no sign of life")
+    }
+
+    /// A worker that was started did not come.
+    fn miss(&mut self, how: &str) -> Result<()> {
+        self.stillborn += 1;
+        if self.stillborn < MOST_STILLBORN {
+            return Ok(());
+        }
+        let message = format!("{MOST_STILLBORN} workers ended before they joined the run, the last with {how}");
+        Err(Error::unavailable(message)
+            .help("start one by hand and see what it says: ropeway worker --join ADDRESS --token TOKEN"))
+    }
+
+    fn started(&mut self, pool: PoolId) -> Option<&mut Started> {
+        self.pools.get_mut(pool.0 as usize)
+    }
+}
+
+/// A pool for the autoscaler. Workers on this machine compute on no device yet but the processor.
+fn described(id: PoolId, pool: &pipeline::Pool) -> Pool {
+    let capacity = Capacity {
+        millicores: (pool.cpus * 1000.0).round() as u64,
+        memory: if pool.memory > 0 { pool.memory } else { u64::MAX },
+        files: true,
+        pool: Some(id),
+        ..Capacity::default()
+    };
+    let (idle, startup) = (pool.idle, pool.start.unwrap_or(LOCAL_START));
+    Pool { id, capacity, min: pool.min, max: pool.max, idle, startup, price: pool.price }
+}
+
+impl Coordinator<'_> {
+    /// Starts workers for what waits or will, and lets those go that have nothing to do.
+    pub(super) fn scale(&mut self) -> Result<()> {
+        let now = self.options.clock.elapsed();
+        if self.crew.due().is_none_or(|due| now < due) {
+            return Ok(());
+        }
+        let mut view = self.scheduler.view();
+        view.demand.extend(self.upcoming(now));
+        for worker in self.crew.scale(now, &view)? {
+            self.step(schedule::Event::Draining(worker))?;
+            self.crew.part(worker);
+        }
+        Ok(())
+    }
+}
