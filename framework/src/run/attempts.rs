@@ -62,6 +62,11 @@ impl Coordinator<'_> {
         self.under_way.insert(key, id);
         let stage = self.appraise(id)?;
         let Some(task) = self.tasks.get(&id) else { return Ok(()) };
+        if task.leads && task.request.task.needs.isolate {
+            let error = Error::usage("it runs other stages, and only those can be isolated")
+                .help("move `isolate` to the needs of the stage that it runs");
+            return self.fail(id, error);
+        }
         if task.leads {
             return self.start(id, 1, HERE, self.options.cores.max(1));
         }
@@ -139,6 +144,7 @@ impl Coordinator<'_> {
             task: id,
             attempt,
             needs,
+            isolate: request.task.needs.isolate,
             uses: request.task.stage.clone(),
             stage: request.stage.clone(),
             key,

@@ -1,6 +1,7 @@
 //! The worker inside the coordinator's own process.
 
 use super::Assignment;
+use super::cell;
 use super::execute::{Failure, Outcome, execute};
 use super::pool::Pool;
 use super::scratch::ScratchRoot;
@@ -40,8 +41,11 @@ impl EmbeddedWorker {
         self.pool.run(work)
     }
 
-    /// Runs an attempt on this thread.
+    /// Runs an attempt on this thread, or in a process of its own for which this thread waits.
     pub(crate) fn execute(&self, work: &Assignment) -> Result<Outcome, Failure> {
-        work.span.in_scope(|| execute(&self.store, self.scratch.path(), work))
+        work.span.in_scope(|| match work.isolate {
+            true => cell::execute(&self.store, work),
+            false => execute(&self.store, self.scratch.path(), work),
+        })
     }
 }
