@@ -202,3 +202,122 @@ impl Coordinator<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Ended;
+    use crate::schedule::{Demand, Needs, Present};
+    use std::collections::BTreeSet;
+    use std::sync::{Arc, Mutex};
+
+    /// Workers that only have names.
+    #[derive(Clone, Default)]
+    struct Names(Arc<Mutex<BTreeSet<String>>>);
+
+    impl Names {
+        fn all(&self) -> Vec<String> {
+            self.0.lock().unwrap().iter().cloned().collect()
+        }
+    }
+
+    /// Starts them; those of a stillborn fleet end at once.
+    struct Fake {
+        names: Names,
+        stillborn: bool,
+    }
+
+    impl Fleet for Fake {
+        fn start(&mut self, name: &str) -> Result<()> {
+            assert!(self.names.0.lock().unwrap().insert(name.to_owned()), "{name} is new");
+            Ok(())
+        }
+
+        fn stop(&mut self, name: &str) -> Result<()> {
+            self.names.0.lock().unwrap().remove(name);
+            Ok(())
+        }
+
+        fn ended(&mut self) -> Vec<Ended> {
+            let names = if self.stillborn { std::mem::take(&mut *self.names.0.lock().unwrap()) } else { BTreeSet::new() };
+            names.into_iter().map(|name| Ended { name, how: "exit status: 1".into() }).collect()
+        }
+    }
+
+    /// One pool of up to three workers with a core each.
+    fn pools(min: u32, stillborn: bool) -> (Pools, Names) {
+        let token = Token::generate().unwrap();
+        let pool = pipeline::Pool { name: "small".into(), min, max: 3, idle: Time::from_secs(5), ..Default::default() };
+        let mut pools = Pools::new(&[pool], "nowhere", &token, 0);
+        let names = Names::default();
+        pools.pools[0].fleet = Box::new(Fake { names: names.clone(), stillborn });
+        (pools, names)
+    }
+
+    fn demand(places: u64) -> Vec<Demand> {
+        let needs = Needs { millicores: 1000, ..Needs::default() };
+        vec![Demand { needs, places, together: 1, each: None, ready: Time::ZERO }]
+    }
+
+    fn idle(worker: u64, since: u64) -> Present {
+        let (worker, idle) = (WorkerId(worker), Some(Time::from_secs(since)));
+        Present { worker, pool: PoolId(0), idle, draining: false }
+    }
+
+    #[test]
+    fn workers_come_for_work_and_go_without() {
+        let (mut pools, names) = pools(0, false);
+        let at = Time::from_secs;
+        pools.step(at(0), &View::default()).unwrap();
+        assert!(names.all().is_empty());
+        pools.step(at(1), &View { workers: Vec::new(), demand: demand(2) }).unwrap();
+        assert_eq!(names.all(), ["small-1", "small-2"]);
+        assert_eq!(pools.join("small-1"), Some(PoolId(0)));
+        assert_eq!(pools.join("small-2"), Some(PoolId(0)));
+        assert_eq!(pools.join("guest"), None);
+        let workers = vec![idle(1, 10), idle(2, 10)];
+        assert_eq!(pools.step(at(11), &View { workers: workers.clone(), demand: Vec::new() }).unwrap(), []);
+        let all = [WorkerId(1), WorkerId(2)];
+        assert_eq!(pools.step(at(15), &View { workers, demand: Vec::new() }).unwrap(), all);
+    }
+
+    #[test]
+    fn a_lost_worker_is_replaced_and_never_lives_beside_its_successor() {
+        let (mut pools, names) = pools(1, false);
+        pools.step(Time::ZERO, &View::default()).unwrap();
+        pools.join("small-1").unwrap();
+        pools.lose("small-1").unwrap();
+        assert!(names.all().is_empty(), "its process may live yet");
+        pools.step(Time::from_secs(1), &View::default()).unwrap();
+        assert_eq!(names.all(), ["small-2"]);
+    }
+
+    #[test]
+    fn workers_that_end_before_they_join_are_asked_for_again_with_pauses_and_then_given_up() {
+        let (mut pools, _) = pools(1, true);
+        let mut failed = None;
+        for second in 0..60 {
+            if let Err(error) = pools.step(Time::from_secs(second), &View::default()) {
+                failed = Some((second, error.to_string()));
+                break;
+            }
+        }
+        let (second, error) = failed.unwrap();
+        assert_eq!(error, "5 workers ended before they joined the run, the last with exit status: 1");
+        assert!((1 + 2 + 4..60).contains(&second), "{second}");
+    }
+
+    #[test]
+    fn a_worker_that_never_joins_is_stopped_and_another_one_started() {
+        let (mut pools, names) = pools(1, false);
+        let mut seen = BTreeSet::new();
+        let ended = (0..600).find_map(|second| {
+            let ended = pools.step(Time::from_secs(second), &View::default()).err();
+            assert!(names.all().len() <= 1);
+            seen.extend(names.all());
+            ended
+        });
+        assert_eq!(seen.len(), MOST_STILLBORN as usize);
+        assert!(ended.unwrap().to_string().ends_with("the last with no sign of life"));
+    }
+}
