@@ -24,12 +24,7 @@ fn pipeline(stages: &[String]) -> String {
 
 /// Hears events until one of a name is about something.
 fn until(running: &mut Running, event: &str, field: &str, value: &str) -> Value {
-    while let Some(said) = running.until(event) {
-        if said[field] == value {
-            return said;
-        }
-    }
-    panic!("there is no {event} of {value}: {:#?}", running.heard);
+    running.until(|said| said["event"] == event && said[field] == value)
 }
 
 /// The names of all workers that joined, without the one in the run's own process.
@@ -60,7 +55,7 @@ fn two_pools_scale_up_and_back_to_zero_while_a_run_goes_on() {
     let project = Project::new();
     project.write("p.toml", &text);
     let mut running = Running::start(&project, &["run", "p.toml", "--format", "json"]);
-    let run = running.child.id();
+    let run = running.process.id();
     until(&mut running, "attempt_started", "name", "first");
     assert_eq!(children(run).len(), 1, "a small worker, and no large one yet");
     project.write("first", "");
@@ -109,12 +104,12 @@ fn there_are_never_fewer_than_the_least_nor_more_than_the_most() {
     project.write("p.toml", pipeline(&names.map(|name| held(name, "rows", "cpus = 1"))));
     let set = ["run", "p.toml", "--format", "json", "--set", "pool.large.min=1", "--set", "pool.large.cpus=0.5"];
     let mut running = Running::start(&project, &set);
-    let run = running.child.id();
+    let run = running.process.id();
     // The large one has nothing to do, and does not go.
     until(&mut running, "worker_joined", "worker", "large-1");
     let mut busy = BTreeSet::new();
     while busy.len() < 2 {
-        let start = running.until("attempt_started").unwrap();
+        let start = running.until(|said| said["event"] == "attempt_started");
         if names.contains(&start["name"].as_str().unwrap()) {
             busy.insert(start["worker"].as_str().unwrap().to_owned());
         }

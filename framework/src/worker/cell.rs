@@ -39,7 +39,7 @@ fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>>
     loop {
         match ear.recv_timeout(PULSE) {
             Ok(Heard::Joined(mut worker)) => {
-                worker.start(&Assignment { isolate: false, ..work.clone() })?;
+                worker.start(&Assignment { isolate: false, ..work.clone() }, Vec::new())?;
                 worker.flush();
                 cell.worker = Some(worker);
             }
