@@ -14,12 +14,19 @@ fn held(name: &str, from: &str, needs: &str) -> String {
     )
 }
 
-/// A pipeline over the wines with two pools: small workers of one core, and a large one.
+/// A pipeline over the wines with two pools: small workers of one core, and a large one of little memory.
 fn pipeline(stages: &[String]) -> String {
     let small = "[pool.small]\nmax = 2\ncpus = 1\nidle = \"50ms\"\nprice = 1.0\n";
-    let large = "[pool.large]\nmax = 1\ncpus = 3\nidle = \"50ms\"\nprice = 4.0\nstart = \"5s\"\n";
+    let large = "[pool.large]\nmax = 1\ncpus = 3\nmemory = \"64MiB\"\nidle = \"50ms\"\nprice = 4.0\nstart = \"5s\"\n";
     let head = "name = \"elastic\"\nseed = 1\n";
     format!("{head}{small}{large}[stage.rows]\nuse = \"dataset.wine\"\n{}", stages.concat())
+}
+
+/// Lets stages end.
+fn release(project: &Project, stages: &[&str]) {
+    for name in stages {
+        project.write(name, "");
+    }
 }
 
 /// Hears events until one of a name is about something.
@@ -43,12 +50,15 @@ fn place(ended: &Ended, stage: &str) -> String {
 
 #[test]
 fn two_pools_scale_up_and_back_to_zero_while_a_run_goes_on() {
-    let stages =
-        [held("first", "rows", "cpus = 1"), held("wide", "first", "cpus = 3"), held("last", "wide", "cpus = 0.5")];
+    let stages = [
+        held("first", "rows", "cpus = 1"),
+        held("wide", "first", "cpus = 3"),
+        held("last", "wide", "memory = \"128MiB\""),
+    ];
     let text = pipeline(&stages);
     let embedded = Project::new();
     embedded.write("p.toml", &text);
-    ["first", "wide", "last"].map(|name| embedded.write(name, ""));
+    release(&embedded, &["first", "wide", "last"]);
     let reference = embedded.run(&["run", "p.toml", "--format", "json", "--embedded", "--cores", "3"]).ok();
     assert!(joined(&reference).is_empty());
 
@@ -58,19 +68,19 @@ fn two_pools_scale_up_and_back_to_zero_while_a_run_goes_on() {
     let run = running.process.id();
     until(&mut running, "attempt_started", "name", "first");
     assert_eq!(children(run).len(), 1, "a small worker, and no large one yet");
-    project.write("first", "");
+    release(&project, &["first"]);
     until(&mut running, "attempt_started", "name", "wide");
     until(&mut running, "worker_left", "worker", "small-1");
-    project.write("wide", "");
+    release(&project, &["wide"]);
     let start = until(&mut running, "attempt_started", "name", "last");
     assert_eq!(start["worker"], "small-2", "the first one has gone");
     let left = until(&mut running, "worker_left", "worker", "large-1");
-    assert_eq!(left.get("lost"), None, "{left}");
+    assert!(left["lost"].is_null(), "{left}");
     // It has said farewell; its process ends soon after.
     while children(run).into_iter().filter(|child| lives(*child)).count() > 1 {
         std::thread::yield_now();
     }
-    project.write("last", "");
+    release(&project, &["last"]);
     let ended = running.end().ok();
     assert_eq!(ended.digests(), reference.digests());
     assert_eq!(joined(&ended).into_iter().collect::<Vec<_>>(), ["large-1", "small-1", "small-2"]);
@@ -81,7 +91,7 @@ fn two_pools_scale_up_and_back_to_zero_while_a_run_goes_on() {
 fn a_worker_starts_before_the_stage_that_needs_it_is_ready() {
     let project = Project::new();
     project.write("p.toml", pipeline(&[held("first", "rows", "cpus = 1"), held("wide", "first", "cpus = 3")]));
-    ["first", "wide"].map(|name| project.write(name, ""));
+    release(&project, &["first", "wide"]);
     let run = ["run", "p.toml", "--format", "json"];
     let unknown = project.run(&run).ok();
     assert_eq!(place(&unknown, "wide"), "large-1");
@@ -92,7 +102,7 @@ fn a_worker_starts_before_the_stage_that_needs_it_is_ready() {
     let mut running = Running::start(&project, &run);
     until(&mut running, "worker_joined", "worker", "large-1");
     assert!(running.heard.iter().all(|said| said["event"] != "stage_started" || said["name"] != "wide"));
-    project.write("first", "");
+    release(&project, &["first"]);
     let again = running.end().ok();
     assert_eq!(again.digests(), unknown.digests());
 }
@@ -115,7 +125,7 @@ fn there_are_never_fewer_than_the_least_nor_more_than_the_most() {
         }
     }
     assert_eq!(children(run).len(), 3);
-    names.map(|name| project.write(name, ""));
+    release(&project, &names);
     let ended = running.end().ok();
     let small = joined(&ended).into_iter().filter(|name| name.starts_with("small")).count();
     assert!(small >= 2);
@@ -146,11 +156,29 @@ fn what_no_pool_can_hold_is_refused_with_the_reason() {
         stage["error"].as_str().unwrap().to_owned()
     };
     let refused = "no worker can ever run this stage: it needs";
-    assert_eq!(error("huge"), format!("{refused} 64 cores; the largest worker has 3 cores and no pool can start one with more"));
-    assert!(error("fat").starts_with(&format!("{refused} 1 GiB of memory; the largest worker has ")), "{}", error("fat"));
+    assert_eq!(
+        error("huge"),
+        format!("{refused} 64 cores; the largest worker has 3 cores and no pool can start one with more")
+    );
+    assert!(
+        error("fat").starts_with(&format!("{refused} 1 GiB of memory; the largest worker has ")),
+        "{}",
+        error("fat")
+    );
     assert_eq!(ended.outcomes()["rows"], "done");
     let both = project.run(&["run", "p.toml", "--cores", "2"]);
     assert_eq!(both.code, Some(2), "{both:#?}");
+}
+
+#[test]
+fn a_stage_that_ends_every_worker_does_not_go_on_for_ever() {
+    let project = Project::new();
+    let text = "name = \"poison\"\nseed = 1\n[stage.rows]\nuse = \"dataset.wine\"\n\
+                [stage.crash]\nuse = \"command\"\nfrom = \"rows\"\nwith = { run = [\"sh\", \"-c\", \"kill -9 $PPID\"] }\n";
+    project.write("p.toml", text);
+    let ended = project.run(&["run", "p.toml", "--format", "json", "--workers", "2"]);
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    assert!(ended.stdout.contains("10 workers were lost while they had it"), "{}", ended.stdout);
 }
 
 #[test]

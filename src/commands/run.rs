@@ -108,8 +108,7 @@ impl Run {
         if let Some(cores) = self.cores {
             options.cores = cores.into();
         }
-        options.elsewhere =
-            self.elsewhere.read(&pipeline.pools, self.cores, self.tiers.memory, &mut options.cores)?;
+        options.elsewhere = self.elsewhere.read(&pipeline.pools, self.cores, self.tiers.memory, &mut options.cores)?;
         let trace = self.trace.as_deref().map(TraceFile::create).transpose()?;
         if let Some(address) = &self.metrics {
             options.metrics = Some(serve_metrics(address, &store)?);

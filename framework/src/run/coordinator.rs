@@ -205,21 +205,7 @@ impl<'a> Coordinator<'a> {
                 self.tell_joined(info)?;
                 self.step(joined)
             }
-            Heard::Lost { worker, reason } => {
-                if !self.crew.has(worker) {
-                    return Ok(());
-                }
-                let name = self.crew.name(worker).to_owned();
-                if self.crew.is_leaving(worker) {
-                    self.tell(Event::WorkerLeft { worker: name, lost: None })?;
-                } else {
-                    let message = format!("the worker is lost: {reason}; what it was doing runs elsewhere");
-                    self.tell(Event::Warning { name: name.clone(), message })?;
-                    self.tell_lost(worker, name, reason)?;
-                }
-                self.crew.lose(worker)?;
-                self.step(schedule::Event::Lost(worker))
-            }
+            Heard::Lost { worker, reason } => self.lost(worker, reason),
             Heard::Ended { worker, task, attempt, result } if self.crew.has(worker) => {
                 self.ended(worker, task, attempt, result)
             }

@@ -96,3 +96,61 @@ fn cheapest(costs: &Costs, stage: StageId, request: &Request, sites: &[Site<'_>]
     // What fits nowhere is refused, and the reason named.
     costs.choose(stage, request.size(), &offers, left).unwrap_or(Device::Cpu)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+    use crate::data::Frame;
+    use crate::schedule::Capacity;
+    use crate::stage::{Needs, Registry, TaskRequest};
+    use serde_json::Value;
+    use std::collections::BTreeMap;
+
+    const STAGE: StageId = StageId(0);
+
+    fn request(deadline: Option<u64>) -> Request {
+        let registry = Registry::new().stage("fit", stage::stage(|rows: Frame| Ok::<_, Error>(rows)).version(1));
+        let needs = Needs { deadline: deadline.map(Time::from_secs), ..Needs::default() };
+        let task = TaskRequest {
+            label: "fit".into(),
+            stage: "fit".into(),
+            params: Value::Null,
+            inputs: BTreeMap::new(),
+            seed: 1,
+            needs,
+        };
+        Request::new(task, registry.get("fit").unwrap().clone(), BTreeMap::new())
+    }
+
+    #[test]
+    fn an_automatic_device_is_the_cheapest_that_meets_the_deadline_of_the_run() {
+        let mut costs = Costs::default();
+        costs.learn(STAGE, Device::Cpu, 0, Time::from_secs(100));
+        costs.learn(STAGE, Device::Cuda, 0, Time::from_secs(5));
+        let plain = Capacity { millicores: 4000, memory: u64::MAX, ..Capacity::default() };
+        let gpu = Capacity { devices: vec![16 << 30], ..plain.clone() };
+        let cheap = Site { has: &plain, price: 1.0, ready: Time::ZERO };
+        let dear = Site { has: &gpu, price: 100.0, ready: Time::from_secs(20) };
+        let decide = |deadline, now, sites: &[Site<'_>]| {
+            cheapest(&costs, STAGE, &request(deadline), sites, Time::from_secs(now))
+        };
+        assert_eq!(decide(None, 0, &[cheap, dear]), Device::Cpu);
+        assert_eq!(decide(Some(200), 0, &[cheap, dear]), Device::Cpu);
+        assert_eq!(decide(Some(200), 150, &[cheap, dear]), Device::Cuda, "50 s are left");
+        assert_eq!(decide(Some(200), 150, &[cheap]), Device::Cpu, "there is nothing else");
+        assert_eq!(decide(None, 0, &[]), Device::Cpu, "it is refused, and the reason named");
+    }
+
+    #[test]
+    fn costs_that_can_not_be_are_not_believed() {
+        let mut costs = Costs::default();
+        costs.learn(STAGE, Device::Cpu, 10, Time::from_secs(1));
+        assert!(costs.is_sound());
+        let text = serde_json::to_string(&costs).unwrap();
+        assert!(serde_json::from_str::<Costs>(&text).unwrap().is_sound());
+        let wrong = text.replace("\"total\":1", "\"total\":4294967295");
+        assert_ne!(wrong, text);
+        assert!(!serde_json::from_str::<Costs>(&wrong).unwrap().is_sound());
+    }
+}

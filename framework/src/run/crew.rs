@@ -78,8 +78,7 @@ impl Crew {
         // The run may have ended; then nobody listens.
         let ear = Arc::new(move |heard| drop(ear.send(Message::Heard(heard))));
         let hub = Hub::listen(&elsewhere.listen, &elsewhere.token, terms, store.clone(), ear)?;
-        let mut pools =
-            Pools::new(&elsewhere.pools, &hub.address().to_string(), &elsewhere.token, elsewhere.memory);
+        let mut pools = Pools::new(&elsewhere.pools, &hub.address().to_string(), &elsewhere.token, elsewhere.memory);
         // Those that are always there come at once.
         pools.step(options.clock.elapsed(), &View::default())?;
         crew.pools = Some(pools);

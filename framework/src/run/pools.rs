@@ -239,7 +239,8 @@ mod tests {
         }
 
         fn ended(&mut self) -> Vec<Ended> {
-            let names = if self.stillborn { std::mem::take(&mut *self.names.0.lock().unwrap()) } else { BTreeSet::new() };
+            let names =
+                if self.stillborn { std::mem::take(&mut *self.names.0.lock().unwrap()) } else { BTreeSet::new() };
             names.into_iter().map(|name| Ended { name, how: "exit status: 1".into() }).collect()
         }
     }

@@ -73,6 +73,8 @@ pub(super) struct Task {
     pub(super) ready: Duration,
     /// Run it even though its result is known: its bytes are lost.
     pub(super) again: bool,
+    /// How many workers were lost while they had it.
+    pub(super) losses: u32,
     /// How often an input of it was lost and made again.
     pub(super) recoveries: u32,
     /// The last attempt's error, until the scheduler has decided what becomes of the task.
@@ -101,6 +103,7 @@ impl Task {
             ready: Duration::ZERO,
             span,
             again: false,
+            losses: 0,
             recoveries: 0,
             failure: None,
             outcome: None,
