@@ -10,12 +10,15 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// How long the process may be silent: it is on this machine, but may be short of processors.
+/// How long the process may be silent, also before it joins: it is on this machine, but may be short of processors.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked whether the attempt is to stop, or its process has ended before it joined.
 const PULSE: Duration = Duration::from_millis(50);
 /// How long an attempt has to stop, and a process to end, before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// What tells such a process from others.
+const ALONE: &str = "ROPEWAY_ALONE";
 
 /// Runs an assignment in a process of its own, and waits for it.
 pub(super) fn execute(store: &Store, work: &Assignment) -> Result<Outcome, Failure> {
@@ -23,6 +26,10 @@ pub(super) fn execute(store: &Store, work: &Assignment) -> Result<Outcome, Failu
 }
 
 fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>> {
+    if std::env::var_os(ALONE).is_some() {
+        return Err(Error::new("a process that was started for one stage starts no other")
+            .help("a program that runs pipelines with isolated stages must hand its arguments to `ropeway::main`"));
+    }
     let (mouth, ear) = mpsc::channel();
     let token = Token::generate()?;
     let terms = Terms {
@@ -35,7 +42,7 @@ fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>>
     // Once the attempt is over nobody listens.
     let hub = Hub::listen("127.0.0.1:0", &token, terms, Arc::new(move |heard| drop(mouth.send(heard))))?;
     let mut cell = Cell::start(&hub, &token, work)?;
-    let mut stop_by = None;
+    let (begun, mut stop_by) = (Instant::now(), None);
     loop {
         match ear.recv_timeout(PULSE) {
             Ok(Heard::Joined(mut worker)) => {
@@ -49,6 +56,9 @@ fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>>
             Err(_) if cell.worker.is_none() => {
                 if let Some(status) = cell.process.try_wait()? {
                     return Err(ended(status));
+                }
+                if begun.elapsed() > PATIENCE {
+                    return Err(Error::unavailable(format!("its own process gave no sign of life for {PATIENCE:?}")));
                 }
             }
             Err(_) => {}
@@ -76,6 +86,7 @@ impl Cell {
         let cores = (work.threads.max(1) as f64).max(work.needs.millicores as f64 / 1000.0);
         let process = process::command(&hub.address().to_string(), token, &work.uses)?
             .arg(format!("--cores={cores}"))
+            .env(ALONE, "1")
             .spawn()
             .map_err(|error| Error::unavailable(format!("can't start a process for the stage: {error}")))?;
         Ok(Self { process, worker: None })
