@@ -1,7 +1,7 @@
 //! Pools: workers come when there is work for them, and go when there is none.
 
+use crate::kills::{children, lives};
 use crate::support::{Ended, Project, Running};
-use crate::workers::{children, lives};
 use serde_json::Value;
 use std::collections::BTreeSet;
 

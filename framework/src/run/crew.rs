@@ -68,12 +68,8 @@ impl Crew {
             hub: None,
         };
         let Some(elsewhere) = &options.elsewhere else { return Ok(crew) };
-        let terms = Terms {
-            build: program::identity()?,
-            run: run.to_owned(),
-            heartbeat: HEARTBEAT,
-            patience: PATIENCE,
-        };
+        let terms =
+            Terms { build: program::identity()?, run: run.to_owned(), heartbeat: HEARTBEAT, patience: PATIENCE };
         let ear = outbox.clone();
         // The run may have ended; then nobody listens.
         let ear = Arc::new(move |heard| drop(ear.send(Message::Heard(heard))));

@@ -35,12 +35,11 @@ fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>>
     let terms = Terms {
         build: program::identity()?,
         run: format!("task {}", work.key.0.short()),
-        store: store.clone(),
         heartbeat: HEARTBEAT,
         patience: PATIENCE,
     };
     // Once the attempt is over nobody listens.
-    let hub = Hub::listen("127.0.0.1:0", &token, terms, Arc::new(move |heard| drop(mouth.send(heard))))?;
+    let hub = Hub::listen("127.0.0.1:0", &token, terms, store.clone(), Arc::new(move |heard| drop(mouth.send(heard))))?;
     let mut cell = Cell::start(&hub, &token, work)?;
     let (begun, mut stop_by) = (Instant::now(), None);
     loop {
