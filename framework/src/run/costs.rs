@@ -25,7 +25,7 @@ impl Coordinator<'_> {
         let now = self.options.clock.elapsed();
         let next = StageId(self.stages.len() as u32);
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(next) };
-        let stage = *self.stages.entry(task.request.task.stage.clone()).or_insert(next);
+        let stage = *self.stages.entry(task.request.kind()).or_insert(next);
         let costs = self.scheduler.costs();
         task.ready = now;
         task.device = match task.request.task.needs.device {
@@ -45,7 +45,7 @@ impl Coordinator<'_> {
     /// Learns from a task that no scheduler knew of.
     pub(super) fn learn(&mut self, id: TaskId, seconds: f64) {
         let Some(task) = self.tasks.get(&id) else { return };
-        let Some(stage) = self.stages.get(&task.request.task.stage) else { return };
+        let Some(stage) = self.stages.get(&task.request.kind()) else { return };
         let took = Time::from_secs_f64(seconds.clamp(0.0, LONGEST));
         self.scheduler.costs_mut().learn(*stage, task.device, task.request.size(), took);
     }

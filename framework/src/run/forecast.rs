@@ -2,6 +2,7 @@
 
 use super::coordinator::Coordinator;
 use super::nodes::Node;
+use super::task::kind;
 use crate::schedule::{Demand, Device, Time};
 
 /// A stage whose task waits for workers or runs.
@@ -34,7 +35,7 @@ impl Coordinator<'_> {
                 Node::Waiting => {
                     let needed = self.pipeline.dependencies(*node);
                     let ready = needed.iter().map(|from| there[*from]).try_fold(now, |last, at| Some(last.max(at?)));
-                    let takes = self.usual(&self.pipeline.stages[*node].uses);
+                    let takes = self.usual(*node);
                     demand.extend(ready.and_then(|ready| self.demand(*node, ready, takes)));
                     ready.zip(takes).map(|(ready, takes)| ready + takes)
                 }
@@ -52,9 +53,10 @@ impl Coordinator<'_> {
         takes_room.then_some(Demand { needs, places: 1, together: 1, each, ready })
     }
 
-    /// How long the tasks of a stage usually take.
-    pub(super) fn usual(&self, uses: &str) -> Option<Time> {
-        self.scheduler.costs().usual(*self.stages.get(uses)?, Device::Cpu)
+    /// How long a stage usually takes.
+    fn usual(&self, node: usize) -> Option<Time> {
+        let stage = &self.pipeline.stages[node];
+        self.scheduler.costs().usual(*self.stages.get(&kind(&stage.name, &stage.uses))?, Device::Cpu)
     }
 }
 

@@ -26,10 +26,21 @@ impl Request {
         Self { task, stage, templates, files: false }
     }
 
+    /// What its costs are noted under: see [`kind`].
+    pub(super) fn kind(&self) -> String {
+        let stage = self.task.label.split('/').next().unwrap_or_default();
+        kind(stage, &self.task.stage)
+    }
+
     /// The bytes of its inputs.
     pub(super) fn size(&self) -> u64 {
         self.task.inputs.values().flatten().map(|input| input.bytes).sum()
     }
+}
+
+/// What costs are noted under: a stage of a pipeline and what it runs. Two commands have nothing in common but that.
+pub(super) fn kind(stage: &str, uses: &str) -> String {
+    format!("{stage} ({uses})")
 }
 
 /// Where a stage that asked for a task hears its outputs.
