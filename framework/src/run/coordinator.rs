@@ -147,6 +147,7 @@ impl<'a> Coordinator<'a> {
             self.tell(Event::Listening { address })?;
         }
         self.tell_joined(self.crew.describe())?;
+        self.warn_of_devices()?;
         self.advance()?;
         let mut interrupted = false;
         while self.wanted.iter().any(|node| matches!(self.nodes[*node], Node::Waiting | Node::Running)) {

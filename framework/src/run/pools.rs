@@ -1,6 +1,7 @@
 //! What starts workers and lets them go: the autoscaler decides, a fleet of each pool does it.
 
 use super::coordinator::Coordinator;
+use super::event::Event;
 use crate::fleet::{Fleet, LocalFleet, Recipe};
 use crate::pipeline;
 use crate::schedule::{self, Autoscaler, Capacity, OrderId, Pool, PoolId, Scale, Scheduler, Time, View, WorkerId};
@@ -187,6 +188,16 @@ fn described(id: PoolId, pool: &pipeline::Pool) -> Pool {
 }
 
 impl Coordinator<'_> {
+    /// Says what pools promise that their workers will not have.
+    pub(super) fn warn_of_devices(&mut self) -> Result<()> {
+        let pools = self.options.elsewhere.iter().flat_map(|elsewhere| &elsewhere.pools);
+        for pool in pools.filter(|pool| pool.gpus > 0) {
+            let message = "its workers compute on processors only: this build starts none with a CUDA device";
+            self.tell(Event::Warning { name: format!("pool {}", pool.name), message: message.into() })?;
+        }
+        Ok(())
+    }
+
     /// Starts workers for what waits or will, and lets those go that have nothing to do.
     pub(super) fn scale(&mut self) -> Result<()> {
         let now = self.options.clock.elapsed();
