@@ -151,7 +151,7 @@ impl Drop for Process {
 pub(crate) struct Running {
     pub(crate) process: Process,
     lines: Lines<BufReader<ChildStdout>>,
-    heard: Vec<Value>,
+    pub(crate) heard: Vec<Value>,
 }
 
 impl Running {

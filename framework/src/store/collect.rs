@@ -4,6 +4,7 @@ use super::backend::{CORRUPT, Found};
 use super::blobs::{BLOBS, blob_path, items};
 use super::checkpoints::CHECKPOINTS;
 use super::commit::{MEMO, memo_path};
+use super::costs::COSTS;
 use super::log::RUNS;
 use super::once::{ONCE, task_of};
 use super::{AT_ONCE, Key, Memo, Store, StoreError};
@@ -45,7 +46,7 @@ pub struct Collected {
     pub checkpoints: u64,
     /// Outcomes of effects, whose tasks' results go too or never came.
     pub outcomes: u64,
-    /// Corrupt objects that were set aside, and half-written files of dead processes.
+    /// Corrupt objects that were set aside, half-written files of dead processes, and outdated notes on what stages cost.
     pub leftovers: u64,
     /// The bytes of all these.
     pub bytes: u64,
@@ -161,8 +162,12 @@ pub(super) async fn collect(store: &Store, options: Collect) -> Result<Collected
             doomed.told.outcomes += 1;
         }
     }
-    for found in backend.list(CORRUPT).await? {
-        doomed.add(&found);
+    let mut costs = backend.list(COSTS).await?;
+    costs.sort_by(|a, b| a.path.cmp(&b.path));
+    // The newest holds all that is known.
+    costs.pop();
+    for found in costs.iter().filter(|found| !fresh(found)).chain(&backend.list(CORRUPT).await?) {
+        doomed.add(found);
         doomed.told.leftovers += 1;
     }
 

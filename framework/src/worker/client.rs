@@ -24,8 +24,10 @@ pub struct WorkerOptions {
     pub token: Token,
     /// Who it is, for people.
     pub name: String,
-    /// Cores that it keeps busy.
-    pub cores: usize,
+    /// Cores that it keeps busy; parts of one are fine.
+    pub cores: f64,
+    /// Bytes that its tasks may take together, as they say under `needs`; nothing if nobody counts them.
+    pub room: Option<u64>,
     /// Bytes of artifacts that it holds in memory.
     pub memory: u64,
     /// Which pool it was started for, if any.

@@ -177,6 +177,7 @@ impl RemoteWorker {
             seed: work.seed.run(),
             millicores: work.needs.millicores,
             memory: work.needs.memory,
+            isolate: work.isolate,
             threads: u32::try_from(work.threads).unwrap_or(u32::MAX),
             peers,
             trace: trace_parent(&work.span).unwrap_or_default(),
