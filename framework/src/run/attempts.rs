@@ -252,6 +252,7 @@ impl Coordinator<'_> {
 
     /// An input is lost: whatever made it runs again, and the task after it.
     pub(super) fn recover(&mut self, id: TaskId, lost: Ref, maker: Request, error: Error) -> Result<()> {
+        self.tell_stopped(id)?;
         let Some(mut task) = self.tasks.remove(&id) else { return Ok(()) };
         if let Some(key) = task.key {
             self.under_way.remove(&key);
@@ -260,7 +261,6 @@ impl Coordinator<'_> {
         self.tell(Event::Warning { name: task.label().to_owned(), message })?;
         runtime()?.block_on(self.store.discard(Entry::Blob(lost)))?;
         task.recoveries += 1;
-        task.live.clear();
         let waiting = TaskId(self.next_task);
         self.next_task += 1;
         self.tasks.insert(waiting, task);
@@ -310,6 +310,7 @@ impl Coordinator<'_> {
         outputs: BTreeMap<String, Ref>,
         seconds: f64,
     ) -> Result<()> {
+        self.tell_stopped(id)?;
         let Some(task) = self.forget(id) else { return Ok(()) };
         task.span.record("outcome", outcome.name());
         outputs.values().for_each(|made| drop(self.made.insert(*made, task.request.clone())));
@@ -341,6 +342,7 @@ impl Coordinator<'_> {
     }
 
     pub(super) fn fail(&mut self, id: TaskId, error: Error) -> Result<()> {
+        self.tell_stopped(id)?;
         let Some(task) = self.forget(id) else { return Ok(()) };
         task.span.record("outcome", Outcome::Failed.name());
         for waiter in task.waiters {
