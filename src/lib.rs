@@ -48,7 +48,6 @@ mod rows;
 mod table;
 mod telemetry;
 mod timeline;
-mod units;
 
 pub use arrow;
 pub use cli::main;

@@ -1,7 +1,6 @@
 //! `ropeway worker`
 
-use crate::cli::{Context, Exit, complain};
-use crate::units;
+use crate::cli::{Context, Exit, TierArgs, complain};
 use crate::worker::{Token, WorkerOptions, work};
 use crate::{Error, Result};
 use std::io::Read;
@@ -22,9 +21,8 @@ pub(crate) struct Worker {
     /// How many cores to keep busy [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     cores: Option<u16>,
-    /// Hold so much of artifacts in memory at most; past it they go to disk, and stages wait
-    #[arg(long, value_name = "SIZE", value_parser = units::bytes, default_value = "256MiB")]
-    memory: u64,
+    #[command(flatten)]
+    tiers: TierArgs,
     /// How many seconds to look for a run that can't be reached
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
@@ -47,7 +45,8 @@ impl Worker {
             join: self.join,
             token,
             cores: self.cores.map_or_else(all_cores, usize::from),
-            memory: self.memory,
+            memory: self.tiers.memory,
+            cache: self.tiers.cache(),
             pool: String::new(),
             patience: Duration::from_secs(self.patience),
             store_options: std::env::vars().collect(),
