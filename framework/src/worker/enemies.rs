@@ -87,6 +87,7 @@ fn options(address: SocketAddr, token: &Token) -> WorkerOptions {
         name: "honest".into(),
         cores: 1,
         memory: 64 << 20,
+        cache: None,
         pool: String::new(),
         patience: LONG,
         store_options: Vec::new(),
