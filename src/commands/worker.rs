@@ -1,9 +1,10 @@
 //! `ropeway worker`
 
-use crate::cli::{Context, Exit, complain};
+use crate::cli::{Context, Exit, TierArgs, complain};
 use crate::units;
 use crate::worker::{Token, WorkerOptions, work};
 use crate::{Error, Result};
+use ropeway_framework::parse_size;
 use std::io::Read;
 use std::time::Duration;
 
@@ -23,14 +24,13 @@ pub(crate) struct Worker {
     #[arg(long, value_name = "N", value_parser = units::cores)]
     cores: Option<f64>,
     /// How much memory its stages may take together, as they say under `needs` [default: nobody counts]
-    #[arg(long, value_name = "SIZE", value_parser = units::bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     room: Option<u64>,
     /// The pool of the run's pipeline that it is started for
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pool: String,
-    /// Hold so much of artifacts in memory at most; past it they go to disk, and stages wait
-    #[arg(long, value_name = "SIZE", value_parser = units::bytes, default_value = "256MiB")]
-    memory: u64,
+    #[command(flatten)]
+    tiers: TierArgs,
     /// How many seconds to look for a run that can't be reached
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
@@ -54,7 +54,8 @@ impl Worker {
             token,
             cores: self.cores.unwrap_or_else(all_cores),
             room: self.room,
-            memory: self.memory,
+            memory: self.tiers.memory,
+            cache: self.tiers.cache(),
             pool: self.pool,
             patience: Duration::from_secs(self.patience),
             store_options: std::env::vars().collect(),

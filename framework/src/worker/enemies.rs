@@ -97,6 +97,7 @@ fn options(address: SocketAddr, token: &Token) -> WorkerOptions {
         cores: 1.0,
         room: None,
         memory: 64 << 20,
+        cache: None,
         pool: String::new(),
         patience: LONG,
         store_options: Vec::new(),

@@ -150,6 +150,10 @@ impl Member {
         // Files of this machine are nearer than any peer.
         let store = if near { store } else { store.with_peers(self.peers.clone()) };
         let store = store.with_memory(self.options.memory);
+        let store = match &self.options.cache {
+            Some((folder, limit)) => store.with_machine(folder, *limit),
+            None => store,
+        };
         if let Some(counter) = &self.counter {
             counter.serve(store.clone());
         }
