@@ -81,12 +81,8 @@ impl Crew {
             hub: None,
         };
         let Some(elsewhere) = &options.elsewhere else { return Ok(crew) };
-        let terms = Terms {
-            build: program::identity()?,
-            run: run.to_owned(),
-            heartbeat: HEARTBEAT,
-            patience: PATIENCE,
-        };
+        let terms =
+            Terms { build: program::identity()?, run: run.to_owned(), heartbeat: HEARTBEAT, patience: PATIENCE };
         let ear = outbox.clone();
         // The run may have ended; then nobody listens.
         let ear = Arc::new(move |heard| drop(ear.send(Message::Heard(heard))));
@@ -220,6 +216,11 @@ impl Crew {
     /// Workers can't be started, or end before they join again and again.
     pub(super) fn tend(&mut self) -> Result<()> {
         self.started.as_mut().map_or(Ok(()), Started::tend)
+    }
+
+    /// Whether there is no worker elsewhere.
+    pub(super) fn is_alone(&self) -> bool {
+        self.there.is_empty()
     }
 
     /// The run is over.
