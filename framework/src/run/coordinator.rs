@@ -267,6 +267,7 @@ impl<'a> Coordinator<'a> {
                 .filter_map(|port| Some((port.name.clone(), outputs.get(&port.name)?.digest)))
                 .collect(),
             help: error.as_ref().and_then(|error| error.advice().map(str::to_owned)),
+            fault: error.as_ref().map(Error::whose),
             error: error.map(|error| error.to_string()),
         };
         self.reports.insert(node, report.clone());
