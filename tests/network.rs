@@ -1,7 +1,7 @@
 //! Runs over a network that is slow, loses much, and breaks: the bytes stay the same, and nobody waits for ever.
 
 use crate::lab::{COORDINATOR, Lab};
-use crate::support::{Ended, Process, Project, Running, TOKEN, digits};
+use crate::support::{Ended, Process, Project, Running, TOKEN, all_digits};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::thread::sleep;
@@ -9,12 +9,12 @@ use std::time::Duration;
 
 /// The outputs of a run in one process.
 fn reference() -> BTreeMap<String, Value> {
-    Project::new().run(&digits(&[])).ok().digests()
+    Project::new().run(&all_digits(&[])).ok().digests()
 }
 
 /// A run that computes nothing itself and takes workers from the network.
 fn start(lab: &Lab, project: &Project, more: &[&str]) -> Running {
-    let mut arguments = digits(&["--workers", "0", "--listen", COORDINATOR, "--token", TOKEN]);
+    let mut arguments = all_digits(&["--workers", "0", "--listen", COORDINATOR, "--token", TOKEN]);
     arguments.extend(more);
     let mut running = Running::of(lab.coordinator(project, &arguments));
     assert_eq!(running.address(), COORDINATOR);

@@ -97,12 +97,15 @@ impl Ended {
 /// The secret of runs that are tested.
 pub(crate) const TOKEN: &str = "rw1-00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
+/// How to run the digits pipeline: 24 trials, enough for something to happen to the run in the middle of it.
+pub(crate) fn all_digits<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let config: &'static str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/digits.toml");
+    [&["run", config, "--format", "json"], more].concat()
+}
+
 /// How to run the digits pipeline, smaller: where it is used, nobody asks how good the model is.
 pub(crate) fn digits<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    let config: &'static str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/digits.toml");
-    let mut all = vec!["run", config, "--format", "json", "--set", "best.trials=6", "--set", "fit.epochs=6"];
-    all.extend(more);
-    all
+    all_digits(&[&["--set", "best.trials=6", "--set", "fit.epochs=6"], more].concat())
 }
 
 /// A program that is under way. If its test fails, it ends with it.

@@ -171,5 +171,5 @@ fn exit_code(report: &Report) -> Exit {
     if report.interrupted {
         return Err(Error::new("interrupted").help("run it again to go on").fault(Fault::Interrupted));
     }
-    Ok(if report.succeeded() { 0 } else { Fault::Stage.exit_code() })
+    Ok(report.fault().map_or(0, Fault::exit_code))
 }

@@ -69,6 +69,7 @@ pub(super) fn stage_finished(at: f64, name: &str) -> Line {
         metrics: Default::default(),
         error: None,
         help: None,
+        fault: None,
     };
     line(at, Event::StageFinished(report))
 }

@@ -26,6 +26,8 @@ use tokio::sync::Semaphore;
 const LOOK_UPS: usize = 64;
 /// How long tasks under way have to stop when a run is interrupted.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long workers have to hear that the run is over.
+const PARTING: Duration = Duration::from_secs(2);
 /// How often a silent run looks whether it is interrupted.
 const PULSE: Duration = Duration::from_millis(100);
 
@@ -263,6 +265,7 @@ impl<'a> Coordinator<'a> {
                 .filter_map(|port| Some((port.name.clone(), outputs.get(&port.name)?.digest)))
                 .collect(),
             help: error.as_ref().and_then(|error| error.advice().map(str::to_owned)),
+            fault: error.as_ref().map(Error::whose),
             error: error.map(|error| error.to_string()),
         };
         self.reports.insert(node, report.clone());
@@ -298,15 +301,16 @@ impl<'a> Coordinator<'a> {
                     Message::Ended(worker, id, attempt, result)
                     | Message::Heard(Heard::Ended { worker, task: id, attempt, result }),
                 ) => {
-                    let task = self.tasks.get_mut(&id);
-                    let live = task.and_then(|task| task.live.remove(&attempt)).filter(|live| live.worker == worker);
-                    if let Some(live) = live {
+                    if let Some(live) = self.tasks.get_mut(&id).and_then(|task| task.take(attempt, worker)) {
                         self.tell_ended(id, attempt, &live, &result)?;
                     }
                     self.part(|_, _, _| true);
                 }
                 // A worker that is told that the run is over stops what it does and goes.
-                Ok(Message::Heard(Heard::Lost { worker, .. })) => self.part(|_, _, live| live.worker != worker),
+                Ok(Message::Heard(Heard::Lost { worker, .. })) => {
+                    self.crew.lose(worker)?;
+                    self.part(|_, _, live| live.worker != worker);
+                }
                 _ => {}
             }
             self.pulse()?;
@@ -337,8 +341,25 @@ impl<'a> Coordinator<'a> {
         self.tell(Event::WorkerLeft { worker: EMBEDDED.to_owned(), lost: None })?;
         self.tell(Event::Finished(report.clone()))?;
         self.log.close()?;
-        self.crew.dismiss();
         self.remember()?;
+        self.part_ways();
         Ok(report)
+    }
+
+    /// Tells the workers that the run is over, and waits until they have heard it and left: a process that ends may
+    /// take its last words with it.
+    fn part_ways(&mut self) {
+        self.crew.dismiss();
+        let until = self.options.clock.elapsed() + PARTING;
+        while !self.crew.is_alone() && self.options.clock.elapsed() < until {
+            match self.inbox.recv_timeout(PULSE) {
+                Ok(Message::Heard(Heard::Lost { worker, .. })) => drop(self.crew.lose(worker)),
+                Ok(Message::Heard(Heard::Joined(worker))) => {
+                    self.crew.join(worker);
+                    self.crew.dismiss();
+                }
+                _ => {}
+            }
+        }
     }
 }

@@ -230,6 +230,11 @@ impl Crew {
         self.pools.as_mut().map_or(Ok(Vec::new()), |pools| pools.step(now, view))
     }
 
+    /// Whether there is no worker elsewhere.
+    pub(super) fn is_alone(&self) -> bool {
+        self.there.is_empty()
+    }
+
     /// The run is over.
     pub(super) fn dismiss(&mut self) {
         self.there.values_mut().for_each(RemoteWorker::farewell);

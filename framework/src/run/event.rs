@@ -1,6 +1,7 @@
 //! What happens in a run, as one stream of events: for the terminal, for `--format json`, and kept in the store.
 
 use super::placement::{AttemptEnd, AttemptStart, AttemptsFolded, WorkerInfo};
+use crate::Fault;
 use crate::data::{Digest, Metrics};
 use crate::store::Key;
 use indexmap::IndexMap;
@@ -173,6 +174,9 @@ pub struct StageReport {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
+    /// Whose fault it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
 }
 
 /// How a run ended.
@@ -193,6 +197,16 @@ impl Report {
     /// Whether every stage has its result.
     pub fn succeeded(&self) -> bool {
         !self.interrupted && self.stages.iter().all(|stage| matches!(stage.outcome, Outcome::Cached | Outcome::Done))
+    }
+
+    /// Why not: that the store or the fleet was unavailable, if it was so for any stage; else the user, or a stage.
+    pub fn fault(&self) -> Option<Fault> {
+        let unavailable = self.stages.iter().any(|stage| stage.fault == Some(Fault::Unavailable));
+        match (self.succeeded(), self.interrupted) {
+            (true, _) => None,
+            (_, true) => Some(Fault::Interrupted),
+            _ => Some(if unavailable { Fault::Unavailable } else { Fault::Stage }),
+        }
     }
 }
 

@@ -311,6 +311,7 @@ pub(super) mod tests {
             metrics: Default::default(),
             error: None,
             help: None,
+            fault: None,
         }));
         metrics.set_open(7);
         let text = metrics.text().unwrap();
