@@ -29,9 +29,11 @@ fn release(project: &Project, stages: &[&str]) {
     }
 }
 
-/// Hears events until one of a name is about something.
+/// Hears events until one of a name is about something; it may have been heard already.
 fn until(running: &mut Running, event: &str, field: &str, value: &str) -> Value {
-    running.until(|said| said["event"] == event && said[field] == value)
+    let wanted = |said: &Value| said["event"] == event && said[field] == value;
+    let heard = running.heard.iter().find(|said| wanted(said)).cloned();
+    heard.unwrap_or_else(|| running.until(wanted))
 }
 
 /// The names of all workers that joined, without the one in the run's own process.
