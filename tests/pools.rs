@@ -173,14 +173,15 @@ fn what_no_pool_can_hold_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_stage_that_ends_every_worker_does_not_go_on_for_ever() {
+fn a_stage_that_ends_every_worker_gets_a_process_of_its_own_and_fails_in_it() {
     let project = Project::new();
     let text = "name = \"poison\"\nseed = 1\n[stage.rows]\nuse = \"dataset.wine\"\n\
                 [stage.crash]\nuse = \"command\"\nfrom = \"rows\"\nwith = { run = [\"sh\", \"-c\", \"kill -9 $PPID\"] }\n";
     project.write("p.toml", text);
     let ended = project.run(&["run", "p.toml", "--format", "json", "--workers", "2"]);
     assert_eq!(ended.code, Some(1), "{ended:#?}");
-    assert!(ended.stdout.contains("10 workers were lost while they had it"), "{}", ended.stdout);
+    assert_eq!(ended.outcomes()["crash"], "failed");
+    assert!(ended.stdout.contains("the process of its own that it ran in ended with signal: 9"), "{}", ended.stdout);
 }
 
 #[test]

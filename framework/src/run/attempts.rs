@@ -144,7 +144,7 @@ impl Coordinator<'_> {
             task: id,
             attempt,
             needs,
-            isolate: request.task.needs.isolate,
+            isolate: task.is_isolated(),
             uses: request.task.stage.clone(),
             stage: request.stage.clone(),
             key,

@@ -2,11 +2,12 @@
 
 use super::coordinator::Coordinator;
 use super::event::Event;
-use crate::schedule::{self, TaskId, WorkerId};
-use crate::{Error, Result};
+use super::task::Task;
+use crate::Result;
+use crate::schedule::{self, WorkerId};
 
-/// So many workers may be lost while they have a task; then it may be what ends them.
-const MOST_LOSSES: u32 = 10;
+/// A task that so many workers were lost with may be what ends them.
+const SUSPECT: u32 = 3;
 
 impl Coordinator<'_> {
     /// A worker is gone. If it was not told to go, what it had runs elsewhere.
@@ -20,31 +21,33 @@ impl Coordinator<'_> {
         } else {
             let message = format!("the worker is lost: {reason}; what it was doing runs elsewhere");
             self.tell(Event::Warning { name: name.clone(), message })?;
-            self.count_loss(worker);
+            self.suspect(worker)?;
             self.tell_lost(worker, name, reason)?;
         }
         self.crew.lose(worker)?;
-        self.step(schedule::Event::Lost(worker))?;
-        self.give_up()
+        self.step(schedule::Event::Lost(worker))
     }
 
-    fn count_loss(&mut self, worker: WorkerId) {
-        let had = |task: &super::task::Task| task.live.values().any(|live| live.worker == worker);
-        self.tasks.values_mut().filter(|task| had(task)).for_each(|task| task.losses += 1);
-    }
-
-    /// Fails the tasks that too many workers were lost with: they would take down one after another for ever.
-    fn give_up(&mut self) -> Result<()> {
-        let fatal: Vec<TaskId> =
-            self.tasks.iter().filter(|(_, task)| task.losses >= MOST_LOSSES).map(|(id, _)| *id).collect();
-        for id in fatal {
-            self.step(schedule::Event::Cancelled(id))?;
-            let error = Error::new(format!("{MOST_LOSSES} workers were lost while they had it")).help(
-                "it may be what ends them: with `needs.isolate = true` it runs in a process of its own, and the run \
-                 says how that ends",
-            );
-            self.fail(id, error)?;
+    /// Counts the losses of the tasks that a worker had. One that has seen too many runs in a process of its own from
+    /// then on: if it is what ended them, it ends that, and its failure is told.
+    fn suspect(&mut self, worker: WorkerId) -> Result<()> {
+        let mut suspects = Vec::new();
+        for task in self.tasks.values_mut().filter(|task| task.live.values().any(|live| live.worker == worker)) {
+            task.losses += 1;
+            if task.losses == SUSPECT {
+                suspects.push(task.label().to_owned());
+            }
         }
-        Ok(())
+        suspects.into_iter().try_for_each(|name| {
+            let message = format!("{SUSPECT} workers were lost while they had it: it gets a process of its own");
+            self.tell(Event::Warning { name, message })
+        })
+    }
+}
+
+impl Task {
+    /// Whether it runs in a process of its own.
+    pub(super) fn is_isolated(&self) -> bool {
+        self.request.task.needs.isolate || self.losses >= SUSPECT
     }
 }
