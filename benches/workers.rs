@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark says what it measured")]
 
+use ropeway::pipeline::Pool;
 use ropeway::prelude::*;
 use ropeway::run::{Elsewhere, Event, Line, Options, Report, run};
 use ropeway::stage::TaskRequest;
@@ -100,8 +101,7 @@ fn options(local: u32) -> Result<Options> {
         listen: "127.0.0.1:0".into(),
         open: false,
         token: Token::generate()?,
-        local,
-        cores: 1,
+        pools: vec![Pool { name: "local".into(), min: local, max: local, ..Pool::default() }],
         memory: 2048 * MIB as u64,
     };
     Ok(Options { cores: 0, elsewhere: Some(elsewhere), ..Options::default() })

@@ -4,9 +4,9 @@ use crate::commands;
 use crate::stage::Registry;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
-use crate::units;
 use crate::{Error, Fault};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ropeway_framework::parse_size;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -78,13 +78,13 @@ pub(crate) struct PipelineArgs {
 #[derive(Args)]
 pub(crate) struct TierArgs {
     /// Hold so much of artifacts in memory at most, in each process; past it they go to disk, and stages wait
-    #[arg(long, value_name = "SIZE", value_parser = units::bytes, default_value = "256MiB")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "256MiB")]
     pub(crate) memory: u64,
     /// Where all processes of this machine share what they read from a remote store [default: ~/.cache/ropeway]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
     /// How much they keep there
-    #[arg(long, value_name = "SIZE", value_parser = units::bytes, default_value = "10GiB")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "10GiB")]
     cache_size: u64,
 }
 
@@ -92,10 +92,15 @@ impl TierArgs {
     /// The store with these limits.
     pub(crate) fn limit(&self, store: Store) -> Store {
         let store = store.with_memory(self.memory);
-        match self.cache.clone().or_else(cache_folder) {
-            Some(folder) => store.with_machine(&folder, self.cache_size),
+        match self.cache() {
+            Some((folder, limit)) => store.with_machine(&folder, limit),
             None => store,
         }
+    }
+
+    /// The cache of this machine, and how many bytes it may have.
+    pub(crate) fn cache(&self) -> Option<(PathBuf, u64)> {
+        Some((self.cache.clone().or_else(cache_folder)?, self.cache_size))
     }
 }
 

@@ -120,6 +120,17 @@ fn gc_removes_what_no_kept_run_needs() {
 }
 
 #[test]
+fn a_size_that_is_none_is_said() {
+    let ended = project().run(&["run", "wine.toml", "--memory", "12 apples"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(
+        ended.stderr.contains("expected a size like \"256MiB\" or \"2GB\", found \"12 apples\""),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
 fn help_and_version_go_to_stdout_and_a_wrong_flag_is_usage() {
     let project = project();
     assert!(project.run(&["--version"]).ok().stdout.starts_with("ropeway "));

@@ -14,13 +14,13 @@ fn kills() -> usize {
 }
 
 /// The processes that a process started.
-fn children(of: u32) -> Vec<u32> {
+pub(crate) fn children(of: u32) -> Vec<u32> {
     let listed = fs::read_to_string(format!("/proc/{of}/task/{of}/children"));
     listed.unwrap_or_default().split_whitespace().map(|id| id.parse().unwrap()).collect()
 }
 
 /// Whether a process lives: one that has ended has no command line any more.
-fn lives(process: u32) -> bool {
+pub(crate) fn lives(process: u32) -> bool {
     fs::read_to_string(format!("/proc/{process}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 

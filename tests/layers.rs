@@ -44,7 +44,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 fn only_for_tests(file: &Path) -> bool {
     let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
     let folder = file.parent().and_then(Path::file_name);
-    ["tests", "simulation", "conformance", "faulty", "killed"].contains(&name)
+    ["tests", "simulation", "conformance", "faulty", "killed", "enemies", "capped"].contains(&name)
         || folder.is_some_and(|name| name == "tests" || name == "simulation")
 }
 

@@ -17,6 +17,7 @@ mod kills;
 mod lab;
 mod layers;
 mod network;
+mod pools;
 mod readme;
 mod same_bytes;
 mod seen;

@@ -43,6 +43,23 @@ fn fresh_stores_and_other_numbers_of_cores_give_equal_bytes() {
     }
 }
 
+#[test]
+fn how_much_memory_there_is_does_not_matter() {
+    let first = run(&Project::new(), &[]).digests();
+    for memory in ["0", "100KiB", "1MiB"] {
+        for store in ["file://.ropeway", "memory://"] {
+            let project = Project::new();
+            let temporary = tempfile::tempdir().unwrap();
+            let mut arguments = digits();
+            arguments.extend(["--memory", memory, "--store", store].map(str::to_owned));
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let ended = project.command(&arguments).env("TMPDIR", temporary.path()).output().unwrap();
+            assert_eq!(Ended::of(ended).ok().digests(), first, "{store} with {memory}");
+            assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "{store} with {memory}");
+        }
+    }
+}
+
 /// Kills that a run must survive.
 const KILLS: usize = 20;
 

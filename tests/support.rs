@@ -154,7 +154,7 @@ impl Drop for Process {
 pub(crate) struct Running {
     pub(crate) process: Process,
     lines: Lines<BufReader<ChildStdout>>,
-    heard: Vec<Value>,
+    pub(crate) heard: Vec<Value>,
 }
 
 impl Running {

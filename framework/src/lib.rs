@@ -22,3 +22,4 @@ pub use error::{Context, Error, Fault, Result};
 pub use nearest::nearest;
 pub use runtime::runtime;
 pub use trace_context::{join_trace, trace_parent};
+pub use units::parse_size;

@@ -6,6 +6,15 @@ fn split(text: &str) -> Option<(&str, &str)> {
     text.split_at_checked(at).filter(|(number, _)| number.starts_with(|c: char| c.is_ascii_digit()))
 }
 
+/// A size as people type it, such as `4GiB` or `512MB`, or a number of bytes.
+///
+/// # Errors
+/// What was expected, in words.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let bytes = text.parse().ok().or_else(|| size::parse(text));
+    bytes.ok_or_else(|| format!("expected a size like \"256MiB\" or \"2GB\", found {text:?}"))
+}
+
 /// A length of time as text: `250us`, `1ms`, `1.5s`, `10m`, `1h`.
 pub(crate) mod time {
     use schemars::{Schema, SchemaGenerator, json_schema};
@@ -148,6 +157,8 @@ mod tests {
         assert_eq!(size::parse("512MB"), Some(512_000_000));
         assert_eq!(size::parse("1.5KiB"), Some(1536));
         assert_eq!(size::parse("0B"), Some(0));
+        assert_eq!((parse_size("4096"), parse_size("256MiB")), (Ok(4096), Ok(256 << 20)));
+        assert!(parse_size("12 apples").unwrap_err().contains("expected a size like"));
         for wrong in ["", "1", "GiB", "-1B", "4 GiB", "4gib", "99999999999TiB", "1e9B", "1.2.3MB"] {
             assert_eq!(size::parse(wrong), None, "{wrong:?}");
         }

@@ -5,13 +5,15 @@ use super::{load, open_store, print, print_json};
 use crate::cli::{Context, Exit, Format, PipelineArgs, TierArgs, complain};
 use crate::live::Live;
 use crate::observe::Timeline;
+use crate::pipeline::Pool;
 use crate::run::{Elsewhere, Event, Line, Metrics, Options, Report, Sink, read_events, run};
 use crate::serving::MetricsServer;
 use crate::stage::Cancel;
 use crate::store::Store;
 use crate::table::summary;
 use crate::worker::Token;
-use crate::{Error, Fault, Result, runtime};
+use crate::{Error, Fault, Result, runtime, units};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// `ropeway run PIPELINE`
@@ -43,9 +45,13 @@ pub(crate) struct Run {
 /// Workers in other processes.
 #[derive(clap::Args)]
 struct ElsewhereArgs {
-    /// Start this many worker processes here, and run stages in them; 0 to wait for workers that join
-    #[arg(long, value_name = "N")]
-    workers: Option<u16>,
+    /// Start this many worker processes here, and run stages in them; 0..4 for as many as there is work for, 0 to wait
+    /// for workers that join [default: the pipeline's pools]
+    #[arg(long, value_name = "N", value_parser = units::workers)]
+    workers: Option<RangeInclusive<u32>>,
+    /// Run all stages in this process, whatever pools the pipeline has
+    #[arg(long, conflicts_with_all = ["workers", "listen"])]
+    embedded: bool,
     /// Let workers join from elsewhere, at this address, such as 0.0.0.0:7777
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -56,11 +62,11 @@ struct ElsewhereArgs {
 
 impl ElsewhereArgs {
     /// With workers of its own, a run computes nothing in this process; the cores are theirs.
-    fn read(self, cores: &mut usize, cores_given: bool, memory: u64) -> Result<Option<Elsewhere>> {
-        if self.workers.is_none() && self.listen.is_none() {
+    fn read(self, pools: &[Pool], cores: Option<u16>, memory: u64, here: &mut usize) -> Result<Option<Elsewhere>> {
+        if self.embedded || (self.workers.is_none() && self.listen.is_none() && pools.is_empty()) {
             return Ok(None);
         }
-        if self.workers == Some(0) && self.listen.is_none() {
+        if self.workers == Some(0..=0) && self.listen.is_none() {
             return Err(Error::usage("a run without workers that nobody can join computes nothing")
                 .help("add --listen ADDRESS, or give --workers a number"));
         }
@@ -68,16 +74,30 @@ impl ElsewhereArgs {
             Some(text) => text.parse()?,
             None => Token::generate()?,
         };
-        let local = u32::from(self.workers.unwrap_or(0));
-        // What there is is shared; a number that was asked for is each worker's.
-        let each = if cores_given { *cores } else { (*cores / local.max(1) as usize).max(1) };
-        if self.workers.is_some() {
-            *cores = 0;
+        let pools = match self.workers {
+            Some(ref workers) => local(workers, cores, *here),
+            None if pools.is_empty() => Vec::new(),
+            None if cores.is_some() => {
+                return Err(Error::usage("the pipeline's pools say how many cores a worker has, and so does --cores")
+                    .help("change a pool with --set pool.NAME.cpus=N, or add --embedded or --workers N"));
+            }
+            None => pools.to_vec(),
+        };
+        if self.workers.is_some() || !pools.is_empty() {
+            *here = 0;
         }
         let open = self.listen.is_some();
         let listen = self.listen.unwrap_or_else(|| "127.0.0.1:0".into());
-        Ok(Some(Elsewhere { listen, open, token, local, cores: each, memory }))
+        Ok(Some(Elsewhere { listen, open, token, pools, memory }))
     }
+}
+
+/// The pool that `--workers` means. The cores that there are are shared; a number that was asked for is each worker's.
+fn local(workers: &RangeInclusive<u32>, cores: Option<u16>, all: usize) -> Vec<Pool> {
+    let (min, max) = (*workers.start(), *workers.end());
+    let cpus = cores.map_or((all / max.max(1) as usize).max(1) as f64, f64::from);
+    let pool = Pool { name: "local".into(), min, max, cpus, ..Pool::default() };
+    if max > 0 { vec![pool] } else { Vec::new() }
 }
 
 impl Run {
@@ -88,7 +108,7 @@ impl Run {
         if let Some(cores) = self.cores {
             options.cores = cores.into();
         }
-        options.elsewhere = self.elsewhere.read(&mut options.cores, self.cores.is_some(), self.tiers.memory)?;
+        options.elsewhere = self.elsewhere.read(&pipeline.pools, self.cores, self.tiers.memory, &mut options.cores)?;
         let trace = self.trace.as_deref().map(TraceFile::create).transpose()?;
         if let Some(address) = &self.metrics {
             options.metrics = Some(serve_metrics(address, &store)?);

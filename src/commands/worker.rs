@@ -1,9 +1,10 @@
 //! `ropeway worker`
 
-use crate::cli::{Context, Exit, complain};
+use crate::cli::{Context, Exit, TierArgs, complain};
 use crate::units;
 use crate::worker::{Token, WorkerOptions, work};
 use crate::{Error, Result};
+use ropeway_framework::parse_size;
 use std::io::Read;
 use std::time::Duration;
 
@@ -19,12 +20,17 @@ pub(crate) struct Worker {
     /// Who it is, for people [default: host and process]
     #[arg(long)]
     name: Option<String>,
-    /// How many cores to keep busy [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    cores: Option<u16>,
-    /// Hold so much of artifacts in memory at most; past it they go to disk, and stages wait
-    #[arg(long, value_name = "SIZE", value_parser = units::bytes, default_value = "256MiB")]
-    memory: u64,
+    /// How many cores to keep busy; parts of one are fine [default: all]
+    #[arg(long, value_name = "N", value_parser = units::cores)]
+    cores: Option<f64>,
+    /// How much memory its stages may take together, as they say under `needs` [default: nobody counts]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    room: Option<u64>,
+    /// The pool of the run's pipeline that it is started for
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pool: String,
+    #[command(flatten)]
+    tiers: TierArgs,
     /// How many seconds to look for a run that can't be reached
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
@@ -46,9 +52,11 @@ impl Worker {
             name: self.name.unwrap_or_else(own_name),
             join: self.join,
             token,
-            cores: self.cores.map_or_else(all_cores, usize::from),
-            memory: self.memory,
-            pool: String::new(),
+            cores: self.cores.unwrap_or_else(all_cores),
+            room: self.room,
+            memory: self.tiers.memory,
+            cache: self.tiers.cache(),
+            pool: self.pool,
             patience: Duration::from_secs(self.patience),
             store_options: std::env::vars().collect(),
         };
@@ -63,8 +71,8 @@ impl Worker {
     }
 }
 
-fn all_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+fn all_cores() -> f64 {
+    std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64)
 }
 
 fn own_name() -> String {

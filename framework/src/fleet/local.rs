@@ -1,35 +1,25 @@
 //! Workers as child processes on this machine.
 
-use super::{Ended, Fleet};
-use crate::worker::Token;
+use super::{Ended, Fleet, Recipe};
+use crate::worker::process;
 use crate::{Context, Error, Result};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// How long workers have to end by themselves once the run is over, and how long once they are told to.
 const GRACE: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(3)];
 
-/// Child processes of this executable. They end with the process that started them, however it ends: each has a pipe
-/// from it and ends when that closes.
+/// Child processes of this executable. They end with the process that started them, however it ends.
 pub struct LocalFleet {
-    program: PathBuf,
-    join: String,
-    token: Token,
-    arguments: Vec<String>,
+    recipe: Recipe,
     children: BTreeMap<String, Child>,
 }
 
 impl LocalFleet {
-    /// Workers that will join the coordinator at `join`, each with some `cores` and with `memory` bytes for artifacts.
-    ///
-    /// # Errors
-    /// This executable can't be found.
-    pub fn new(join: String, token: Token, cores: usize, memory: u64) -> Result<Self> {
-        let program = std::env::current_exe().context("can't find this executable, to start workers from it")?;
-        let arguments = vec![format!("--cores={cores}"), format!("--memory={memory}")];
-        Ok(Self { program, join, token, arguments, children: BTreeMap::new() })
+    /// Workers on this machine, none of them started yet.
+    pub fn new(recipe: Recipe) -> Self {
+        Self { recipe, children: BTreeMap::new() }
     }
 
     /// Waits for children to end; those that don't are told to, and then killed.
@@ -57,13 +47,10 @@ impl LocalFleet {
 
 impl Fleet for LocalFleet {
     fn start(&mut self, name: &str) -> Result<()> {
-        let child = Command::new(&self.program)
-            .args(["worker", "--leash", "--quiet", "--join", &self.join, "--name", name])
-            .args(&self.arguments)
-            // Not an argument: those can be read by every user of the machine.
-            .env("ROPEWAY_TOKEN", self.token.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+        let Recipe { join, token, pool, cores, room, memory } = &self.recipe;
+        let child = process::command(join, token, name)?
+            .args([format!("--pool={pool}"), format!("--cores={cores}"), format!("--memory={memory}")])
+            .args(room.map(|room| format!("--room={room}")))
             .spawn()
             .map_err(|error| Error::unavailable(format!("can't start worker {name}: {error}")))?;
         self.children.insert(name.to_owned(), child);

@@ -6,6 +6,24 @@ mod local;
 pub use local::LocalFleet;
 
 use crate::Result;
+use crate::worker::Token;
+
+/// The workers of a fleet: all are alike.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// The coordinator that they dial.
+    pub join: String,
+    /// The secret that they share with it.
+    pub token: Token,
+    /// The pool that they are started for.
+    pub pool: String,
+    /// Cores that each keeps busy.
+    pub cores: f64,
+    /// Bytes that the tasks of each may take together, as they say under `needs`; nothing if nobody counts them.
+    pub room: Option<u64>,
+    /// Bytes of artifacts that each holds in memory.
+    pub memory: u64,
+}
 
 /// Starts and stops workers.
 pub trait Fleet: Send {

@@ -9,8 +9,8 @@ use super::task::{Live, Reply, Request, Task, Waiter};
 use super::voice::{Looked, Message, Voice};
 use super::watch::{attempt_span, reserved_cores};
 use crate::data::{Kind, Ref};
-use crate::schedule::{self, Action, End, Needs, StageId, TaskId, WHOLE, WorkerId};
-use crate::stage::{Cancel, Device, Models, Progress, Report as Step, Seed, Stored, TaskRequest, Tasks};
+use crate::schedule::{self, Action, Device, End, Needs, TaskId, WHOLE, WorkerId};
+use crate::stage::{self, Cancel, Models, Progress, Report as Step, Seed, Stored, TaskRequest, Tasks};
 use crate::store::{Entry, Store};
 use crate::worker::{self, Assignment, Failure};
 use crate::{Context, Error, Fault, Result, runtime};
@@ -59,14 +59,18 @@ impl Coordinator<'_> {
             }
             return Ok(());
         }
-        task.ready = self.options.clock.elapsed();
         self.under_way.insert(key, id);
+        let stage = self.appraise(id)?;
+        let Some(task) = self.tasks.get(&id) else { return Ok(()) };
+        if task.leads && task.request.task.needs.isolate {
+            let error = Error::usage("it runs other stages, and only those can be isolated")
+                .help("move `isolate` to the needs of the stage that it runs");
+            return self.fail(id, error);
+        }
         if task.leads {
             return self.start(id, 1, HERE, self.options.cores.max(1));
         }
-        let next = StageId(self.stages.len() as u32);
         let request = &task.request;
-        let stage = *self.stages.entry(request.task.stage.clone()).or_insert(next);
         let inputs = || request.task.inputs.values().flatten();
         let task = schedule::Task {
             retries: request.task.needs.retries,
@@ -74,9 +78,9 @@ impl Coordinator<'_> {
             deadline: request.task.needs.deadline,
             // What is small travels with the attempt, wherever it goes.
             inputs: inputs().filter(|one| one.bytes >= LARGE).map(|one| ((&one.digest).into(), one.bytes)).collect(),
-            size: inputs().map(|one| one.bytes).sum(),
+            size: request.size(),
             stage,
-            ..schedule::Task::new(id, needs(request))
+            ..schedule::Task::new(id, needs(&request.task.needs, task.device, request.files))
         };
         self.step(schedule::Event::Submitted(task))
     }
@@ -122,7 +126,11 @@ impl Coordinator<'_> {
         let key = task.key.context("a task starts after its key is known")?;
         let cancel = Cancel::default();
         let request = &task.request;
-        let needs = needs(request);
+        let mut needs = needs(&request.task.needs, task.device, request.files);
+        // One that runs others mostly waits.
+        if task.leads {
+            needs.millicores = 0;
+        }
         let live = Live {
             worker,
             cancel: cancel.clone(),
@@ -136,6 +144,7 @@ impl Coordinator<'_> {
             task: id,
             attempt,
             needs,
+            isolate: request.task.needs.isolate,
             uses: request.task.stage.clone(),
             stage: request.stage.clone(),
             key,
@@ -232,7 +241,10 @@ impl Coordinator<'_> {
             }
             End::Done | End::Failed | End::Transient | End::Stopped => match (task.outcome.take(), task.failure.take())
             {
-                (Some((outputs, seconds)), _) => self.succeed(id, Outcome::Done, outputs, seconds),
+                (Some((outputs, seconds)), _) => {
+                    self.learn(id, seconds);
+                    self.succeed(id, Outcome::Done, outputs, seconds)
+                }
                 (None, failure) => self.fail(id, failure.unwrap_or_else(|| Error::new("the task failed"))),
             },
         }
@@ -240,6 +252,7 @@ impl Coordinator<'_> {
 
     /// An input is lost: whatever made it runs again, and the task after it.
     pub(super) fn recover(&mut self, id: TaskId, lost: Ref, maker: Request, error: Error) -> Result<()> {
+        self.tell_stopped(id)?;
         let Some(mut task) = self.tasks.remove(&id) else { return Ok(()) };
         if let Some(key) = task.key {
             self.under_way.remove(&key);
@@ -248,7 +261,6 @@ impl Coordinator<'_> {
         self.tell(Event::Warning { name: task.label().to_owned(), message })?;
         runtime()?.block_on(self.store.discard(Entry::Blob(lost)))?;
         task.recoveries += 1;
-        task.live.clear();
         let waiting = TaskId(self.next_task);
         self.next_task += 1;
         self.tasks.insert(waiting, task);
@@ -298,6 +310,7 @@ impl Coordinator<'_> {
         outputs: BTreeMap<String, Ref>,
         seconds: f64,
     ) -> Result<()> {
+        self.tell_stopped(id)?;
         let Some(task) = self.forget(id) else { return Ok(()) };
         task.span.record("outcome", outcome.name());
         outputs.values().for_each(|made| drop(self.made.insert(*made, task.request.clone())));
@@ -329,6 +342,7 @@ impl Coordinator<'_> {
     }
 
     pub(super) fn fail(&mut self, id: TaskId, error: Error) -> Result<()> {
+        self.tell_stopped(id)?;
         let Some(task) = self.forget(id) else { return Ok(()) };
         task.span.record("outcome", Outcome::Failed.name());
         for waiter in task.waiters {
@@ -358,19 +372,16 @@ impl Coordinator<'_> {
     }
 }
 
-/// What a task takes of a worker.
-fn needs(request: &Request) -> Needs {
-    let needs = &request.task.needs;
-    // One that runs others mostly waits.
-    let cpus = if request.stage.signature().submits { 0.0 } else { needs.cpus.max(0.0) };
-    let on_device = needs.device == Device::Cuda;
+/// What a task takes of a worker if it computes on a device.
+pub(super) fn needs(needs: &stage::Needs, device: Device, files: bool) -> Needs {
+    let on_device = device == Device::Cuda;
     Needs {
-        millicores: (cpus * 1000.0).ceil() as u64,
+        millicores: (needs.cpus.max(0.0) * 1000.0).ceil() as u64,
         memory: needs.memory,
         gpus: if on_device { (needs.gpus_on_cuda() * WHOLE as f64).ceil() as u64 } else { 0 },
         gpu_memory: if on_device { needs.gpu_memory } else { 0 },
         // Where the parameters name files, the task runs where those are.
-        files: request.files,
+        files,
     }
 }
 

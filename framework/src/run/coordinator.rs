@@ -4,6 +4,7 @@ use super::Options;
 use super::crew::{Crew, EMBEDDED, HERE};
 use super::event::{Event, Line, Outcome, Report, Sink, StageReport};
 use super::fold::Fold;
+use super::forecast::Begun;
 use super::log::RunLog;
 use super::nodes::{Node, request};
 use super::task::{Live, Request, Task, Waiter};
@@ -11,7 +12,7 @@ use super::voice::Message;
 use super::watch::worker_info;
 use crate::data::{Artifact, Kind, Metrics, Ref};
 use crate::pipeline::Pipeline;
-use crate::schedule::{self, Scheduler, StageId, TaskId};
+use crate::schedule::{self, Costs, Scheduler, StageId, TaskId};
 use crate::stage::Registry;
 use crate::store::{Key, Store, StoreError};
 use crate::worker::{Heard, program};
@@ -75,6 +76,10 @@ pub(super) struct Coordinator<'a> {
     pub(super) wake: Option<Duration>,
     /// What the scheduler calls each stage.
     pub(super) stages: HashMap<String, StageId>,
+    /// What earlier runs learned, once it is read.
+    pub(super) recalled: Option<Costs>,
+    /// The stages whose tasks are under way.
+    pub(super) begun: BTreeMap<usize, Begun>,
 }
 
 impl<'a> Coordinator<'a> {
@@ -132,6 +137,8 @@ impl<'a> Coordinator<'a> {
             outbox,
             wake: None,
             stages: HashMap::new(),
+            recalled: None,
+            begun: BTreeMap::new(),
         })
     }
 
@@ -142,6 +149,7 @@ impl<'a> Coordinator<'a> {
             self.tell(Event::Listening { address })?;
         }
         self.tell_joined(self.crew.describe())?;
+        self.warn_of_devices()?;
         self.advance()?;
         let mut interrupted = false;
         while self.wanted.iter().any(|node| matches!(self.nodes[*node], Node::Waiting | Node::Running)) {
@@ -155,12 +163,10 @@ impl<'a> Coordinator<'a> {
                 Err(_) => {
                     // Nothing more to hear at the moment: what was decided goes out, in as few messages as can be.
                     self.crew.flush();
+                    self.scale()?;
                     match self.next_message() {
                         Some(message) => self.hear(message)?,
-                        None => {
-                            self.crew.tend()?;
-                            self.step(schedule::Event::Tick)?;
-                        }
+                        None => self.step(schedule::Event::Tick)?,
                     }
                 }
             }
@@ -170,8 +176,11 @@ impl<'a> Coordinator<'a> {
     }
 
     fn next_message(&mut self) -> Option<Message> {
-        let due = self.wake.map(|wake| wake.saturating_sub(self.options.clock.elapsed()));
-        let message = self.inbox.recv_timeout(due.unwrap_or(PULSE).min(PULSE)).ok();
+        let now = self.options.clock.elapsed();
+        let due = self.wake.map(|wake| wake.saturating_sub(now));
+        let scale = self.crew.due().map(|due| due.saturating_sub(now));
+        let patience = [due, scale].into_iter().flatten().fold(PULSE, Duration::min);
+        let message = self.inbox.recv_timeout(patience).ok();
         if due.is_some_and(|due| due.is_zero()) {
             self.wake = None;
         }
@@ -179,6 +188,7 @@ impl<'a> Coordinator<'a> {
     }
 
     fn hear(&mut self, message: Message) -> Result<()> {
+        self.crew.stir();
         match message {
             Message::Looked(id, Ok(looked)) => self.looked(id, looked),
             Message::Looked(id, Err(error)) => self.fail(id, error),
@@ -193,24 +203,12 @@ impl<'a> Coordinator<'a> {
     fn heard(&mut self, heard: Heard) -> Result<()> {
         match heard {
             Heard::Joined(worker) => {
-                let joined = schedule::Event::Joined { worker: worker.id, has: worker.has.clone() };
                 let info = worker_info(&worker.name, &worker.has, &worker.pool, worker.has.files);
-                self.crew.join(worker);
+                let joined = self.crew.join(worker);
                 self.tell_joined(info)?;
                 self.step(joined)
             }
-            Heard::Lost { worker, reason } => {
-                if !self.crew.has(worker) {
-                    return Ok(());
-                }
-                let name = self.crew.name(worker).to_owned();
-                let message = format!("the worker is lost: {reason}; what it was doing runs elsewhere");
-                self.tell(Event::Warning { name: name.clone(), message })?;
-                self.tell_lost(worker, name, reason)?;
-                self.crew.lose(worker);
-                self.crew.tend()?;
-                self.step(schedule::Event::Lost(worker))
-            }
+            Heard::Lost { worker, reason } => self.lost(worker, reason),
             Heard::Ended { worker, task, attempt, result } if self.crew.has(worker) => {
                 self.ended(worker, task, attempt, result)
             }
@@ -310,7 +308,7 @@ impl<'a> Coordinator<'a> {
                 }
                 // A worker that is told that the run is over stops what it does and goes.
                 Ok(Message::Heard(Heard::Lost { worker, .. })) => {
-                    self.crew.lose(worker);
+                    self.crew.forget(worker);
                     self.part(|_, _, live| live.worker != worker);
                 }
                 _ => {}
@@ -343,6 +341,7 @@ impl<'a> Coordinator<'a> {
         self.tell(Event::WorkerLeft { worker: EMBEDDED.to_owned(), lost: None })?;
         self.tell(Event::Finished(report.clone()))?;
         self.log.close()?;
+        self.remember()?;
         self.part_ways();
         Ok(report)
     }
@@ -354,7 +353,7 @@ impl<'a> Coordinator<'a> {
         let until = self.options.clock.elapsed() + PARTING;
         while !self.crew.is_alone() && self.options.clock.elapsed() < until {
             match self.inbox.recv_timeout(PULSE) {
-                Ok(Message::Heard(Heard::Lost { worker, .. })) => drop(self.crew.lose(worker)),
+                Ok(Message::Heard(Heard::Lost { worker, .. })) => self.crew.forget(worker),
                 Ok(Message::Heard(Heard::Joined(worker))) => {
                     self.crew.join(worker);
                     self.crew.dismiss();

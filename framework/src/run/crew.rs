@@ -1,12 +1,13 @@
-//! The workers of a run: the one inside this process, those in other processes, and what starts them.
+//! The workers of a run: the one inside this process, and those in other processes.
 
 use super::Options;
 use super::placement::WorkerInfo;
+use super::pools::Pools;
 use super::voice::Message;
 use super::watch::worker_info;
 use crate::data::Digest;
-use crate::fleet::{Fleet, LocalFleet};
-use crate::schedule::{Capacity, PoolId, Scheduler, TaskId, WorkerId};
+use crate::pipeline::Pool;
+use crate::schedule::{self, Capacity, PoolId, Scheduler, Site, TaskId, Time, View, WorkerId};
 use crate::store::Store;
 use crate::worker::{Assignment, EmbeddedWorker, Failure, Hands, Hub, RemoteWorker, Terms, Token, program};
 use crate::{Error, Fault, Result};
@@ -17,14 +18,11 @@ use std::time::Duration;
 /// The worker inside this process, and its name.
 pub(super) const HERE: WorkerId = WorkerId(0);
 pub(super) const EMBEDDED: &str = "embedded";
-/// The workers that this run starts on this machine, and those that join by themselves.
-const LOCAL: PoolId = PoolId(0);
-const ANY: PoolId = PoolId(1);
+/// The workers that join by themselves.
+const ANY: PoolId = PoolId(u32::MAX);
 /// How often a worker shows that it lives, and how long one may be silent.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Workers that end before they join, one after another, until the fleet is given up.
-const MOST_STILLBORN: u32 = 5;
 
 /// Workers in other processes.
 #[derive(Clone, Debug)]
@@ -35,11 +33,9 @@ pub struct Elsewhere {
     pub open: bool,
     /// The secret that they must have.
     pub token: Token,
-    /// How many are started on this machine, and replaced when they end.
-    pub local: u32,
-    /// The cores of each that is started.
-    pub cores: usize,
-    /// Bytes of artifacts that each that is started holds in memory.
+    /// Those that the run starts, and lets go when they have nothing to do.
+    pub pools: Vec<Pool>,
+    /// Bytes of artifacts that each of these holds in memory.
     pub memory: u64,
 }
 
@@ -48,36 +44,27 @@ pub(super) struct Crew {
     has: Capacity,
     here: Hands<(TaskId, u32)>,
     there: BTreeMap<WorkerId, RemoteWorker>,
+    /// Those that were told to go.
+    leaving: BTreeSet<WorkerId>,
     /// Who made large artifacts, and so may still hold them.
     holders: HashMap<Digest, Vec<WorkerId>>,
     outbox: mpsc::Sender<Message>,
-    started: Option<Started>,
+    pools: Option<Pools>,
     hub: Option<Hub>,
-}
-
-/// The workers that this run starts.
-struct Started {
-    fleet: LocalFleet,
-    wanted: u32,
-    /// Those that were started and have not ended.
-    names: BTreeSet<String>,
-    /// Those of them that have joined.
-    joined: BTreeSet<String>,
-    count: u64,
-    stillborn: u32,
 }
 
 impl Crew {
     pub(super) fn gather(store: &Store, options: &Options, run: &str, outbox: &mpsc::Sender<Message>) -> Result<Self> {
-        let worker = EmbeddedWorker::new(store.clone(), options.cores)?;
-        let (has, here) = (worker.capacity(), Hands::new(worker));
+        let millicores = options.cores as u64 * 1000;
+        let has = Capacity { millicores, memory: u64::MAX, files: true, ..Capacity::default() };
         let mut crew = Self {
+            here: Hands::new(EmbeddedWorker::new(store.clone(), has.clone())?),
             has,
-            here,
             there: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             holders: HashMap::new(),
             outbox: outbox.clone(),
-            started: None,
+            pools: None,
             hub: None,
         };
         let Some(elsewhere) = &options.elsewhere else { return Ok(crew) };
@@ -87,17 +74,10 @@ impl Crew {
         // The run may have ended; then nobody listens.
         let ear = Arc::new(move |heard| drop(ear.send(Message::Heard(heard))));
         let hub = Hub::listen(&elsewhere.listen, &elsewhere.token, terms, store.clone(), ear)?;
-        let Elsewhere { token, cores, memory, .. } = elsewhere.clone();
-        let mut started = Started {
-            fleet: LocalFleet::new(hub.address().to_string(), token, cores, memory)?,
-            wanted: elsewhere.local,
-            names: BTreeSet::new(),
-            joined: BTreeSet::new(),
-            count: 0,
-            stillborn: 0,
-        };
-        started.tend()?;
-        crew.started = Some(started);
+        let mut pools = Pools::new(&elsewhere.pools, &hub.address().to_string(), &elsewhere.token, elsewhere.memory);
+        // Those that are always there come at once.
+        pools.step(options.clock.elapsed(), &View::default())?;
+        crew.pools = Some(pools);
         crew.hub = Some(hub);
         Ok(crew)
     }
@@ -119,15 +99,8 @@ impl Crew {
 
     /// Tells a scheduler which workers may still come.
     pub(super) fn announce(&self, scheduler: Scheduler, elsewhere: Option<&Elsewhere>) -> Scheduler {
-        let Some(elsewhere) = elsewhere else { return scheduler };
-        let local = Capacity {
-            millicores: elsewhere.cores as u64 * 1000,
-            memory: u64::MAX,
-            files: true,
-            ..Capacity::default()
-        };
-        let scheduler = scheduler.with_pool(LOCAL, local, elsewhere.local);
-        if !elsewhere.open {
+        let scheduler = self.pools.iter().fold(scheduler, |scheduler, pools| pools.announce(scheduler));
+        if !elsewhere.is_some_and(|elsewhere| elsewhere.open) {
             return scheduler;
         }
         // Nobody knows what workers that join from elsewhere will have.
@@ -135,24 +108,58 @@ impl Crew {
         scheduler.with_pool(ANY, any, u32::MAX)
     }
 
+    /// What there is for tasks, and at which price: every worker, and those that may be started.
+    pub(super) fn sites(&self) -> Vec<Site<'_>> {
+        let pools = || self.pools.iter().flat_map(Pools::all);
+        let price = |has: &Capacity| pools().find(|pool| Some(pool.id) == has.pool).map_or(0.0, |pool| pool.price);
+        let site = |has| Site { has, price: price(has), ready: Time::ZERO };
+        let there = self.there.values().map(|worker| &worker.has);
+        let could_come = pools().map(|pool| Site { has: &pool.capacity, price: pool.price, ready: pool.startup });
+        std::iter::once(&self.has).chain(there).map(site).chain(could_come).collect()
+    }
+
     /// Where workers dial, if they may.
     pub(super) fn address(&self) -> Option<String> {
         self.hub.as_ref().map(|hub| hub.address().to_string())
     }
 
-    pub(super) fn join(&mut self, worker: RemoteWorker) {
-        if let Some(started) = &mut self.started
-            && started.names.contains(&worker.name)
-        {
-            started.joined.insert(worker.name.clone());
-            started.stillborn = 0;
-        }
+    /// A worker has come: what the scheduler hears of it.
+    pub(super) fn join(&mut self, mut worker: RemoteWorker) -> schedule::Event {
+        worker.has.pool = self.pools.as_mut().and_then(|pools| pools.join(&worker.name));
+        let joined = schedule::Event::Joined { worker: worker.id, has: worker.has.clone() };
         self.there.insert(worker.id, worker);
+        joined
     }
 
     /// A worker is gone.
-    pub(super) fn lose(&mut self, worker: WorkerId) {
+    ///
+    /// # Errors
+    /// Its process can't be stopped.
+    pub(super) fn lose(&mut self, worker: WorkerId) -> Result<()> {
+        let leaves = self.leaving.remove(&worker);
+        match (self.there.remove(&worker), &mut self.pools) {
+            // One that leaves ends by itself.
+            (Some(there), Some(pools)) if !leaves => pools.lose(&there.name),
+            _ => Ok(()),
+        }
+    }
+
+    /// A worker that was told that the run is over has left.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
         self.there.remove(&worker);
+    }
+
+    /// Lets a worker go that runs nothing.
+    pub(super) fn part(&mut self, worker: WorkerId) {
+        if let Some(there) = self.there.get_mut(&worker) {
+            there.farewell();
+            self.leaving.insert(worker);
+        }
+    }
+
+    /// Whether a worker was told to go.
+    pub(super) fn is_leaving(&self, worker: WorkerId) -> bool {
+        self.leaving.contains(&worker)
     }
 
     /// Whether a worker is one of the crew: the words of one that was given up change nothing.
@@ -210,12 +217,22 @@ impl Crew {
         self.there.values_mut().for_each(RemoteWorker::flush);
     }
 
-    /// Replaces workers that ended.
+    /// Something happened that may change how many workers are wanted.
+    pub(super) fn stir(&mut self) {
+        self.pools.iter_mut().for_each(Pools::stir);
+    }
+
+    /// When to look after the pools, if there are any.
+    pub(super) fn due(&self) -> Option<Time> {
+        self.pools.as_ref().map(Pools::due)
+    }
+
+    /// Starts the workers that are wanted, and gives those that are to go.
     ///
     /// # Errors
-    /// Workers can't be started, or end before they join again and again.
-    pub(super) fn tend(&mut self) -> Result<()> {
-        self.started.as_mut().map_or(Ok(()), Started::tend)
+    /// Workers can't be started, or do not come again and again.
+    pub(super) fn scale(&mut self, now: Time, view: &View) -> Result<Vec<WorkerId>> {
+        self.pools.as_mut().map_or(Ok(Vec::new()), |pools| pools.step(now, view))
     }
 
     /// Whether there is no worker elsewhere.
@@ -226,31 +243,5 @@ impl Crew {
     /// The run is over.
     pub(super) fn dismiss(&mut self) {
         self.there.values_mut().for_each(RemoteWorker::farewell);
-    }
-}
-
-impl Started {
-    fn tend(&mut self) -> Result<()> {
-        for ended in self.fleet.ended() {
-            self.names.remove(&ended.name);
-            if self.joined.remove(&ended.name) {
-                continue;
-            }
-            self.stillborn += 1;
-            if self.stillborn >= MOST_STILLBORN {
-                return Err(Error::unavailable(format!(
-                    "{MOST_STILLBORN} workers ended before they joined the run, the last with {}",
-                    ended.how
-                ))
-                .help("start one by hand and see what it says: ropeway worker --join ADDRESS --token TOKEN"));
-            }
-        }
-        while self.names.len() < self.wanted as usize {
-            self.count += 1;
-            let name = format!("local-{}", self.count);
-            self.fleet.start(&name)?;
-            self.names.insert(name);
-        }
-        Ok(())
     }
 }

@@ -5,15 +5,19 @@
 mod attempts;
 mod clock;
 mod coordinator;
+mod costs;
 mod crew;
 mod event;
 mod fold;
+mod forecast;
 mod key;
 mod log;
+mod losses;
 mod metrics;
 mod nodes;
 mod placement;
 mod plan;
+mod pools;
 mod store_metrics;
 mod task;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::data::Ref;
-use crate::schedule::WorkerId;
+use crate::schedule::{Device, WorkerId};
 use crate::stage::{Cancel, Output, Stage, Stored, TaskRequest, Template};
 use crate::store::Key;
 use std::collections::BTreeMap;
@@ -25,6 +25,22 @@ impl Request {
     pub(super) fn new(task: TaskRequest, stage: Arc<dyn Stage>, templates: BTreeMap<String, Template>) -> Self {
         Self { task, stage, templates, files: false }
     }
+
+    /// What its costs are noted under: see [`kind`].
+    pub(super) fn kind(&self) -> String {
+        let stage = self.task.label.split('/').next().unwrap_or_default();
+        kind(stage, &self.task.stage)
+    }
+
+    /// The bytes of its inputs.
+    pub(super) fn size(&self) -> u64 {
+        self.task.inputs.values().flatten().map(|input| input.bytes).sum()
+    }
+}
+
+/// What costs are noted under: a stage of a pipeline and what it runs. Two commands have nothing in common but that.
+pub(super) fn kind(stage: &str, uses: &str) -> String {
+    format!("{stage} ({uses})")
 }
 
 /// Where a stage that asked for a task hears its outputs.
@@ -62,10 +78,14 @@ pub(super) struct Task {
     pub(super) live: BTreeMap<u32, Live>,
     /// Whether it runs other tasks: then it runs in this process and takes no room of any worker.
     pub(super) leads: bool,
+    /// What it computes on.
+    pub(super) device: Device,
     /// When all that it needs was there, and it began to wait for a place.
     pub(super) ready: Duration,
     /// Run it even though its result is known: its bytes are lost.
     pub(super) again: bool,
+    /// How many workers were lost while they had it.
+    pub(super) losses: u32,
     /// How often an input of it was lost and made again.
     pub(super) recoveries: u32,
     /// The last attempt's error, until the scheduler has decided what becomes of the task.
@@ -90,9 +110,11 @@ impl Task {
             key: None,
             waiters: vec![waiter],
             live: BTreeMap::new(),
+            device: Device::Cpu,
             ready: Duration::ZERO,
             span,
             again: false,
+            losses: 0,
             recoveries: 0,
             failure: None,
             outcome: None,

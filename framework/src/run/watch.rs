@@ -91,6 +91,12 @@ impl Coordinator<'_> {
         self.tell_end(id, attempt, live, end, result.as_ref().ok().map(|outcome| outcome.seconds), written)
     }
 
+    /// Tells that nobody waits for the attempts of a task that are still under way, such as the slower of two copies.
+    pub(super) fn tell_stopped(&mut self, id: TaskId) -> Result<()> {
+        let live = self.tasks.get_mut(&id).map(|task| std::mem::take(&mut task.live)).unwrap_or_default();
+        live.into_iter().try_for_each(|(attempt, live)| self.tell_end(id, attempt, &live, Ended::Stopped, None, 0))
+    }
+
     /// Tells that a worker is lost, and with it what it was doing.
     pub(super) fn tell_lost(&mut self, worker: WorkerId, name: String, reason: String) -> Result<()> {
         let lost: Vec<(TaskId, u32, Live)> = self

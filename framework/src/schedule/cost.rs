@@ -77,6 +77,18 @@ impl Costs {
         self.stages[at].on_mut(device).entry(class(size)).or_default().add(nanos(took));
     }
 
+    /// Whether these can be costs that were learned: what is read from a store is not believed before.
+    pub fn is_sound(&self) -> bool {
+        let sizes = |stage: &Stage| stage.cpu.values().chain(stage.cuda.values()).all(Histogram::is_sound);
+        self.stages.len() <= MOST_STAGES && self.stages.iter().all(sizes)
+    }
+
+    /// What a task of a stage usually takes: that of the size that most of its tasks had.
+    pub fn usual(&self, stage: StageId, device: Device) -> Option<Time> {
+        let known = self.stages.get(stage.0 as usize)?.on(device).values();
+        known.max_by_key(|size| size.total).map(|size| Time::from_nanos(size.median))
+    }
+
     /// What a task will take, if anything is known of its stage on the device.
     ///
     /// Between two known sizes it is interpolated; beyond the largest it grows with the size; below the smallest it
@@ -138,6 +150,12 @@ impl Stage {
 }
 
 impl Histogram {
+    fn is_sound(&self) -> bool {
+        let ascending = self.counts.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        let total = self.counts.iter().try_fold(0u32, |sum, (_, count)| sum.checked_add(*count));
+        ascending && total == Some(self.total) && self.total < MOST
+    }
+
     fn add(&mut self, nanos: u64) {
         let step = step(nanos);
         match self.counts.binary_search_by_key(&step, |(step, _)| *step) {

@@ -60,7 +60,7 @@ impl Needs {
 
     /// Whether it needs a part of one device or whole ones, not one and a half.
     pub(super) fn is_sound(&self) -> bool {
-        self.gpus <= WHOLE || self.gpus % WHOLE == 0
+        self.gpus <= WHOLE || self.gpus.is_multiple_of(WHOLE)
     }
 
     /// How many devices it needs.

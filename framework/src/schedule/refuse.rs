@@ -87,7 +87,9 @@ impl Scheduler {
     /// What no worker has enough of.
     fn lacking(&self, needs: &Needs) -> String {
         let pools = self.pools.values().filter(|(_, max)| *max > 0);
-        let all: Vec<&Capacity> = self.workers.kinds().keys().chain(pools.map(|(has, _)| has)).collect();
+        let all = self.workers.kinds().keys().chain(pools.map(|(has, _)| has));
+        // One without cores is there for those that only wait.
+        let all: Vec<&Capacity> = all.filter(|has| has.millicores > 0).collect();
         let most = |of: fn(&Capacity) -> u64| all.iter().map(|has| of(has)).max().unwrap_or(0);
         let nor = if self.pools.is_empty() { "" } else { " and no pool can start one with more" };
         let just = |needs: Needs| format!("it needs {}; the largest worker has ", without_cores(&needs));

@@ -104,6 +104,11 @@ impl Scheduler {
         &self.costs
     }
 
+    /// Takes what was learned elsewhere: in earlier runs, or of tasks that were not placed here.
+    pub fn costs_mut(&mut self) -> &mut Costs {
+        &mut self.costs
+    }
+
     /// Takes what happened and says what to do, in order. What is said of an attempt that has ended, or by a worker
     /// that is lost (a zombie's word, a message that came twice), changes nothing.
     pub fn step(&mut self, now: Time, event: Event) -> Vec<Action> {

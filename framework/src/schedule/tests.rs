@@ -326,7 +326,7 @@ fn parts_of_devices_are_given_and_come_back() {
     let gpu = Capacity { devices: vec![16 << 30, 16 << 30], ..cores(8) };
     let mut case = Case::new(&[gpu]);
     let shares = |actions: &[Action]| -> Vec<(u32, u32)> {
-        let [Action::Start { devices, .. }] = actions else { return Vec::new() };
+        let [Action::Start { devices, .. }, ..] = actions else { return Vec::new() };
         devices.iter().map(|share| (share.device, share.share)).collect()
     };
     let part = |id, gpus| Task::new(TaskId(id), Needs { gpus, ..CORE });

@@ -128,6 +128,11 @@ impl Progress {
         sink.report(Report { done, total, unit: unit.into(), metrics, line: None });
     }
 
+    /// Passes on what was said elsewhere.
+    pub(crate) fn pass_on(&self, report: Report) {
+        self.0.iter().for_each(|sink| sink.report(report.clone()));
+    }
+
     /// Writes a line to the run's log.
     pub fn log(&self, line: impl Into<String>) {
         let Some(sink) = &self.0 else { return };

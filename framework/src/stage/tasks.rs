@@ -1,11 +1,12 @@
 //! Tasks that a stage asks for: trials, folds, parts.
 
 use super::Needs;
-use crate::data::{Artifact, Ref};
-use crate::{Error, Fault, Result};
+use crate::data::{Artifact, Kind, Ref, encode};
+use crate::{Context, Error, Fault, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 
 /// Reads stored artifacts.
@@ -14,6 +15,11 @@ pub trait Fetch: Send + Sync {
     fn fetch(&self, reference: Ref) -> Result<Artifact>;
     /// The names of the items of a list, in order, without reading them.
     fn items(&self, list: Ref) -> Result<Vec<Ref>>;
+    /// Gives the file with an artifact's canonical bytes the name `to`; whether there is such a file on this machine.
+    fn link(&self, reference: Ref, to: &Path) -> Result<bool> {
+        let _ = (reference, to);
+        Ok(false)
+    }
 }
 
 /// An artifact in the store: its name, and a way to read it.
@@ -45,6 +51,22 @@ impl Stored {
     pub fn items(&self) -> Result<Vec<Self>> {
         let items = self.source.items(self.reference)?;
         Ok(items.into_iter().map(|item| Self::new(item, self.source.clone())).collect())
+    }
+
+    /// Gives it the name `to` as a file with its canonical bytes, for a program that maps it. It is the store's own file
+    /// if that is on this machine, and else a copy; either way it may only be read.
+    ///
+    /// # Errors
+    /// It can't be read, or is a list, which has no file with its items; `to` can't be written.
+    pub fn link(&self, to: &Path) -> Result<()> {
+        if self.reference.kind == Kind::List {
+            return Err(Error::usage("a list is no file").help("wire the artifacts of the list one by one"));
+        }
+        if self.source.link(self.reference, to)? {
+            return Ok(());
+        }
+        let bytes = encode(&self.load()?)?.bytes();
+        std::fs::write(to, bytes).context(format!("can't write {}", to.display()))
     }
 
     /// Reads it as what it must be.

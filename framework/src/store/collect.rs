@@ -1,9 +1,10 @@
 //! Takes away what no kept result needs: mark from the memos, sweep the blobs.
 
-use super::backend::{CORRUPT, Found};
+use super::backend::{Backend, CORRUPT, Found};
 use super::blobs::{BLOBS, blob_path, items};
 use super::checkpoints::CHECKPOINTS;
 use super::commit::{MEMO, memo_path};
+use super::costs::COSTS;
 use super::log::RUNS;
 use super::once::{ONCE, task_of};
 use super::{AT_ONCE, Key, Memo, Store, StoreError};
@@ -22,13 +23,17 @@ pub struct Collect {
     pub age: Option<Duration>,
     /// Whatever is younger stays: a run that is under way has written it and is about to need it. One hour by default.
     pub grace: Duration,
+    /// A run whose log does not say that it finished may be under way, however long its last word is ago; up to this
+    /// time it stays, with all that it names. Seven days by default.
+    pub unfinished: Duration,
     /// Only count.
     pub dry_run: bool,
 }
 
 impl Default for Collect {
     fn default() -> Self {
-        Self { runs: None, age: None, grace: Duration::from_secs(3600), dry_run: false }
+        let (hour, week) = (Duration::from_secs(3600), Duration::from_secs(7 * 24 * 3600));
+        Self { runs: None, age: None, grace: hour, unfinished: week, dry_run: false }
     }
 }
 
@@ -45,7 +50,7 @@ pub struct Collected {
     pub checkpoints: u64,
     /// Outcomes of effects, whose tasks' results go too or never came.
     pub outcomes: u64,
-    /// Corrupt objects that were set aside, and half-written files of dead processes.
+    /// Corrupt objects that were set aside, half-written files of dead processes, and outdated notes on what stages cost.
     pub leftovers: u64,
     /// The bytes of all these.
     pub bytes: u64,
@@ -86,7 +91,9 @@ pub(super) async fn collect(store: &Store, options: Collect) -> Result<Collected
 
     let mut named = HashSet::new();
     for (newness, entries) in runs_newest_first(store).await?.iter().enumerate() {
-        if options.runs.is_some_and(|limit| newness < limit) || entries.iter().any(wanted) {
+        let kept = options.runs.is_some_and(|limit| newness < limit) || entries.iter().any(wanted);
+        let young = entries.iter().any(|entry| age(entry) < options.unfinished);
+        if kept || (young && !finished(backend, entries).await?) {
             let texts = futures::stream::iter(entries).map(|entry| backend.read(&entry.path, entry.bytes));
             let mut texts = texts.buffered(AT_ONCE);
             while let Some(text) = texts.try_next().await? {
@@ -161,8 +168,12 @@ pub(super) async fn collect(store: &Store, options: Collect) -> Result<Collected
             doomed.told.outcomes += 1;
         }
     }
-    for found in backend.list(CORRUPT).await? {
-        doomed.add(&found);
+    let mut costs = backend.list(COSTS).await?;
+    costs.sort_by(|a, b| a.path.cmp(&b.path));
+    // The newest holds all that is known.
+    costs.pop();
+    for found in costs.iter().filter(|found| !fresh(found)).chain(&backend.list(CORRUPT).await?) {
+        doomed.add(found);
         doomed.told.leftovers += 1;
     }
 
@@ -182,6 +193,14 @@ pub(super) async fn collect(store: &Store, options: Collect) -> Result<Collected
 
 fn folder(path: &str) -> &str {
     path.split('/').next().unwrap_or_default()
+}
+
+/// Whether a run says that it is over.
+async fn finished(backend: &Backend, entries: &[Found]) -> Result<bool, StoreError> {
+    const LAST: &[u8] = br#""event":"finished""#;
+    let Some(last) = entries.last() else { return Ok(true) };
+    let text = backend.read(&last.path, last.bytes).await?.unwrap_or_default();
+    Ok(text.windows(LAST.len()).any(|part| part == LAST))
 }
 
 /// The entries of each run, the run that was last written to first.

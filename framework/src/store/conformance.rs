@@ -1,6 +1,6 @@
 //! What every store must do, run for each kind of store, and for one that fails half of the time.
 
-use super::backend::{Backend, CORRUPT};
+use super::backend::{Backend, CORRUPT, Created};
 use super::blobs::blob_path;
 use super::collect::{Collect, Collected};
 use super::commit::memo_path;
@@ -384,7 +384,7 @@ fn collecting_keeps_what_is_needed() {
         store.discard(Entry::Blob(spoilt)).await.unwrap();
         store.checkpoint_log(key("done")).save(&state).await.unwrap();
 
-        let all = Collect { grace: Duration::ZERO, ..Collect::default() };
+        let all = Collect { grace: Duration::ZERO, unfinished: Duration::ZERO, ..Collect::default() };
         let told = open().collect(Collect { dry_run: true, ..all.clone() }).await.unwrap();
         assert!(open().has(orphan).await.unwrap());
         assert_eq!(open().collect(all.clone()).await.unwrap(), told);
@@ -465,7 +465,7 @@ fn outcomes_go_with_the_results_of_their_tasks() {
             }
             left
         };
-        let all = Collect { grace: Duration::ZERO, ..Collect::default() };
+        let all = Collect { grace: Duration::ZERO, unfinished: Duration::ZERO, ..Collect::default() };
         assert_eq!(open().collect(all.clone()).await.unwrap().outcomes, 0);
         let newest = Collect { runs: Some(1), ..all.clone() };
         assert_eq!(open().collect(Collect { dry_run: true, ..newest.clone() }).await.unwrap().outcomes, 1);
@@ -489,7 +489,8 @@ fn collecting_can_keep_only_the_newest_runs() {
             store.log(run).append(format!("{{\"key\":\"{}\"}}", key(task)).into()).await.unwrap();
             outputs.push(output);
         }
-        let options = Collect { runs: Some(1), grace: Duration::ZERO, ..Collect::default() };
+        let options =
+            Collect { runs: Some(1), grace: Duration::ZERO, unfinished: Duration::ZERO, ..Collect::default() };
         let young = Collect { age: Some(Duration::from_secs(3600)), ..options.clone() };
         assert_eq!(store.collect(young).await.unwrap().memos, 0);
         let told = store.collect(options).await.unwrap();
@@ -498,8 +499,30 @@ fn collecting_can_keep_only_the_newest_runs() {
         assert_eq!(open().memo(key("old")).await.unwrap(), None);
         assert!(!open().has(outputs[0]).await.unwrap());
         assert!(open().memo(key("new")).await.unwrap().is_some() && open().has(outputs[1]).await.unwrap());
-        let none = Collect { runs: Some(0), grace: Duration::ZERO, ..Collect::default() };
+        let none = Collect { runs: Some(0), grace: Duration::ZERO, unfinished: Duration::ZERO, ..Collect::default() };
         assert_eq!(store.collect(none).await.unwrap().kept_blobs, 0);
+    });
+}
+
+#[test]
+fn collecting_keeps_a_run_that_may_be_under_way() {
+    for_every_store(async |open| {
+        let store = open();
+        for (run, last) in
+            [("run-1", "{\"event\":\"finished\"}"), ("run-2", "{\"event\":\"started\"}"), ("run-3", "{}")]
+        {
+            let output = store.put(&text(run)).await.unwrap();
+            store.commit(key(run), &memo(&[("out", output)], 1.0)).await.unwrap();
+            store.log(run).append(format!("{{\"key\":\"{}\"}}", key(run)).into()).await.unwrap();
+            store.log(run).append(last.into()).await.unwrap();
+        }
+        let options = Collect { runs: Some(1), grace: Duration::ZERO, ..Collect::default() };
+        assert_eq!(open().collect(options.clone()).await.unwrap().runs, 1);
+        assert_eq!(open().runs().await.unwrap(), ["run-2", "run-3"]);
+        assert!(open().memo(key("run-2")).await.unwrap().is_some());
+        let strict = Collect { unfinished: Duration::ZERO, ..options };
+        assert_eq!(open().collect(strict).await.unwrap().runs, 1);
+        assert_eq!(open().runs().await.unwrap(), ["run-3"]);
     });
 }
 
@@ -565,6 +588,20 @@ fn put_if_absent_is_checked() {
     let denied = || object_store::Error::PermissionDenied { path: "probe".into(), source: "no".into() };
     probe(Plan::NoWrites(denied)).unwrap();
     assert!(matches!(probe(Plan::Nothing(denied)), Err(StoreError::Denied { .. })));
+}
+
+#[test]
+fn a_conflict_is_not_yet_a_result() {
+    let cloud = |first| Objects::cloud("s3://bucket".into(), Arc::new(Faulty::new(Plan::Conflicts(first)))).hurried(5);
+    runtime().unwrap().block_on(async {
+        for bytes in [Bytes::from_static(b"small"), vec![7; 300_000].into()] {
+            let patient = cloud(6);
+            assert_eq!(patient.create("memo/x", bytes.clone().into()).await.unwrap(), Created::Now);
+            assert_eq!(patient.read("memo/x").await.unwrap(), Some(bytes.clone()));
+            let error = cloud(1000).create("memo/x", bytes.into()).await.unwrap_err();
+            assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+        }
+    });
 }
 
 #[test]

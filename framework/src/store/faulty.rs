@@ -24,6 +24,8 @@ pub(super) enum Plan {
     Nothing(fn() -> Error),
     /// It creates what is there already.
     Overwrites,
+    /// Writes among so many first operations are refused as S3 refuses one of two that race: nothing need be there.
+    Conflicts(u64),
 }
 
 /// A store in memory that fails by a plan. Clones share it.
@@ -69,6 +71,9 @@ impl Faulty {
         match self.0.plan {
             Plan::Nothing(error) => return Err(error()),
             Plan::NoWrites(error) if write => return Err(error()),
+            Plan::Conflicts(first) if write && self.operations() <= first => {
+                return Err(Error::AlreadyExists { path: "conflict".into(), source: "another is under way".into() });
+            }
             _ => {}
         }
         match chance {

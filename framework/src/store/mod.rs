@@ -18,6 +18,7 @@ mod blobs;
 mod checkpoints;
 mod collect;
 mod commit;
+mod costs;
 mod error;
 mod files;
 mod lists;

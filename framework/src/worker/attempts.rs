@@ -80,6 +80,7 @@ impl Attempts {
             attempt: number.1,
             needs: Needs { millicores: start.millicores, memory: start.memory, ..Needs::default() },
             seed: Seed::new(start.seed, &start.stage),
+            isolate: start.isolate,
             uses: start.stage.clone(),
             stage,
             key,

@@ -7,6 +7,7 @@ use crate::stage::{Checkpoints, Fetch, Keeper, Outcomes, Stored};
 use crate::store::{CheckpointLog, Key, Store};
 use crate::{Result, runtime};
 use bytes::Bytes;
+use std::path::Path;
 use std::sync::Arc;
 
 impl Store {
@@ -40,6 +41,10 @@ impl Fetch for Blocking<Store> {
 
     fn items(&self, list: Ref) -> Result<Vec<Ref>> {
         runtime()?.block_on(self.0.items(list))
+    }
+
+    fn link(&self, reference: Ref, to: &Path) -> Result<bool> {
+        runtime()?.block_on(self.0.link(reference, to))
     }
 }
 

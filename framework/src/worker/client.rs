@@ -6,6 +6,7 @@ use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{KEEPALIVE, KEEPALIVE_PATIENCE};
 use crate::stage::Registry;
 use crate::{Error, Fault, Result, runtime};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -24,10 +25,15 @@ pub struct WorkerOptions {
     pub token: Token,
     /// Who it is, for people.
     pub name: String,
-    /// Cores that it keeps busy.
-    pub cores: usize,
+    /// Cores that it keeps busy; parts of one are fine.
+    pub cores: f64,
+    /// Bytes that its tasks may take together, as they say under `needs`; nothing if nobody counts them.
+    pub room: Option<u64>,
     /// Bytes of artifacts that it holds in memory.
     pub memory: u64,
+    /// Where it shares with the other processes of the machine what it reads from a remote store, and how many bytes of
+    /// it ([`Store::with_machine`](crate::store::Store::with_machine)).
+    pub cache: Option<(PathBuf, u64)>,
     /// Which pool it was started for, if any.
     pub pool: String,
     /// How long it looks for a coordinator that it can't reach.

@@ -1,6 +1,7 @@
 //! The worker inside the coordinator's own process.
 
 use super::Assignment;
+use super::cell;
 use super::execute::{Failure, Outcome, execute};
 use super::pool::Pool;
 use super::scratch::ScratchRoot;
@@ -14,22 +15,22 @@ pub struct EmbeddedWorker {
     store: Store,
     pool: Pool,
     scratch: Arc<ScratchRoot>,
-    cores: usize,
+    has: Capacity,
 }
 
 impl EmbeddedWorker {
-    /// A worker that keeps `cores` cores busy.
+    /// A worker that has so much for tasks.
     ///
     /// # Errors
     /// No folder for temporary files can be made.
-    pub fn new(store: Store, cores: usize) -> Result<Self> {
+    pub fn new(store: Store, has: Capacity) -> Result<Self> {
         let scratch = Arc::new(ScratchRoot::create(&std::env::temp_dir())?);
-        Ok(Self { store, pool: Pool::default(), scratch, cores })
+        Ok(Self { store, pool: Pool::default(), scratch, has })
     }
 
     /// What it has.
     pub fn capacity(&self) -> Capacity {
-        Capacity { millicores: self.cores as u64 * 1000, memory: u64::MAX, files: true, ..Capacity::default() }
+        self.has.clone()
     }
 
     /// Runs work on a thread of its own.
@@ -40,8 +41,11 @@ impl EmbeddedWorker {
         self.pool.run(work)
     }
 
-    /// Runs an attempt on this thread.
+    /// Runs an attempt on this thread, or in a process of its own for which this thread waits.
     pub(crate) fn execute(&self, work: &Assignment) -> Result<Outcome, Failure> {
-        work.span.in_scope(|| execute(&self.store, self.scratch.path(), work))
+        work.span.in_scope(|| match work.isolate {
+            true => cell::execute(&self.store, work),
+            false => execute(&self.store, self.scratch.path(), work),
+        })
     }
 }

@@ -94,8 +94,10 @@ fn options(address: SocketAddr, token: &Token) -> WorkerOptions {
         join: address.to_string(),
         token: token.clone(),
         name: "honest".into(),
-        cores: 1,
+        cores: 1.0,
+        room: None,
         memory: 64 << 20,
+        cache: None,
         pool: String::new(),
         patience: LONG,
         store_options: Vec::new(),
@@ -458,8 +460,7 @@ fn a_worker_speaks_for_nobody_but_itself() {
     let run_it = {
         let (registry, token) = (registry.clone(), token.clone());
         move || {
-            let elsewhere =
-                Elsewhere { listen: "127.0.0.1:0".into(), open: true, token, local: 0, cores: 1, memory: 0 };
+            let elsewhere = Elsewhere { listen: "127.0.0.1:0".into(), open: true, token, pools: Vec::new(), memory: 0 };
             let options = Options { cores: 0, elsewhere: Some(elsewhere), ..Options::default() };
             let mut lines = Vec::new();
             let mut sink = |line: &Line| {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -58,6 +58,10 @@ impl Fetch for Inputs {
 
     fn items(&self, list: Ref) -> Result<Vec<Ref>> {
         runtime()?.block_on(self.store.items(list)).inspect_err(|error| self.note_lost(list, error))
+    }
+
+    fn link(&self, reference: Ref, to: &Path) -> Result<bool> {
+        runtime()?.block_on(self.store.link(reference, to)).inspect_err(|error| self.note_lost(reference, error))
     }
 }
 

@@ -10,6 +10,7 @@ use super::shelf::Reached;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, FromWorker, ToWorker, from_worker, to_worker};
 use super::{current_folder, program};
+use crate::schedule::Capacity;
 use crate::stage::Registry;
 use crate::store::{Store, kernel};
 use crate::{Error, Result};
@@ -99,13 +100,24 @@ impl Member {
         self.obey(&welcome, orders, words).await
     }
 
+    /// What this worker has for tasks.
+    fn has(&self) -> Capacity {
+        Capacity {
+            millicores: (self.options.cores * 1000.0).round() as u64,
+            memory: self.options.room.unwrap_or(u64::MAX),
+            files: true,
+            ..Capacity::default()
+        }
+    }
+
     fn hello(&self) -> Result<wire::Hello> {
+        let has = self.has();
         Ok(wire::Hello {
             build: program::identity()?,
             name: self.options.name.clone(),
             machine: kernel(),
-            millicores: self.options.cores as u64 * 1000,
-            memory: self.options.memory,
+            millicores: has.millicores,
+            memory: has.memory,
             peer: self.counter.as_ref().map(|counter| counter.address().to_string()).unwrap_or_default(),
             folder: current_folder(),
             pool: self.options.pool.clone(),
@@ -138,10 +150,14 @@ impl Member {
         // Files of this machine are nearer than any peer.
         let store = if near { store } else { store.with_peers(self.peers.clone()) };
         let store = store.with_memory(self.options.memory);
+        let store = match &self.options.cache {
+            Some((folder, limit)) => store.with_machine(folder, *limit),
+            None => store,
+        };
         if let Some(counter) = &self.counter {
             counter.serve(store.clone());
         }
-        let worker = EmbeddedWorker::new(store, self.options.cores)?;
+        let worker = EmbeddedWorker::new(store, self.has())?;
         self.hands = Some((place, Hands::new(worker)));
         Ok(())
     }

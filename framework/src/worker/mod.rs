@@ -1,7 +1,9 @@
-//! Where it runs: a worker takes assignments, runs them on threads of its own, keeps their outputs and commits them.
+//! Where it runs: a worker takes assignments, runs them on threads of its own or in processes of their own, keeps their
+//! outputs and commits them.
 
 mod attempts;
 mod bridge;
+mod cell;
 mod client;
 mod door;
 mod embedded;
@@ -15,6 +17,7 @@ mod killed;
 mod member;
 mod peers;
 mod pool;
+pub(crate) mod process;
 pub(crate) mod program;
 mod scratch;
 mod shelf;
@@ -50,6 +53,8 @@ pub struct Assignment {
     pub attempt: u32,
     /// What it takes of the worker.
     pub needs: Needs,
+    /// Whether it runs in a process of its own.
+    pub isolate: bool,
     /// The stage's name in the registry.
     pub uses: String,
     /// The stage.

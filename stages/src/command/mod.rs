@@ -25,14 +25,37 @@
 //! with pa.ipc.new_stream(sys.stdout.buffer, rows.schema) as out:
 //!     out.write_table(rows.slice(0, params["rows"]))
 //! ```
+//!
+//! # Files instead of pipes
+//!
+//! With `io = "files"` no byte goes through a pipe:
+//!
+//! - every input is a file, also a single frame: **`ROPEWAY_INPUT_<PORT>`** is its path. If the store has it as a file on
+//!   this machine, it is that very file, so that a program that maps it reads what other processes have in memory
+//!   already; it may only be read. stdin is empty;
+//! - **`ROPEWAY_OUTPUT`** is a folder, in which the program writes its result as `output.arrow`, an Arrow IPC file;
+//! - what it writes to stdout is logged as what it writes to stderr is.
+//!
+//! ```python
+//! import os
+//! import pyarrow as pa
+//!
+//! with pa.memory_map(os.environ["ROPEWAY_INPUT_INPUT"]) as file:
+//!     rows = pa.ipc.open_file(file).read_all()        # maps the columns, and copies nothing
+//!     result = rows.filter(pa.compute.field("n") > 5)
+//!     with pa.OSFile(os.environ["ROPEWAY_OUTPUT"] + "/output.arrow", "wb") as file:
+//!         with pa.ipc.new_file(file, result.schema) as out:
+//!             out.write_table(result)
+//! ```
 
 mod outcome;
 mod ports;
 mod process;
 
-use self::process::Program;
-use ropeway_framework::data::{Artifact, Frame};
-use ropeway_framework::stage::{Cancel, FnStage, Inputs, Params, Progress, Registry, Scratch, Seed};
+use self::ports::Wired;
+use self::process::{Program, Travel};
+use ropeway_framework::data::Frame;
+use ropeway_framework::stage::{Cancel, FnStage, Params, Progress, Registry, Scratch, Seed};
 use ropeway_framework::{Context, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,6 +82,20 @@ pub struct CommandParams {
     /// Whether what it writes to stderr is logged.
     #[serde(default = "yes")]
     pub log: bool,
+    /// How its input and output travel.
+    #[serde(default)]
+    pub io: Io,
+}
+
+/// How frames travel to a program and back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Io {
+    /// As Arrow IPC streams on stdin and stdout.
+    #[default]
+    Pipe,
+    /// As Arrow IPC files, which the program can map.
+    Files,
 }
 
 fn yes() -> bool {
@@ -141,21 +178,31 @@ fn stage() -> FnStage {
         .fingerprint(|params: CommandParams| files(&params.run))
 }
 
-#[allow(clippy::too_many_arguments, reason = "a stage's arguments say what it needs")]
 fn command(
-    input: Option<Artifact>,
-    Inputs(mut inputs): Inputs,
+    inputs: Wired,
     Params(params): Params<CommandParams>,
     seed: Seed,
     progress: Progress,
     cancel: Cancel,
     mut scratch: Scratch,
 ) -> Result<Frame> {
-    if let Some(input) = input {
-        inputs.insert("input".into(), input);
-    }
     let mut environment = ports::inherited();
-    environment.extend(ports::files(&inputs, &mut scratch)?);
+    let travel = match params.io {
+        Io::Pipe => {
+            let first = inputs.first_frame();
+            if inputs.0.len() > 1 || first.is_none() {
+                environment.extend(inputs.files(&mut scratch)?);
+            }
+            Travel::Pipe(first.map(|frame| frame.load_as::<Frame>()).transpose()?)
+        }
+        Io::Files => {
+            environment.extend(inputs.files(&mut scratch)?);
+            let folder = scratch.path()?.join("output");
+            std::fs::create_dir(&folder).context(format!("can't make {}", folder.display()))?;
+            environment.push(("ROPEWAY_OUTPUT".into(), folder.clone().into_os_string()));
+            Travel::File(folder.join("output.arrow"))
+        }
+    };
     environment.push(("ROPEWAY_PARAMS".into(), serde_json::to_string(&params.params)?.into()));
     environment.push(("ROPEWAY_SEED".into(), (seed.number("command") >> 32).to_string().into()));
     environment.push(("PYTHONHASHSEED".into(), "0".into()));
@@ -167,7 +214,7 @@ fn command(
         timeout: params.timeout.map(|timeout| timeout.0),
         log: params.log,
     };
-    program.run(ports::first_frame(&inputs), &progress, &cancel)
+    program.run(&travel, &progress, &cancel)
 }
 
 /// The content of the files among the words, such as the script.

@@ -46,6 +46,20 @@ impl Outcome {
         }
     }
 
+    /// It succeeded, but wrote no file.
+    pub(super) fn no_file(&self) -> Error {
+        self.error("wrote no output.arrow").help(
+            "with io = \"files\", write the result as an Arrow IPC file called output.arrow into the folder that \
+             ROPEWAY_OUTPUT names",
+        )
+    }
+
+    /// It succeeded, but the file that it wrote is no frame.
+    pub(super) fn file(&self, error: &Error) -> Error {
+        self.error(&format!("wrote an output.arrow that can't be read: {error}"))
+            .help("write it once, with an Arrow IPC file writer, and close the writer before the program ends")
+    }
+
     /// It succeeded, but its output is no frame.
     pub(super) fn output(&self, fault: &StreamFault) -> Error {
         const HELP: &str = "write messages to stderr, and the result once, with an Arrow IPC stream writer, to stdout";

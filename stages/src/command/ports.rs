@@ -1,7 +1,7 @@
 //! What a program is given besides stdin: its environment, and files with its inputs.
 
-use ropeway_framework::data::{Artifact, Frame, encode};
-use ropeway_framework::stage::Scratch;
+use ropeway_framework::data::Kind;
+use ropeway_framework::stage::{Argument, Call, Input, Scratch, Signature, Stored};
 use ropeway_framework::{Context, Error, Result};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -50,49 +50,60 @@ pub(super) fn inherited() -> Vec<Variable> {
     INHERITED.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?))).collect()
 }
 
-/// The frame that goes to stdin.
-pub(super) fn first_frame(inputs: &BTreeMap<String, Artifact>) -> Option<&Frame> {
-    let frame = |artifact: &'_ Artifact| matches!(artifact, Artifact::Frame(_));
-    let first = inputs.get("input").filter(|artifact| frame(artifact));
-    match first.or_else(|| inputs.values().find(|artifact| frame(artifact))) {
-        Some(Artifact::Frame(frame)) => Some(frame),
-        _ => None,
+/// What is wired to the stage, by port: one input called `input`, or any others, not read yet.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wired(pub(super) BTreeMap<String, Stored>);
+
+impl Argument for Wired {
+    fn describe(signature: &mut Signature) {
+        let input = Input { name: "input".into(), kind: None, optional: true, template: false, many: false };
+        signature.inputs.push(input);
+        signature.open = Some(None);
+    }
+
+    fn take(call: &mut Call, _: &Signature, _: &mut usize) -> Result<Self> {
+        let one = |(port, stored): (&String, &Vec<Stored>)| Some((port.clone(), stored.first()?.clone()));
+        Ok(Self(call.inputs.iter().filter_map(one).collect()))
     }
 }
 
-/// Writes the inputs to files and names them in variables, unless there is only the frame that goes to stdin.
-///
-/// # Errors
-/// An input that has no file form, two whose variables would have one name, a full disk.
-pub(super) fn files(inputs: &BTreeMap<String, Artifact>, scratch: &mut Scratch) -> Result<Vec<Variable>> {
-    if inputs.len() == 1 && first_frame(inputs).is_some() {
-        return Ok(Vec::new());
+impl Wired {
+    /// The frame that goes to stdin: the input called `input`, or else the first frame by name.
+    pub(super) fn first_frame(&self) -> Option<&Stored> {
+        let frame = |stored: &&Stored| stored.reference.kind == Kind::Frame;
+        self.0.get("input").filter(frame).or_else(|| self.0.values().find(frame))
     }
-    let mut variables: Vec<Variable> = Vec::new();
-    for (port, artifact) in inputs {
-        let ending = match artifact {
-            Artifact::Frame(_) => "arrow",
-            Artifact::Tensors(_) | Artifact::Model(_) => "safetensors",
-            Artifact::Metrics(_) => "json",
-            Artifact::Bytes(_) => "bin",
-            Artifact::List(_) => {
-                return Err(Error::usage(format!("input {port:?} is a list, which can't be handed to a program"))
-                    .help("wire the artifacts of the list one by one"));
+
+    /// Names files with the inputs in variables. The files are the store's own where it has some on this machine.
+    ///
+    /// # Errors
+    /// An input that has no file form or can't be read, two whose variables would have one name, a full disk.
+    pub(super) fn files(&self, scratch: &mut Scratch) -> Result<Vec<Variable>> {
+        let mut variables: Vec<Variable> = Vec::new();
+        for (port, stored) in &self.0 {
+            let ending = match stored.reference.kind {
+                Kind::Frame => "arrow",
+                Kind::Tensors | Kind::Model => "safetensors",
+                Kind::Metrics => "json",
+                Kind::Bytes => "bin",
+                Kind::List => {
+                    return Err(Error::usage(format!("input {port:?} is a list, which can't be handed to a program"))
+                        .help("wire the artifacts of the list one by one"));
+                }
+            };
+            let name: String = port
+                .chars()
+                .map(|letter| if letter.is_ascii_alphanumeric() { letter.to_ascii_uppercase() } else { '_' })
+                .collect();
+            let variable = OsString::from(format!("ROPEWAY_INPUT_{name}"));
+            if variables.iter().any(|(other, _)| *other == variable) {
+                return Err(Error::usage(format!("two inputs would be called {}", variable.display()))
+                    .help("give them names that differ in letters or digits"));
             }
-        };
-        let name: String = port
-            .chars()
-            .map(|letter| if letter.is_ascii_alphanumeric() { letter.to_ascii_uppercase() } else { '_' })
-            .collect();
-        let variable = OsString::from(format!("ROPEWAY_INPUT_{name}"));
-        if variables.iter().any(|(other, _)| *other == variable) {
-            return Err(Error::usage(format!("two inputs would be called {}", variable.display()))
-                .help("give them names that differ in letters or digits"));
+            let path = scratch.path()?.join(format!("{}.{ending}", name.to_ascii_lowercase()));
+            stored.link(&path).context(format!("input {port:?}"))?;
+            variables.push((variable, path.into_os_string()));
         }
-        let path = scratch.path()?.join(format!("{}.{ending}", name.to_ascii_lowercase()));
-        let bytes = encode(artifact).context(format!("input {port:?}"))?.bytes();
-        std::fs::write(&path, bytes).context(format!("can't write input {port:?} to {}", path.display()))?;
-        variables.push((variable, path.into_os_string()));
+        Ok(variables)
     }
-    Ok(variables)
 }

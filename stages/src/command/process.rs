@@ -2,7 +2,7 @@
 
 use super::outcome::{self, Outcome};
 use super::ports::Variable;
-use crate::sources::{StreamFault, read_stream};
+use crate::sources::{StreamFault, read_path, read_stream};
 use arrow::ipc::writer::StreamWriter;
 use ropeway_framework::data::Frame;
 use ropeway_framework::stage::{Cancel, Progress};
@@ -10,6 +10,7 @@ use ropeway_framework::{Error, Result};
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -31,6 +32,14 @@ pub(super) struct Program {
     pub(super) environment: Vec<Variable>,
     pub(super) timeout: Option<Duration>,
     pub(super) log: bool,
+}
+
+/// How its input and output travel.
+pub(super) enum Travel {
+    /// A frame on stdin, and another on stdout.
+    Pipe(Option<Frame>),
+    /// Nothing on stdin, and the output in this file.
+    File(PathBuf),
 }
 
 /// A child in a process group of its own; dropped, the whole group is gone.
@@ -84,8 +93,8 @@ impl Program {
     /// Runs it to its end and gives the frame that it wrote.
     ///
     /// # Errors
-    /// It can't be started, fails, is stopped, or writes something other than a whole Arrow IPC stream.
-    pub(super) fn run(&self, input: Option<&Frame>, progress: &Progress, cancel: &Cancel) -> Result<Frame> {
+    /// It can't be started, fails, is stopped, or writes something other than a whole Arrow IPC stream or file.
+    pub(super) fn run(&self, travel: &Travel, progress: &Progress, cancel: &Cancel) -> Result<Frame> {
         cancel.check()?;
         let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
         let mut group = self.start()?;
@@ -93,10 +102,17 @@ impl Program {
         let (ended, end) = channel();
         let (output, fed, stopped, status, lines) = thread::scope(|scope| {
             // Feeding and both kinds of reading go on at once: whichever the program waits for, it gets.
-            let feeder = scope.spawn(move || feed(stdin, input));
-            let listener = scope.spawn(move || listen(stderr, self.log.then_some(progress)));
+            let log = self.log.then_some(progress);
+            let feeder = scope.spawn(move || feed(stdin, travel));
+            let listener = scope.spawn(move || listen(stderr, log));
             let reader = scope.spawn(move || {
-                let output = stdout.map_or(Err(StreamFault::Nothing), collect);
+                let output = match travel {
+                    Travel::Pipe(_) => stdout.map_or(Err(StreamFault::Nothing), collect).map(Some),
+                    Travel::File(_) => {
+                        listen(stdout, log);
+                        Ok(None)
+                    }
+                };
                 let _ = ended.send(());
                 output
             });
@@ -118,7 +134,11 @@ impl Program {
             Err(StreamFault::Io(error)) => Err(Error::from(error).context("can't read the program's output")),
             // A program that printed without end was killed here; its output is what was wrong with it.
             Err(fault) if status.success() || matches!(fault, StreamFault::Endless(_)) => Err(outcome.output(&fault)),
-            Ok(frame) if status.success() => fed.map(|()| frame),
+            Ok(Some(frame)) if status.success() => fed.map(|()| frame),
+            Ok(None) if status.success() => match travel {
+                Travel::File(path) if path.is_file() => read_path(path).map_err(|error| outcome.file(&error)),
+                _ => Err(outcome.no_file()),
+            },
             _ => Err(outcome.status(status)),
         }
     }
@@ -164,8 +184,8 @@ fn wait(group: &Group, output_ended: &Receiver<()>, deadline: Option<Instant>, c
 }
 
 /// Writes the input. That the program stops reading is its own affair.
-fn feed(stdin: Option<ChildStdin>, input: Option<&Frame>) -> Result<()> {
-    let (Some(stdin), Some(frame)) = (stdin, input) else { return Ok(()) };
+fn feed(stdin: Option<ChildStdin>, travel: &Travel) -> Result<()> {
+    let (Some(stdin), Travel::Pipe(Some(frame))) = (stdin, travel) else { return Ok(()) };
     let written = || -> Result<(), arrow::error::ArrowError> {
         let mut writer = StreamWriter::try_new(BufWriter::with_capacity(1 << 16, stdin), frame.schema())?;
         for batch in frame.batches() {

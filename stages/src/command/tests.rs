@@ -1,7 +1,8 @@
 use super::*;
 use arrow::array::{ArrayRef, Int64Array, StringArray};
-use ropeway_framework::data::{Metrics, Tensor, Tensors};
-use ropeway_framework::stage::{Report, ReportSink};
+use ropeway_framework::data::{Artifact, Metrics, Tensor, Tensors};
+use ropeway_framework::stage::{Report, ReportSink, Stored};
+use ropeway_framework::store::Store;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
@@ -25,11 +26,24 @@ impl ReportSink for Log {
 }
 
 fn call(params: Value, inputs: Vec<(&str, Artifact)>, log: &Arc<Log>, cancel: Cancel) -> Result<Frame> {
-    let mut inputs: BTreeMap<String, Artifact> = inputs.into_iter().map(|(port, one)| (port.to_owned(), one)).collect();
-    let input = inputs.remove("input");
+    call_with(&Store::memory(), params, inputs, log, cancel)
+}
+
+fn call_with(
+    store: &Store,
+    params: Value,
+    inputs: Vec<(&str, Artifact)>,
+    log: &Arc<Log>,
+    cancel: Cancel,
+) -> Result<Frame> {
+    let stored = |artifact: Artifact| {
+        let reference = ropeway_framework::runtime().unwrap().block_on(store.put(&artifact)).unwrap();
+        Stored::new(reference, store.fetcher())
+    };
+    let inputs = Wired(inputs.into_iter().map(|(port, one)| (port.to_owned(), stored(one))).collect());
     let params = Params(serde_json::from_value(params).unwrap());
     let progress = Progress::new(log.clone());
-    command(input, Inputs(inputs), params, Seed::new(7, "test"), progress, cancel, Scratch::default())
+    command(inputs, params, Seed::new(7, "test"), progress, cancel, Scratch::default())
 }
 
 fn run(params: Value, input: Option<Frame>) -> Result<Frame> {
@@ -184,8 +198,8 @@ fn cancelling_kills_the_whole_group() {
     let script = format!("sleep 1000 & echo $! > {}; echo ready >&2; wait", path.display());
     let params = Params(serde_json::from_value(json!({ "run": ["sh", "-c", script] })).unwrap());
     let progress = Progress::new(Arc::new(Stop(cancel.clone())));
-    let error = command(None, Inputs::default(), params, Seed::new(7, "test"), progress, cancel, Scratch::default())
-        .unwrap_err();
+    let error =
+        command(Wired::default(), params, Seed::new(7, "test"), progress, cancel, Scratch::default()).unwrap_err();
     assert_eq!(error.whose(), ropeway_framework::Fault::Interrupted);
     assert!(gone(&path));
 }
@@ -240,4 +254,68 @@ fn parameters_are_checked() {
     assert_eq!(serde_json::to_value(minute).unwrap()["timeout"], "60s");
     let signature = ropeway_framework::stage::Stage::signature(&stage()).clone();
     assert_eq!((signature.inputs.len(), signature.open, signature.seeded), (1, Some(None), true));
+}
+
+/// A store in a folder, one in memory that spills all, and one that has no files.
+fn places(folder: &Path) -> Vec<Store> {
+    let folder = ropeway_framework::runtime().unwrap().block_on(Store::open(folder.to_str().unwrap())).unwrap();
+    vec![folder, Store::memory().with_memory(0), Store::memory()]
+}
+
+#[test]
+fn with_files_a_program_gets_and_gives_arrow_files() {
+    let folder = tempfile::tempdir().unwrap();
+    for (index, store) in places(folder.path()).iter().enumerate() {
+        let log = Arc::<Log>::default();
+        // What comes in is an Arrow IPC file already.
+        let script = "cp \"$ROPEWAY_INPUT_INPUT\" \"$ROPEWAY_OUTPUT/output.arrow\"; echo said; \
+                      stat -L -c 'links %h mode %a' \"$ROPEWAY_INPUT_INPUT\"; wc -c >&2";
+        let params = json!({ "run": ["sh", "-c", script], "io": "files" });
+        let inputs = vec![("input", Artifact::Frame(frame(100_000)))];
+        let read = call_with(store, params, inputs, &log, Cancel::default()).unwrap();
+        assert!(same(&read, &frame(100_000)));
+        let lines = log.0.lock().unwrap().clone();
+        assert!(lines.contains(&"said".to_owned()) && lines.contains(&"0".to_owned()), "{lines:?}");
+        // It is the store's own file, which nobody may write.
+        let own = lines.iter().any(|line| line == "links 2 mode 444" || line == "links 1 mode 444");
+        assert_eq!(own, index < 2, "{lines:?}");
+    }
+}
+
+#[test]
+fn a_missing_or_wrong_file_is_said() {
+    let files = |script: &str| {
+        let params = json!({ "run": ["sh", "-c", script], "io": "files" });
+        format!("{:?}", run(params, Some(frame(10))).unwrap_err())
+    };
+    assert!(files("echo on purpose >&2").contains("wrote no output.arrow; the last it said was:\n    on purpose"));
+    assert!(files("echo > $ROPEWAY_OUTPUT/output.arrow").contains("wrote an output.arrow that can't be read"));
+    assert!(files("head -c 300 $ROPEWAY_INPUT_INPUT > $ROPEWAY_OUTPUT/output.arrow").contains("can't be read"));
+    assert!(files("exit 3").contains("exit code 3"));
+    assert!(files("cat > /dev/null; mkdir $ROPEWAY_OUTPUT/output.arrow").contains("wrote no output.arrow"));
+}
+
+#[test]
+fn python_maps_the_file_of_the_store() {
+    let Some(python) = std::env::var_os("ROPEWAY_TEST_PYTHON") else { return };
+    const SCRIPT: &str = r#"
+import os, sys
+import pyarrow as pa
+before = pa.total_allocated_bytes()
+with pa.memory_map(os.environ["ROPEWAY_INPUT_INPUT"]) as file:
+    rows = pa.ipc.open_file(file).read_all()
+    print("allocated", pa.total_allocated_bytes() - before)
+    with pa.OSFile(os.environ["ROPEWAY_OUTPUT"] + "/output.arrow", "wb") as out:
+        with pa.ipc.new_file(out, rows.schema) as writer:
+            writer.write_table(rows.slice(10))
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    for store in places(folder.path()) {
+        let log = Arc::<Log>::default();
+        let params = json!({ "run": [python.to_str().unwrap(), "-c", SCRIPT], "io": "files" });
+        let inputs = vec![("input", Artifact::Frame(frame(200_000)))];
+        let read = call_with(&store, params, inputs, &log, Cancel::default()).unwrap();
+        assert!(same(&read, &frame(200_000).slice(10, 200_000)));
+        assert_eq!(*log.0.lock().unwrap(), ["allocated 0"]);
+    }
 }

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The parameters of `read.arrow`.
@@ -76,6 +77,11 @@ fn read_arrow(
         .map(|(name, batch)| layout.conform(batch, name))
         .collect::<Result<Vec<RecordBatch>>>()?;
     Frame::new(layout.schema().clone(), first_rows(batches, selection.limit))
+}
+
+/// Reads a file of this machine, or a stream in one.
+pub(crate) fn read_path(path: &Path) -> Result<Frame> {
+    read_one(&Source::local(path)?)
 }
 
 fn read_one(source: &Source) -> Result<Frame> {

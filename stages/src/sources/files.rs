@@ -96,7 +96,7 @@ enum Place {
 }
 
 impl Source {
-    fn local(path: &Path) -> Result<Self> {
+    pub(super) fn local(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let size = path.metadata().map_err(|error| broken(&name, error))?.len();
         Ok(Self { name, size, place: Place::Local(path.to_owned()) })

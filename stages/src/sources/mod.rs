@@ -27,6 +27,7 @@ mod table;
 mod types;
 
 pub use self::arrow::ArrowParams;
+pub(crate) use self::arrow::read_path;
 pub use self::csv::CsvParams;
 pub use self::files::Paths;
 pub use self::idx::IdxParams;

@@ -113,6 +113,12 @@ impl Coordinator {
         self.seen.insert(link) && self.links.insert(link)
     }
 
+    /// One that is lost never joins again, even if its first word comes only now.
+    pub(super) fn loses(&mut self, link: WorkerId) {
+        self.seen.insert(link);
+        self.links.remove(&link);
+    }
+
     pub(super) fn step(&mut self, now: Time, event: Event) -> Vec<Action> {
         self.scheduler.step(now, event)
     }

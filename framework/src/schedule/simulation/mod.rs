@@ -6,9 +6,13 @@
 //! prints what happened.
 
 mod coordinator;
+mod lead;
 mod machine;
+mod misfortune;
+mod network;
 mod scenario;
 mod starvation;
+mod work;
 mod world;
 
 use scenario::Scenario;

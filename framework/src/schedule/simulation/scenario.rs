@@ -3,6 +3,7 @@
 use crate::data::Digest;
 use crate::schedule::{Capacity, Needs, Pool, PoolId, Time};
 use crate::stage::Seed;
+use crate::store::Key;
 use rand::{Rng, RngExt};
 
 /// One task of the pipeline.
@@ -56,7 +57,7 @@ impl Scenario {
         let tasks = rng.random_range(1..60);
         let machines = rng.random_range(0..6);
         let mut this = Self::sized(seed, tasks, machines, &mut rng);
-        let calm = seed % 8 == 0;
+        let calm = seed.is_multiple_of(8);
         if !calm {
             let mut often = |most| if rng.random_range(0..2) == 0 { 0 } else { rng.random_range(0..most) };
             let (lost, twice, late) = (often(20), often(100), often(200));
@@ -182,4 +183,11 @@ pub(super) fn compute(task: usize, inputs: &[Digest]) -> Vec<u8> {
     let mut bytes = format!("task {task}").into_bytes();
     inputs.iter().for_each(|input| bytes.extend(input.as_bytes()));
     bytes
+}
+
+/// The name under which a result is remembered.
+pub(super) fn key(task: usize, inputs: &[Digest]) -> Key {
+    let task = task.to_le_bytes();
+    let inputs = inputs.iter().map(|digest| digest.as_bytes().as_slice());
+    Key(Digest::of_fields(std::iter::once(task.as_slice()).chain(inputs)))
 }

@@ -1,0 +1,76 @@
+//! What stages will ask of the workers, and when: the graph says what comes after what, the costs how long it takes.
+
+use super::coordinator::Coordinator;
+use super::nodes::Node;
+use super::task::kind;
+use crate::schedule::{Demand, Device, Time};
+
+/// A stage whose task waits for workers or runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Begun {
+    /// Since when.
+    pub(super) since: Time,
+    /// How long it is expected to take, if that is known.
+    pub(super) takes: Option<Time>,
+}
+
+impl Begun {
+    /// When it will be done. What is late is expected to be late as long again.
+    fn end(&self, now: Time) -> Option<Time> {
+        let end = self.since + self.takes?;
+        Some(end.max(now + now.saturating_sub(end)))
+    }
+}
+
+impl Coordinator<'_> {
+    /// The stages that wait for others, as far as is known when those will be done.
+    pub(super) fn upcoming(&self, now: Time) -> Vec<Demand> {
+        let mut demand = Vec::new();
+        // When the outputs of each stage will be there.
+        let mut there: Vec<Option<Time>> = vec![None; self.nodes.len()];
+        for node in &self.wanted {
+            there[*node] = match &self.nodes[*node] {
+                Node::Ready(_) => Some(now),
+                Node::Running => self.begun.get(node).and_then(|begun| begun.end(now)),
+                Node::Waiting => {
+                    let needed = self.pipeline.dependencies(*node);
+                    let ready = needed.iter().map(|from| there[*from]).try_fold(now, |last, at| Some(last.max(at?)));
+                    let takes = self.usual(*node);
+                    demand.extend(ready.and_then(|ready| self.demand(*node, ready, takes)));
+                    ready.zip(takes).map(|(ready, takes)| ready + takes)
+                }
+                Node::Outside | Node::Failed => None,
+            };
+        }
+        demand
+    }
+
+    fn demand(&self, node: usize, ready: Time, each: Option<Time>) -> Option<Demand> {
+        let stage = &self.pipeline.stages[node];
+        // One that runs others takes no worker; what these need is not known before.
+        let takes_room = !stage.stage.signature().submits;
+        let needs = super::attempts::needs(&stage.needs, Device::Cpu, false);
+        takes_room.then_some(Demand { needs, places: 1, together: 1, each, ready })
+    }
+
+    /// How long a stage usually takes.
+    fn usual(&self, node: usize) -> Option<Time> {
+        let stage = &self.pipeline.stages[node];
+        self.scheduler.costs().usual(*self.stages.get(&kind(&stage.name, &stage.uses))?, Device::Cpu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_late_is_late_as_long_again() {
+        let (since, second) = (Time::from_secs(10), Time::from_secs(1));
+        let begun = Begun { since, takes: Some(5 * second) };
+        assert_eq!(begun.end(since), Some(since + 5 * second));
+        assert_eq!(begun.end(since + 5 * second), Some(since + 5 * second));
+        assert_eq!(begun.end(since + 7 * second), Some(since + 9 * second));
+        assert_eq!(Begun { since, takes: None }.end(since), None);
+    }
+}

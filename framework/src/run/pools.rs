@@ -1,0 +1,335 @@
+//! What starts workers and lets them go: the autoscaler decides, a fleet of each pool does it.
+
+use super::coordinator::Coordinator;
+use super::event::Event;
+use crate::fleet::{Fleet, LocalFleet, Recipe};
+use crate::pipeline;
+use crate::schedule::{self, Autoscaler, Capacity, OrderId, Pool, PoolId, Scale, Scheduler, Time, View, WorkerId};
+use crate::worker::Token;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+
+/// How long a worker on this machine takes to its first task, unless the pool says.
+const LOCAL_START: Time = Time::from_millis(200);
+/// Whatever happens, the pools are looked after so often at most…
+const PAUSE: Time = Time::from_millis(20);
+/// …and so often at least.
+const PULSE: Time = Time::from_millis(100);
+/// Workers that do not come, one after another, until the fleet is given up.
+const MOST_STILLBORN: u32 = 5;
+
+/// The pools of a run.
+pub(super) struct Pools {
+    scaler: Autoscaler,
+    /// By number.
+    pools: Vec<Started>,
+    /// Those that were started and have not ended, by name.
+    workers: BTreeMap<String, Worker>,
+    stillborn: u32,
+    last: Time,
+    due: Time,
+}
+
+/// A pool and what starts its workers.
+struct Started {
+    pool: Pool,
+    name: String,
+    fleet: Box<dyn Fleet>,
+    count: u64,
+}
+
+struct Worker {
+    pool: PoolId,
+    order: OrderId,
+    joined: bool,
+}
+
+impl Pools {
+    /// These pools, of workers that will join at an address and hold so many bytes of artifacts in memory.
+    pub(super) fn new(pools: &[pipeline::Pool], join: &str, token: &Token, memory: u64) -> Self {
+        let started = |(id, pool): (u32, &pipeline::Pool)| {
+            let recipe = Recipe {
+                join: join.to_owned(),
+                token: token.clone(),
+                pool: pool.name.clone(),
+                cores: pool.cpus,
+                room: (pool.memory > 0).then_some(pool.memory),
+                memory,
+            };
+            let (pool, name) = (described(PoolId(id), pool), pool.name.clone());
+            Started { pool, name, fleet: Box::new(LocalFleet::new(recipe)), count: 0 }
+        };
+        let pools: Vec<Started> = (0..).zip(pools).map(started).collect();
+        let scaler = Autoscaler::new(pools.iter().map(|started| started.pool.clone()).collect());
+        Self { scaler, pools, workers: BTreeMap::new(), stillborn: 0, last: Time::ZERO, due: Time::ZERO }
+    }
+
+    /// Tells a scheduler which workers may come.
+    pub(super) fn announce(&self, scheduler: Scheduler) -> Scheduler {
+        let pools = self.pools.iter().map(|started| &started.pool);
+        pools.fold(scheduler, |scheduler, pool| scheduler.with_pool(pool.id, pool.capacity.clone(), pool.max))
+    }
+
+    /// The pools as the autoscaler knows them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Pool> {
+        self.pools.iter().map(|started| &started.pool)
+    }
+
+    /// A worker has come; its pool, if it was started for one.
+    pub(super) fn join(&mut self, name: &str) -> Option<PoolId> {
+        let worker = self.workers.get_mut(name)?;
+        if !worker.joined {
+            worker.joined = true;
+            self.stillborn = 0;
+            self.scaler.came(worker.order);
+        }
+        Some(worker.pool)
+    }
+
+    /// A worker is lost: its process ends too, should it live yet, so that there are never more than the pool's most.
+    ///
+    /// # Errors
+    /// It can't be stopped.
+    pub(super) fn lose(&mut self, name: &str) -> Result<()> {
+        self.stir();
+        match self.workers.remove(name) {
+            Some(worker) => self.started(worker.pool).map_or(Ok(()), |started| started.fleet.stop(name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Something happened: the pools are looked after soon.
+    pub(super) fn stir(&mut self) {
+        self.due = self.due.min(self.last + PAUSE);
+    }
+
+    /// When the pools are to be looked after.
+    pub(super) fn due(&self) -> Time {
+        self.due
+    }
+
+    /// Starts the workers that are wanted, and gives those that are to go.
+    ///
+    /// # Errors
+    /// Workers can't be started, or do not come again and again.
+    pub(super) fn step(&mut self, now: Time, view: &View) -> Result<Vec<WorkerId>> {
+        self.bury(now)?;
+        let mut surplus = Vec::new();
+        for scale in self.scaler.step(now, view) {
+            match scale {
+                Scale::Start { pool, order } => self.start(pool, order)?,
+                Scale::Abandon(order) => self.abandon(order)?,
+                Scale::Stop(worker) => surplus.push(worker),
+            }
+        }
+        self.last = now;
+        self.due = self.scaler.next(now, view).map_or(now + PULSE, |next| next.clamp(now + PAUSE, now + PULSE));
+        Ok(surplus)
+    }
+
+    /// Forgets workers that ended. Of those that had joined the coordinator hears by itself.
+    fn bury(&mut self, now: Time) -> Result<()> {
+        let ended: Vec<_> = self.pools.iter_mut().flat_map(|started| started.fleet.ended()).collect();
+        for ended in ended {
+            if let Some(worker) = self.workers.remove(&ended.name)
+                && !worker.joined
+            {
+                self.scaler.failed(now, worker.order);
+                self.miss(&ended.how)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, pool: PoolId, order: OrderId) -> Result<()> {
+        let Some(started) = self.started(pool) else { return Ok(()) };
+        started.count += 1;
+        let name = format!("{}-{}", started.name, started.count);
+        started.fleet.start(&name)?;
+        self.workers.insert(name, Worker { pool, order, joined: false });
+        Ok(())
+    }
+
+    /// A worker has not come for so long that another is asked for.
+    fn abandon(&mut self, order: OrderId) -> Result<()> {
+        let name = self.workers.iter().find(|(_, worker)| worker.order == order).map(|(name, _)| name.clone());
+        let Some(name) = name else { return Ok(()) };
+        self.lose(&name)?;
+        self.miss("no sign of life")
+    }
+
+    /// A worker that was started did not come.
+    fn miss(&mut self, how: &str) -> Result<()> {
+        self.stillborn += 1;
+        if self.stillborn < MOST_STILLBORN {
+            return Ok(());
+        }
+        let message = format!("{MOST_STILLBORN} workers ended before they joined the run, the last with {how}");
+        Err(Error::unavailable(message)
+            .help("start one by hand and see what it says: ropeway worker --join ADDRESS --token TOKEN"))
+    }
+
+    fn started(&mut self, pool: PoolId) -> Option<&mut Started> {
+        self.pools.get_mut(pool.0 as usize)
+    }
+}
+
+/// A pool for the autoscaler. Workers on this machine compute on no device yet but the processor.
+fn described(id: PoolId, pool: &pipeline::Pool) -> Pool {
+    let capacity = Capacity {
+        millicores: (pool.cpus * 1000.0).round() as u64,
+        memory: if pool.memory > 0 { pool.memory } else { u64::MAX },
+        files: true,
+        pool: Some(id),
+        ..Capacity::default()
+    };
+    let (idle, startup) = (pool.idle, pool.start.unwrap_or(LOCAL_START));
+    Pool { id, capacity, min: pool.min, max: pool.max, idle, startup, price: pool.price }
+}
+
+impl Coordinator<'_> {
+    /// Says what pools promise that their workers will not have.
+    pub(super) fn warn_of_devices(&mut self) -> Result<()> {
+        let pools = self.options.elsewhere.iter().flat_map(|elsewhere| &elsewhere.pools);
+        for pool in pools.filter(|pool| pool.gpus > 0) {
+            let message = "its workers compute on processors only: this build starts none with a CUDA device";
+            self.tell(Event::Warning { name: format!("pool {}", pool.name), message: message.into() })?;
+        }
+        Ok(())
+    }
+
+    /// Starts workers for what waits or will, and lets those go that have nothing to do.
+    pub(super) fn scale(&mut self) -> Result<()> {
+        let now = self.options.clock.elapsed();
+        if self.crew.due().is_none_or(|due| now < due) {
+            return Ok(());
+        }
+        let mut view = self.scheduler.view();
+        view.demand.extend(self.upcoming(now));
+        for worker in self.crew.scale(now, &view)? {
+            self.step(schedule::Event::Draining(worker))?;
+            self.crew.part(worker);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Ended;
+    use crate::schedule::{Demand, Needs, Present};
+    use std::collections::BTreeSet;
+    use std::sync::{Arc, Mutex};
+
+    /// Workers that only have names.
+    #[derive(Clone, Default)]
+    struct Names(Arc<Mutex<BTreeSet<String>>>);
+
+    impl Names {
+        fn all(&self) -> Vec<String> {
+            self.0.lock().unwrap().iter().cloned().collect()
+        }
+    }
+
+    /// Starts them; those of a stillborn fleet end at once.
+    struct Fake {
+        names: Names,
+        stillborn: bool,
+    }
+
+    impl Fleet for Fake {
+        fn start(&mut self, name: &str) -> Result<()> {
+            assert!(self.names.0.lock().unwrap().insert(name.to_owned()), "{name} is new");
+            Ok(())
+        }
+
+        fn stop(&mut self, name: &str) -> Result<()> {
+            self.names.0.lock().unwrap().remove(name);
+            Ok(())
+        }
+
+        fn ended(&mut self) -> Vec<Ended> {
+            let names =
+                if self.stillborn { std::mem::take(&mut *self.names.0.lock().unwrap()) } else { BTreeSet::new() };
+            names.into_iter().map(|name| Ended { name, how: "exit status: 1".into() }).collect()
+        }
+    }
+
+    /// One pool of up to three workers with a core each.
+    fn pools(min: u32, stillborn: bool) -> (Pools, Names) {
+        let token = Token::generate().unwrap();
+        let pool = pipeline::Pool { name: "small".into(), min, max: 3, idle: Time::from_secs(5), ..Default::default() };
+        let mut pools = Pools::new(&[pool], "nowhere", &token, 0);
+        let names = Names::default();
+        pools.pools[0].fleet = Box::new(Fake { names: names.clone(), stillborn });
+        (pools, names)
+    }
+
+    fn demand(places: u64) -> Vec<Demand> {
+        let needs = Needs { millicores: 1000, ..Needs::default() };
+        vec![Demand { needs, places, together: 1, each: None, ready: Time::ZERO }]
+    }
+
+    fn idle(worker: u64, since: u64) -> Present {
+        let (worker, idle) = (WorkerId(worker), Some(Time::from_secs(since)));
+        Present { worker, pool: PoolId(0), idle, draining: false }
+    }
+
+    #[test]
+    fn workers_come_for_work_and_go_without() {
+        let (mut pools, names) = pools(0, false);
+        let at = Time::from_secs;
+        pools.step(at(0), &View::default()).unwrap();
+        assert!(names.all().is_empty());
+        pools.step(at(1), &View { workers: Vec::new(), demand: demand(2) }).unwrap();
+        assert_eq!(names.all(), ["small-1", "small-2"]);
+        assert_eq!(pools.join("small-1"), Some(PoolId(0)));
+        assert_eq!(pools.join("small-2"), Some(PoolId(0)));
+        assert_eq!(pools.join("guest"), None);
+        let workers = vec![idle(1, 10), idle(2, 10)];
+        assert_eq!(pools.step(at(11), &View { workers: workers.clone(), demand: Vec::new() }).unwrap(), []);
+        let all = [WorkerId(1), WorkerId(2)];
+        assert_eq!(pools.step(at(15), &View { workers, demand: Vec::new() }).unwrap(), all);
+    }
+
+    #[test]
+    fn a_lost_worker_is_replaced_and_never_lives_beside_its_successor() {
+        let (mut pools, names) = pools(1, false);
+        pools.step(Time::ZERO, &View::default()).unwrap();
+        pools.join("small-1").unwrap();
+        pools.lose("small-1").unwrap();
+        assert!(names.all().is_empty(), "its process may live yet");
+        pools.step(Time::from_secs(1), &View::default()).unwrap();
+        assert_eq!(names.all(), ["small-2"]);
+    }
+
+    #[test]
+    fn workers_that_end_before_they_join_are_asked_for_again_with_pauses_and_then_given_up() {
+        let (mut pools, _) = pools(1, true);
+        let mut failed = None;
+        for second in 0..60 {
+            if let Err(error) = pools.step(Time::from_secs(second), &View::default()) {
+                failed = Some((second, error.to_string()));
+                break;
+            }
+        }
+        let (second, error) = failed.unwrap();
+        assert_eq!(error, "5 workers ended before they joined the run, the last with exit status: 1");
+        assert!((1 + 2 + 4..60).contains(&second), "{second}");
+    }
+
+    #[test]
+    fn a_worker_that_never_joins_is_stopped_and_another_one_started() {
+        let (mut pools, names) = pools(1, false);
+        let mut seen = BTreeSet::new();
+        let ended = (0..600).find_map(|second| {
+            let ended = pools.step(Time::from_secs(second), &View::default()).err();
+            assert!(names.all().len() <= 1);
+            seen.extend(names.all());
+            ended
+        });
+        assert_eq!(seen.len(), MOST_STILLBORN as usize);
+        assert!(ended.unwrap().to_string().ends_with("the last with no sign of life"));
+    }
+}
