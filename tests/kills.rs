@@ -123,7 +123,7 @@ fn killed_workers_change_nothing() {
         while running.next().is_some() {
             heard += 1;
             let workers = children(run);
-            if heard % 4 == rounds % 4 && !workers.is_empty() {
+            if heard % 11 == rounds % 11 && !workers.is_empty() {
                 killed += usize::from(kill(workers[(rounds + heard) % workers.len()]));
             }
         }

@@ -308,7 +308,7 @@ impl<'a> Coordinator<'a> {
                 }
                 // A worker that is told that the run is over stops what it does and goes.
                 Ok(Message::Heard(Heard::Lost { worker, .. })) => {
-                    self.crew.lose(worker)?;
+                    self.crew.forget(worker);
                     self.part(|_, _, live| live.worker != worker);
                 }
                 _ => {}
@@ -353,7 +353,7 @@ impl<'a> Coordinator<'a> {
         let until = self.options.clock.elapsed() + PARTING;
         while !self.crew.is_alone() && self.options.clock.elapsed() < until {
             match self.inbox.recv_timeout(PULSE) {
-                Ok(Message::Heard(Heard::Lost { worker, .. })) => drop(self.crew.lose(worker)),
+                Ok(Message::Heard(Heard::Lost { worker, .. })) => self.crew.forget(worker),
                 Ok(Message::Heard(Heard::Joined(worker))) => {
                     self.crew.join(worker);
                     self.crew.dismiss();

@@ -144,6 +144,11 @@ impl Crew {
         }
     }
 
+    /// A worker that was told that the run is over has left.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.there.remove(&worker);
+    }
+
     /// Lets a worker go that runs nothing.
     pub(super) fn part(&mut self, worker: WorkerId) {
         if let Some(there) = self.there.get_mut(&worker) {

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tonic::transport::server::Connected;
+use tonic::{Request, Status};
 
 /// Connections that have shown no token yet. Where one more comes, the oldest goes: a worker needs milliseconds, and a
 /// crowd that only stands there must neither keep it out nor take the descriptors that the store needs.
@@ -80,6 +81,14 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.leave();
     }
+}
+
+/// Sees to requests: only those of somebody who has shown the token come so far.
+pub(super) fn greet(request: Request<()>) -> Result<Request<()>, Status> {
+    if let Some(place) = request.extensions().get::<Arc<Place>>() {
+        place.leave();
+    }
+    Ok(request)
 }
 
 /// A connection that came in.

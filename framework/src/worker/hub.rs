@@ -1,7 +1,7 @@
 //! The coordinator's ear: workers dial it, say hello, and from then on take attempts and say how they ended.
 
 use super::current_folder;
-use super::door::{Place, visitors};
+use super::door::{greet, visitors};
 use super::execute::settle;
 use super::shelf::{Chunks, Shelf};
 use super::token::Token;
@@ -111,13 +111,7 @@ impl Hub {
         let service = CoordinatorServer::new(Service(Arc::new(desk)))
             .max_decoding_message_size(wire::MESSAGE_BYTES)
             .max_encoding_message_size(usize::MAX);
-        // Nothing that is no request of somebody with the token comes so far.
-        let service = InterceptedService::new(service, |request: Request<()>| {
-            if let Some(place) = request.extensions().get::<Arc<Place>>() {
-                place.leave();
-            }
-            Ok(request)
-        });
+        let service = InterceptedService::new(service, greet);
         let server = Server::builder()
             .tls_config(token.server()?)
             .context("the token gives no certificate")?

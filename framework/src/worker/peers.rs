@@ -1,5 +1,6 @@
 //! Artifacts between workers: what one holds, others fetch from it, without the way over the store.
 
+use super::door::{greet, visitors};
 use super::token::Token;
 use super::wire::peer_client::PeerClient;
 use super::wire::peer_server::{Peer, PeerServer};
@@ -19,7 +20,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -48,8 +49,10 @@ impl Counter {
         let server = Server::builder()
             .tls_config(token.server()?)
             .context("the token gives no certificate")?
-            .add_service(PeerServer::new(Service(store.clone())))
-            .serve_with_incoming(TcpListenerStream::new(listener));
+            .http2_keepalive_interval(Some(wire::KEEPALIVE))
+            .http2_keepalive_timeout(Some(wire::KEEPALIVE_PATIENCE))
+            .add_service(InterceptedService::new(PeerServer::new(Service(store.clone())), greet))
+            .serve_with_incoming(visitors(listener));
         let server = async move {
             if let Err(error) = server.await {
                 tracing::warn!("other workers can fetch nothing here any more: {error}");
@@ -150,7 +153,9 @@ impl Peers {
             return Ok(client.clone());
         }
         let endpoint = Endpoint::from_shared(format!("https://{address}"))?.tls_config(self.token.client()?)?;
-        let channel = endpoint.connect_timeout(PATIENCE).tcp_nodelay(true).connect_lazy();
+        let endpoint = endpoint.connect_timeout(PATIENCE).tcp_nodelay(true);
+        let endpoint = endpoint.http2_keep_alive_interval(wire::KEEPALIVE).keep_alive_timeout(wire::KEEPALIVE_PATIENCE);
+        let channel = endpoint.connect_lazy();
         let client = PeerClient::new(channel);
         channels.insert(address.to_owned(), client.clone());
         Ok(client)
