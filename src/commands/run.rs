@@ -135,7 +135,9 @@ impl Run {
         if self.format == Format::Text {
             print(summary(&report))?;
         }
-        exit_code(&report)
+        let code = exit_code(&report);
+        store.close();
+        code
     }
 }
 

@@ -179,6 +179,14 @@ impl Store {
         self
     }
 
+    /// Removes the temporary files of a store in memory, whose long artifacts are gone then. For a program that ends:
+    /// what other threads still hold then is never dropped.
+    pub fn close(&self) {
+        if let Backend::Ram(ram) = self.backend() {
+            ram.close();
+        }
+    }
+
     /// The address, as it was given.
     pub fn url(&self) -> &str {
         self.backend().url()

@@ -188,6 +188,10 @@ impl Ram {
         true
     }
 
+    pub(super) fn close(&self) {
+        self.0.files.close();
+    }
+
     pub(super) fn sweep(&self, dry_run: bool) -> Result<Leftovers, StoreError> {
         self.0.files.sweep(dry_run).map_err(|error| StoreError::of_io(URL, "remove", PREFIX, &error))
     }

@@ -83,6 +83,12 @@ impl Staging {
         fs::create_dir_all(&folder).map(|()| folder)
     }
 
+    /// Removes this process's folder, with all that is in it.
+    pub(super) fn close(&self) {
+        let closed = self.session.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(closed);
+    }
+
     /// Removes the folders of dead processes, or only counts what is in them.
     pub(super) fn sweep(&self, dry_run: bool) -> io::Result<Leftovers> {
         let mut left = Leftovers::default();
