@@ -144,11 +144,11 @@ fn a_run_is_one_trace_that_a_collector_gets() {
     assert!(report.succeeded());
 
     // What another process does for a span is in its trace.
-    let here = tracing::info_span!("here");
+    let here = tracing::info_span!(target: "ropeway", "here");
     let parent = trace_parent(&here).unwrap();
-    let there = tracing::info_span!(parent: None, "there");
+    let there = tracing::info_span!(target: "ropeway", parent: None, "there");
     join_trace(&there, &parent);
-    let strange = tracing::info_span!(parent: None, "strange");
+    let strange = tracing::info_span!(target: "ropeway", parent: None, "strange");
     join_trace(&strange, "no traceparent");
     drop((here, there, strange));
     exporter.shutdown().unwrap();

@@ -289,7 +289,8 @@ mod tests {
         assert_eq!(pools.join("guest"), None);
         let workers = vec![idle(1, 10), idle(2, 10)];
         assert_eq!(pools.step(at(11), &View { workers: workers.clone(), demand: Vec::new() }).unwrap(), []);
-        let all = [WorkerId(1), WorkerId(2)];
+        // Of those that were idle equally long the newest goes first.
+        let all = [WorkerId(2), WorkerId(1)];
         assert_eq!(pools.step(at(15), &View { workers, demand: Vec::new() }).unwrap(), all);
     }
 

@@ -4,8 +4,10 @@ use super::backend::{Backend, CORRUPT, Created, Found};
 use super::blobs::{BLOBS, blob_path};
 use super::checkpoints::CHECKPOINTS;
 use super::commit::MEMO;
+use super::costs::COSTS;
 use super::log::RUNS;
 use super::offload::offload;
+use super::once::ONCE;
 use super::{Store, StoreError};
 use crate::data::{Digest, Ref};
 use bytes::Bytes;
@@ -185,7 +187,7 @@ async fn check(store: &Store, path: &str, bytes: Bytes) -> Result<(), StoreError
 }
 
 /// Folders in which other processes may work.
-const FOLDERS: [&str; 6] = [BLOBS, MEMO, RUNS, CHECKPOINTS, CORRUPT, "once"];
+const FOLDERS: [&str; 7] = [BLOBS, MEMO, RUNS, CHECKPOINTS, CORRUPT, COSTS, ONCE];
 
 fn admit(store: &Store, path: &str) -> Result<(), StoreError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');

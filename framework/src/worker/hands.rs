@@ -86,11 +86,16 @@ impl<T: Copy + Ord + Hash + Send + 'static> Hands<T> {
     fn begin(&self, id: T, job: (Assignment, Done)) -> Result<()> {
         let this = self.clone();
         let begun = self.0.worker.spawn(move || {
-            let mut next = Some((id, job));
-            while let Some((id, (work, done))) = next {
-                done(this.0.worker.execute(&work));
+            let (mut this, mut next) = (Some(this), Some((id, job)));
+            while let Some((id, (work, done))) = next.take()
+                && let Some(hands) = this.take()
+            {
+                let result = hands.0.worker.execute(&work);
                 drop(work);
-                next = this.next(id);
+                next = hands.next(id);
+                // Whoever hears of the end may be the last to need the store: by then this thread has let go of it.
+                this = next.is_some().then_some(hands);
+                done(result);
             }
         });
         if begun.is_err() {

@@ -84,8 +84,8 @@ impl Shelf {
             content.extend_from_slice(&part.content);
         }
         let path = path.ok_or_else(|| Status::invalid_argument("an object without a path"))?;
-        // The logs of runs are the coordinator's.
-        if path.starts_with("runs/") || path.starts_with("corrupt/") {
+        // The logs of runs and what is learned of costs are the coordinator's.
+        if ["runs/", "costs/", "corrupt/"].iter().any(|folder| path.starts_with(folder)) {
             return Err(Status::permission_denied(format!("{path} is not for a worker to write")));
         }
         let created = self.open()?.create_checked(&path, content.freeze()).await.map_err(status)?;
