@@ -6,8 +6,9 @@ use crate::data::{Artifact, Ref};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Cold mappings that are remembered: they cost no memory, but a process may have some ten thousand mappings only.
-const COLD: usize = 4096;
+/// Cold mappings that are remembered. There are few, since all of them give their pages back each time that memory is
+/// short: whoever still reads one of them brings pages back that nobody counts.
+const COLD: usize = 16;
 
 /// Recently used artifacts, in the order of their use.
 ///
@@ -92,8 +93,10 @@ impl Memory {
         let lease = kept.held.cool();
         let forgotten = (state.cold.len() > COLD).then(|| state.cold.pop_first()).flatten();
         let forgotten = forgotten.and_then(|(_, reference)| state.entries.remove(&reference));
+        let cold: Vec<Arc<Held>> =
+            state.cold.values().filter_map(|name| Some(state.entries.get(name)?.held.clone())).collect();
         drop(state);
-        kept.held.give_back();
+        cold.iter().for_each(|held| held.give_back());
         drop((lease, forgotten));
         Some((reference, kept))
     }
