@@ -3,10 +3,9 @@
 use super::coordinator::{Coordinator, Ending};
 use super::crew::HERE;
 use super::event::{Event, Outcome};
-use super::key::{key, known};
 use super::nodes::Node;
 use super::task::{Live, Reply, Request, Task, Waiter};
-use super::voice::{Looked, Message, Voice};
+use super::voice::{Looked, Voice};
 use super::watch::{attempt_span, reserved_cores};
 use crate::data::{Kind, Ref};
 use crate::schedule::{self, Action, Device, End, Needs, TaskId, WHOLE, WorkerId};
@@ -23,25 +22,6 @@ const MOST_RECOVERIES: u32 = 3;
 const LARGE: u64 = 64 << 10;
 
 impl Coordinator<'_> {
-    /// Takes a task on: computes its key and looks up what is known, off this thread.
-    pub(super) fn look(&mut self, task: Task) {
-        let id = TaskId(self.next_task);
-        self.next_task += 1;
-        let request = task.request.clone();
-        self.tasks.insert(id, task);
-        let (store, outbox, places) = (self.store.clone(), self.outbox.clone(), self.look_ups.clone());
-        let look = async move {
-            let _place = places.acquire().await;
-            let (key, files) = tokio::task::spawn_blocking(move || key(&request)).await??;
-            Ok::<_, Error>(Looked { key, files, memo: known(&store, key).await? })
-        };
-        match runtime() {
-            // The run may have ended; then nobody waits.
-            Ok(runtime) => drop(runtime.spawn(async move { outbox.send(Message::Looked(id, look.await)) })),
-            Err(error) => drop(self.outbox.send(Message::Looked(id, Err(error)))),
-        }
-    }
-
     pub(super) fn looked(&mut self, id: TaskId, looked: Looked) -> Result<()> {
         let Looked { key, files, memo } = looked;
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };

@@ -6,6 +6,7 @@ use super::event::{Event, Line, Outcome, Report, Sink, StageReport};
 use super::fold::Fold;
 use super::forecast::Begun;
 use super::log::RunLog;
+use super::lookup::Lookup;
 use super::nodes::{Node, request};
 use super::task::{Live, Request, Task, Waiter};
 use super::voice::Message;
@@ -20,10 +21,7 @@ use crate::{Error, Result, runtime};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
-/// Keys that are computed and looked up at the same time.
-const LOOK_UPS: usize = 64;
 /// How long tasks under way have to stop when a run is interrupted.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long workers have to hear that the run is over.
@@ -69,8 +67,7 @@ pub(super) struct Coordinator<'a> {
     pub(super) under_way: HashMap<Key, TaskId>,
     /// Who made what in this run, so that what the store loses can be made again.
     pub(super) made: HashMap<Ref, Request>,
-    /// Places for keys that are computed and looked up at the same time. They use threads that the store needs too.
-    pub(super) look_ups: Arc<Semaphore>,
+    pub(super) lookup: Lookup,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) outbox: mpsc::Sender<Message>,
     pub(super) wake: Option<Duration>,
@@ -132,7 +129,7 @@ impl<'a> Coordinator<'a> {
             next_task: 0,
             under_way: HashMap::new(),
             made: HashMap::new(),
-            look_ups: Arc::new(Semaphore::new(LOOK_UPS)),
+            lookup: Lookup::new(),
             inbox,
             outbox,
             wake: None,

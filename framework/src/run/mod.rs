@@ -12,6 +12,7 @@ mod fold;
 mod forecast;
 mod key;
 mod log;
+mod lookup;
 mod losses;
 mod metrics;
 mod nodes;
