@@ -159,6 +159,7 @@ impl<'a> Coordinator<'a> {
                 Ok(message) => self.hear(message)?,
                 Err(_) => {
                     // Nothing more to hear at the moment: what was decided goes out, in as few messages as can be.
+                    self.look_up();
                     self.crew.flush();
                     self.scale()?;
                     match self.next_message() {
