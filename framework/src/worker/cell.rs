@@ -1,7 +1,8 @@
 //! An attempt in a process of its own: for as long as it lasts, this worker is the coordinator of another one, which
 //! has nothing else to do. Whatever becomes of that process, nothing else goes with it.
 
-use super::hub::{Heard, Hub, RemoteWorker, Terms};
+use super::hub::{Heard, Hub, Terms};
+use super::remote::RemoteWorker;
 use super::{Assignment, Failure, Outcome, Token, process, program};
 use crate::store::Store;
 use crate::{Error, Fault, Result};

@@ -3,15 +3,16 @@
 use super::current_folder;
 use super::door::{greet, visitors};
 use super::execute::settle;
+use super::remote::RemoteWorker;
 use super::shelf::{Chunks, Shelf};
 use super::token::Token;
 use super::wire::coordinator_server::{Coordinator, CoordinatorServer};
 use super::wire::{self, FromWorker, ToWorker, from_worker, to_worker};
-use super::{Assignment, Failure, Outcome};
+use super::{Failure, Outcome};
 use crate::schedule::{Capacity, TaskId, WorkerId};
 use crate::stage::Report;
 use crate::store::{Memo, Store, kernel};
-use crate::{Context, Error, Result, runtime, trace_parent};
+use crate::{Context, Error, Result, runtime};
 use futures::{StreamExt, stream};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,8 +35,6 @@ const COMMITS: usize = 16;
 const REPORTS: u32 = 2000;
 /// A million cores: whoever says more can't count.
 const MOST_MILLICORES: u64 = 1_000_000_000;
-/// Attempts in one message.
-const BATCH: usize = 1024;
 
 /// What a coordinator offers its workers.
 pub(crate) struct Terms {
@@ -143,69 +142,6 @@ impl Drop for Hub {
     }
 }
 
-/// A worker in another process, as the coordinator sees it.
-pub(crate) struct RemoteWorker {
-    /// Who, for the scheduler; one that comes back is another.
-    pub(crate) id: WorkerId,
-    /// Who, for people.
-    pub(crate) name: String,
-    /// What it has.
-    pub(crate) has: Capacity,
-    /// Which pool it was started for.
-    pub(crate) pool: String,
-    /// Where other workers fetch what it holds; empty if nowhere.
-    pub(crate) peer: String,
-    starts: Vec<wire::Start>,
-    link: UnboundedSender<Result<ToWorker, Status>>,
-}
-
-impl RemoteWorker {
-    /// Hands an attempt over with the next [`flush`](Self::flush); `peers` are workers that hold inputs of it.
-    pub(crate) fn start(&mut self, work: &Assignment, peers: Vec<String>) -> Result<()> {
-        self.starts.push(wire::Start {
-            attempt: Some((work.task, work.attempt).into()),
-            stage: work.uses.clone(),
-            key: wire::key_bytes(work.key),
-            params: serde_json::to_vec(&work.params)?.into(),
-            inputs: wire::from_inputs(&work.inputs),
-            seed: work.seed.run(),
-            millicores: work.needs.millicores,
-            memory: work.needs.memory,
-            isolate: work.isolate,
-            threads: u32::try_from(work.threads).unwrap_or(u32::MAX),
-            peers,
-            trace: trace_parent(&work.span).unwrap_or_default(),
-        });
-        Ok(())
-    }
-
-    /// Asks it to stop an attempt.
-    pub(crate) fn stop(&mut self, task: TaskId, attempt: u32) {
-        self.flush();
-        self.say(to_worker::Word::Stop((task, attempt).into()));
-    }
-
-    /// Sends what was handed over.
-    pub(crate) fn flush(&mut self) {
-        let mut starts = std::mem::take(&mut self.starts);
-        while !starts.is_empty() {
-            let rest = starts.split_off(starts.len().min(BATCH));
-            self.say(to_worker::Word::Start(wire::StartBatch { attempts: starts }));
-            starts = rest;
-        }
-    }
-
-    /// Says that the run is over.
-    pub(crate) fn farewell(&mut self) {
-        self.say(to_worker::Word::Farewell(wire::Farewell {}));
-    }
-
-    fn say(&self, word: to_worker::Word) {
-        // One that is gone is reported as lost by whoever listens to it.
-        let _ = self.link.send(Ok(ToWorker { word: Some(word) }));
-    }
-}
-
 /// What the connections share.
 struct Desk {
     terms: Terms,
@@ -309,15 +245,8 @@ impl Desk {
             files: near && hello.folder == current_folder(),
             ..Capacity::default()
         };
-        (self.ear)(Heard::Joined(RemoteWorker {
-            id,
-            name: hello.name,
-            has,
-            pool: hello.pool,
-            peer: hello.peer,
-            starts: Vec::new(),
-            link,
-        }));
+        let worker = RemoteWorker::new(id, hello.name, has, link).of_pool(hello.pool).serving_at(hello.peer);
+        (self.ear)(Heard::Joined(worker));
         let reason = self.listen(id, words).await;
         (self.ear)(Heard::Lost { worker: id, reason });
     }

@@ -19,6 +19,7 @@ mod peers;
 mod pool;
 pub(crate) mod process;
 pub(crate) mod program;
+mod remote;
 mod scratch;
 mod shelf;
 mod token;
@@ -28,7 +29,8 @@ pub use client::{WorkerOptions, work};
 pub use embedded::EmbeddedWorker;
 pub use execute::{Failure, Outcome};
 pub(crate) use hands::Hands;
-pub(crate) use hub::{Heard, Hub, RemoteWorker, Terms};
+pub(crate) use hub::{Heard, Hub, Terms};
+pub(crate) use remote::RemoteWorker;
 pub use token::Token;
 
 use crate::data::Ref;

@@ -1,0 +1,94 @@
+//! A worker in another process, as the coordinator sees it.
+
+use super::Assignment;
+use super::wire::{self, ToWorker, to_worker};
+use crate::schedule::{Capacity, TaskId, WorkerId};
+use crate::{Result, trace_parent};
+use tokio::sync::mpsc::UnboundedSender;
+use tonic::Status;
+
+/// Attempts in one message.
+const BATCH: usize = 1024;
+
+/// A worker in another process, as the coordinator sees it.
+pub(crate) struct RemoteWorker {
+    /// Who, for the scheduler; one that comes back is another.
+    pub(crate) id: WorkerId,
+    /// Who, for people.
+    pub(crate) name: String,
+    /// What it has.
+    pub(crate) has: Capacity,
+    /// Which pool it was started for.
+    pub(crate) pool: String,
+    /// Where other workers fetch what it holds; empty if nowhere.
+    pub(crate) peer: String,
+    starts: Vec<wire::Start>,
+    link: UnboundedSender<Result<ToWorker, Status>>,
+}
+
+impl RemoteWorker {
+    /// A worker that just joined and hears what is sent to `link`.
+    pub(super) fn new(
+        id: WorkerId,
+        name: String,
+        has: Capacity,
+        link: UnboundedSender<Result<ToWorker, Status>>,
+    ) -> Self {
+        Self { id, name, has, pool: String::new(), peer: String::new(), starts: Vec::new(), link }
+    }
+
+    /// Says which pool it was started for.
+    pub(super) fn of_pool(self, pool: String) -> Self {
+        Self { pool, ..self }
+    }
+
+    /// Says where other workers fetch what it holds.
+    pub(super) fn serving_at(self, peer: String) -> Self {
+        Self { peer, ..self }
+    }
+
+    /// Hands an attempt over with the next [`flush`](Self::flush); `peers` are workers that hold inputs of it.
+    pub(crate) fn start(&mut self, work: &Assignment, peers: Vec<String>) -> Result<()> {
+        self.starts.push(wire::Start {
+            attempt: Some((work.task, work.attempt).into()),
+            stage: work.uses.clone(),
+            key: wire::key_bytes(work.key),
+            params: serde_json::to_vec(&work.params)?.into(),
+            inputs: wire::from_inputs(&work.inputs),
+            seed: work.seed.run(),
+            millicores: work.needs.millicores,
+            memory: work.needs.memory,
+            isolate: work.isolate,
+            threads: u32::try_from(work.threads).unwrap_or(u32::MAX),
+            peers,
+            trace: trace_parent(&work.span).unwrap_or_default(),
+        });
+        Ok(())
+    }
+
+    /// Asks it to stop an attempt.
+    pub(crate) fn stop(&mut self, task: TaskId, attempt: u32) {
+        self.flush();
+        self.say(to_worker::Word::Stop((task, attempt).into()));
+    }
+
+    /// Sends what was handed over.
+    pub(crate) fn flush(&mut self) {
+        let mut starts = std::mem::take(&mut self.starts);
+        while !starts.is_empty() {
+            let rest = starts.split_off(starts.len().min(BATCH));
+            self.say(to_worker::Word::Start(wire::StartBatch { attempts: starts }));
+            starts = rest;
+        }
+    }
+
+    /// Says that the run is over.
+    pub(crate) fn farewell(&mut self) {
+        self.say(to_worker::Word::Farewell(wire::Farewell {}));
+    }
+
+    fn say(&self, word: to_worker::Word) {
+        // One that is gone is reported as lost by whoever listens to it.
+        let _ = self.link.send(Ok(ToWorker { word: Some(word) }));
+    }
+}
