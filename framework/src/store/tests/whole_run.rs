@@ -101,8 +101,8 @@ fn so_does_one_on_a_bad_network_whose_server_is_killed() {
                 }
             }
         });
-        let failed: Vec<_> = report.stages.iter().filter(|stage| stage.outcome != Outcome::Done).collect();
-        assert!(failed.is_empty(), "{failed:?}");
+        // Two parts are equal to two others: whoever comes second may find the first one's result.
+        assert!(report.succeeded(), "{:?}", report.stages);
         assert_eq!(digests(&report), expected);
         assert_eq!(digests(&go(&hurried(server.address(), &prefix), |_| {})), expected);
     }
