@@ -31,7 +31,7 @@ pub trait Remote: Send + Sync {
     /// [`Created::Now`] then.
     fn create<'a>(&'a self, path: &'a str, bytes: Bytes) -> Answer<'a, Created>;
 
-    /// Creates a blob from the file of that path in the [exchange](Store::exchange) that both processes see; `None` if
+    /// Creates a blob from the file of that path in the exchange that both processes see; `None` if
     /// there is none such.
     fn adopt<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Created>> {
         let _ = path;

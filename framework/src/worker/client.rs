@@ -38,7 +38,7 @@ pub struct WorkerOptions {
     pub pool: String,
     /// How long it looks for a coordinator that it can't reach.
     pub patience: Duration,
-    /// Options of remote stores, as of [`Store::open_with`].
+    /// Options of remote stores, as of [`Store::open_with`](crate::store::Store::open_with).
     pub store_options: Vec<(String, String)>,
 }
 
