@@ -62,7 +62,7 @@ pub(crate) fn draw(timeline: &Timeline, width: usize) -> String {
         let (bar, use_) = axis.worker(worker, &spans(timeline, |span| span.worker == worker.info.worker), timeline);
         row(&worker.info.worker, &bar, &format!("{:.0}% of {}", use_ * 100.0, cores(worker.info.cores)))
     }));
-    rows.push("█ runs  ─ waits for its tasks  ░ waits for a place;  a worker: ▁▂▃▄▅▆▇█ in use, · idle".to_owned());
+    rows.push(LEGEND.to_owned());
     rows.join("\n")
 }
 
@@ -73,6 +73,11 @@ fn spans(timeline: &Timeline, wanted: impl Fn(&Span) -> bool) -> Vec<&Span> {
 fn cores(cores: f64) -> String {
     if cores == 1.0 { "1 core".to_owned() } else { format!("{} cores", number(cores)) }
 }
+
+/// What the signs mean. The time beside a stage is what its tasks took in sum: it may be more than the stage's own.
+const LEGEND: &str = "\
+█ runs  ─ waits for its tasks  ░ waits for a place;  a worker: ▁▂▃▄▅▆▇█ in use, · idle
+beside a stage: how long its tasks ran in sum;  beside a worker: how much of it was in use";
 
 /// From seconds to columns.
 struct Axis {
@@ -231,7 +236,7 @@ mod tests {
             "best        ──██████████──  6.0 s",
             "a     ██████··▄▄▄▄▄▄······  45% of 2 cores",
             "b               ··██████··  60% of 2 cores",
-            "█ runs  ─ waits for its tasks  ░ waits for a place;  a worker: ▁▂▃▄▅▆▇█ in use, · idle",
+            LEGEND,
         ]
         .join("\n");
         assert_eq!(drawn, expected, "\n{drawn}");

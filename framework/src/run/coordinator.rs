@@ -160,8 +160,8 @@ impl<'a> Coordinator<'a> {
                 Err(_) => {
                     // Nothing more to hear at the moment: what was decided goes out, in as few messages as can be.
                     self.look_up();
-                    self.crew.flush();
                     self.scale()?;
+                    self.crew.flush();
                     match self.next_message() {
                         Some(message) => self.hear(message)?,
                         None => self.step(schedule::Event::Tick)?,

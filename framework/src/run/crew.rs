@@ -172,9 +172,8 @@ impl Crew {
         let (task, attempt) = (work.task, work.attempt);
         let begun = if worker == HERE {
             let outbox = self.outbox.clone();
-            let needs = work.needs;
             let done = move |result| drop(outbox.send(Message::Ended(HERE, task, attempt, result)));
-            self.here.give((task, attempt), &needs, work, done)
+            self.here.give((task, attempt), work, done)
         } else {
             // One that is gone is lost soon, and the scheduler hears that.
             let peers = self.peers(worker, &work);

@@ -95,8 +95,7 @@ impl Attempts {
             build: program::build(),
         };
         let outbox = self.outbox.clone();
-        let needs = work.needs;
-        hands.give(serial, &needs, work, move |result| {
+        hands.give(serial, work, move |result| {
             let ended = EndedHere { key, serial, stage: start.stage, end: wire::from_end(&result) };
             // The process may be about to end; then nobody waits.
             let _ = outbox.send(Spoken::Ended(ended));

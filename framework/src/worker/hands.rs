@@ -2,7 +2,7 @@
 
 use super::embedded::EmbeddedWorker;
 use super::{Assignment, Failure, Outcome};
-use crate::schedule::{Lane, Needs};
+use crate::schedule::Lane;
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -47,13 +47,12 @@ impl<T: Copy + Ord + Hash + Send + 'static> Hands<T> {
     pub(crate) fn give(
         &self,
         id: T,
-        needs: &Needs,
         work: Assignment,
         done: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
     ) -> Result<()> {
         let mut line = self.line();
-        if !line.lane.push(id, needs) {
-            return Err(Error::new(format!("it needs {needs}, which this worker lacks")));
+        if !line.lane.push(id, &work.needs) {
+            return Err(Error::new(format!("it needs {}, which this worker lacks", work.needs)));
         }
         line.waiting.insert(id, (work, Box::new(done)));
         self.begin_all(line)

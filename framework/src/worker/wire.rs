@@ -1,6 +1,6 @@
 //! What goes over the wire, and how it is read: nothing that comes in is believed before it is checked.
 
-#[allow(missing_docs, clippy::all, unreachable_pub)]
+#[allow(missing_docs, clippy::all, unreachable_pub, reason = "generated from proto/worker.proto")]
 mod messages {
     tonic::include_proto!("ropeway.v1");
 }
