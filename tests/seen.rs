@@ -82,7 +82,8 @@ fn show_draws_who_ran_what_when_and_what_it_cost() {
     let [stages, timeline, cost] = parts[..] else { panic!("{shown}") };
     assert!(stages.contains("outcome"), "{shown}");
     let rows: Vec<&str> = timeline.lines().collect();
-    assert_eq!(rows.len(), 1 + 3 + 1 + 1, "{shown}");
+    // The scale, the stages, the worker, and two lines that say what the signs mean.
+    assert_eq!(rows.len(), 1 + 3 + 1 + 2, "{shown}");
     for (row, name) in rows[1..].iter().zip(["rows", "hold", "count", "embedded"]) {
         assert!(row.starts_with(name) && row.chars().count() <= 100, "{row}");
         assert!(row.contains(['█', '▁', '▂', '▃', '▄', '▅', '▆', '▇']), "{row}");
