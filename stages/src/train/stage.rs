@@ -1,6 +1,7 @@
 //! The `train` stage.
 
-use super::columns::{Column, Features, columns};
+use super::columns::{Column, Features};
+use super::encoding::model_columns;
 use super::engine::{Examples, NetworkEngine, Target};
 use super::fit::{Plan, Surroundings, begin, fit};
 use super::fitted::Description;
@@ -37,7 +38,7 @@ pub(super) fn train(
     }
     let (train, valid) = transformed(train, valid, features.as_ref(), &around)?;
     let (train, valid, description) = read(&train, valid.as_ref(), &spec)?;
-    let network = description.network(train.features.width())?;
+    let network = description.network()?;
     let plan = plan(&spec, train.features.rows())?;
     let shards = spec.shards.unwrap_or(Shards::for_batch(plan.batch)).get();
 
@@ -88,7 +89,7 @@ fn read(train: &Frame, valid: Option<&Frame>, spec: &TrainSpec) -> Result<(Examp
     }
     let target = train.column(&spec.target).context("`target`")?;
     let objective = objective(spec, target.data_type())?;
-    let columns = columns(train, &spec.target).context("input \"train\"")?;
+    let columns = model_columns(&spec.model, train, &spec.target).context("input \"train\"")?;
     let (classes, values) = match objective.classifies() {
         true => {
             let (classes, values) = Classes::find(&target, &spec.target).context("input \"train\"")?;
@@ -130,7 +131,7 @@ fn objective(spec: &TrainSpec, kind: &arrow::datatypes::DataType) -> Result<Obje
         ModelSpec::Linear {} => !objective.classifies(),
         ModelSpec::Logistic {} => objective == Objective::BinaryCrossEntropy,
         ModelSpec::Softmax {} => objective == Objective::CrossEntropy,
-        ModelSpec::Mlp(_) | ModelSpec::Cnn(_) => true,
+        ModelSpec::Mlp(_) | ModelSpec::Cnn(_) | ModelSpec::Transformer(_) => true,
     };
     if !fits {
         return Err(Error::usage(format!("`loss` does not go with the model `{}`", spec.model.name()))
