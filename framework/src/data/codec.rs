@@ -12,7 +12,8 @@
 //! JSON has its keys in order and no spaces. All NaNs of metrics are one; those of frames and tensors keep their bits.
 
 use super::{
-    Artifact, Digest, Frame, Kind, List, Metrics, Model, Pieces, Ref, canonical_json, ipc, json::read_json, tensor_file,
+    Artifact, Digest, Frame, Kind, List, Metrics, Model, Pieces, Ref, Tensors, canonical_json, ipc, json::read_json,
+    tensor_file,
 };
 use crate::{Context, Error, Result};
 use bytes::Bytes;
@@ -134,6 +135,14 @@ pub fn decode(reference: Ref, bytes: Bytes, fetch: &mut dyn FnMut(Ref) -> Result
     .map_err(|error| error.context(format!("can't read {kind} {}", digest.short())))
 }
 
+/// The tensors of a safetensors file, whoever wrote it; its metadata is left out.
+///
+/// # Errors
+/// Bytes that are no such file, or a damaged one.
+pub fn read_safetensors(bytes: Bytes) -> Result<Tensors> {
+    guarded(|| tensor_file::parse(bytes)).map(|(tensors, _)| tensors)
+}
+
 /// Makes a panic of a reader an error. Arrow's and safetensors' readers check what they read, but panic or overflow on
 /// some kinds of damage (an unknown unit of time, two children of a list) that can't be seen beforehand.
 fn guarded<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -192,7 +201,7 @@ fn read_number(value: &Value) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Tensor, Tensors};
+    use super::super::Tensor;
     use super::*;
     use arrow::array::{ArrayRef, Int64Array, StringArray};
     use proptest::prelude::*;

@@ -15,7 +15,7 @@ mod tensor_file;
 mod tensors;
 mod weight;
 
-pub use codec::{Encoded, decode, encode, encode_list, encode_owned, list_items};
+pub use codec::{Encoded, decode, encode, encode_list, encode_owned, list_items, read_safetensors};
 pub use digest::Digest;
 pub use frame::{BATCH_ROWS, Frame};
 pub use json::canonical_json;

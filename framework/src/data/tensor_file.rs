@@ -27,24 +27,32 @@ pub(super) fn write(tensors: &Tensors, about: Option<String>) -> Result<Vec<u8>>
 
 /// The tensors of canonical bytes and the text about them. They share the bytes unless those are misaligned.
 pub(super) fn read(bytes: Bytes) -> Result<(Tensors, Option<String>)> {
+    let (tensors, entries) = parse(bytes)?;
+    let about = match entries {
+        None => None,
+        Some(entries) if entries.len() == 1 => Some(entries.get(ENTRY).context("foreign metadata")?.clone()),
+        Some(_) => return Err(Error::new("foreign metadata")),
+    };
+    Ok((tensors, about))
+}
+
+/// The tensors of any file of the layout, and its metadata.
+pub(super) fn parse(bytes: Bytes) -> Result<(Tensors, Option<HashMap<String, String>>)> {
     let file = match bytes.as_ptr().align_offset(PREFIX) {
         0 => Buffer::from(bytes),
         _ => Buffer::from(&*bytes),
     };
     let (header, metadata) = SafeTensors::read_metadata(&file)?;
-    let about = match metadata.metadata() {
-        None => None,
-        Some(entries) if entries.len() == 1 => Some(entries.get(ENTRY).context("foreign metadata")?.clone()),
-        Some(_) => return Err(Error::new("foreign metadata")),
-    };
     let mut tensors = Tensors::new();
     for name in metadata.offset_keys() {
         let info = metadata.info(&name).context("a tensor without a description")?;
         let (start, end) = info.data_offsets;
-        let data = file.slice_with_length(PREFIX + header + start, end - start);
+        let place = PREFIX.checked_add(header).and_then(|first| first.checked_add(start));
+        let place = place.filter(|place| place + (end - start) <= file.len()).context("it is cut off")?;
+        let data = file.slice_with_length(place, end - start);
         tensors.insert(name, Tensor::from_bytes(info.dtype, info.shape.clone(), data)?);
     }
-    Ok((tensors, about))
+    Ok((tensors, metadata.metadata().clone()))
 }
 
 struct Borrowed<'a>(&'a Tensor);

@@ -1,4 +1,4 @@
-//! Stages that read files into frames.
+//! Stages that read files into frames, and one that reads tensors.
 //!
 //! | stage | reads |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | `read.parquet` | Parquet, only the columns that are asked for |
 //! | `read.arrow` | Arrow IPC files (Feather version 2) and streams |
 //! | `read.idx` | the images and labels of MNIST and its kin |
+//! | `read.safetensors` | named tensors |
 //!
 //! All of them take local paths, globs and object-store URLs ([`Paths`]), and unpack gzip by content where the format
 //! has no compression of its own. The key of a result has the content of the files in it, so a changed file is read
@@ -22,6 +23,7 @@ mod parallel;
 mod parquet;
 mod remote;
 mod rows;
+mod safetensors;
 mod sniff;
 mod table;
 mod types;
@@ -34,6 +36,7 @@ pub use self::idx::IdxParams;
 pub(crate) use self::ipc::{Fault as StreamFault, read_stream};
 pub use self::json::JsonParams;
 pub use self::parquet::ParquetParams;
+pub use self::safetensors::SafetensorsParams;
 pub use self::types::ColumnType;
 
 use ropeway_framework::stage::Registry;
@@ -46,4 +49,5 @@ pub fn registry() -> Registry {
         .stage("read.parquet", parquet::stage())
         .stage("read.arrow", arrow::stage())
         .stage("read.idx", idx::stage())
+        .stage("read.safetensors", safetensors::stage())
 }

@@ -1,7 +1,9 @@
 //! The engine of `train`'s own networks, on the processor.
 
+use super::augment::Augmenter;
 use super::columns::Features;
 use super::fit::Engine;
+use super::init::Frozen;
 use super::loss::{Objective, Sums, Truth};
 use super::network::{Network, Workspace};
 use super::phases::{Phases, Stopwatch};
@@ -34,6 +36,8 @@ pub(super) struct NetworkEngine<'a> {
     pub(super) train: &'a Examples,
     pub(super) valid: Option<&'a Examples>,
     pub(super) pool: &'a Pool,
+    pub(super) augmenter: Option<Augmenter>,
+    pub(super) frozen: Frozen,
     shards: Vec<Shard>,
     gradients: Vec<Vec<f32>>,
 }
@@ -85,6 +89,8 @@ impl<'a> NetworkEngine<'a> {
             train,
             valid,
             pool,
+            augmenter: None,
+            frozen: Frozen::default(),
             shards: (0..shards).map(|_| Shard::default()).collect(),
             gradients: vec![vec![0.0; network.parameters()]; shards],
         }
@@ -114,6 +120,7 @@ impl Engine for NetworkEngine<'_> {
         let scale = (1.0 / self.weight(rows)) as f32;
         let count = self.shards.len();
         let (network, objective, train, class_weights) = (self.network, self.objective, self.train, &self.weights);
+        let (augmenter, frozen) = (self.augmenter, &self.frozen);
         let mut parts: Vec<_> = self.shards.iter_mut().zip(&mut self.gradients).collect();
         self.pool.each(&mut parts, |index, (shard, gradient)| {
             let rows = &rows[rows.len() * index / count..rows.len() * (index + 1) / count];
@@ -124,7 +131,7 @@ impl Engine for NetworkEngine<'_> {
             }
             let (mut watch, mut phases) = (Stopwatch::start(), Phases::default());
             let mut rng;
-            let chance: Option<&mut dyn Rng> = if network.uses_chance() {
+            let dropping: Option<&mut dyn Rng> = if network.uses_chance() {
                 rng = chance.rng(&format!("shard-{index}"));
                 Some(&mut rng)
             } else {
@@ -132,14 +139,17 @@ impl Engine for NetworkEngine<'_> {
             };
             let workspace = &mut shard.workspace;
             let picked = || rows.iter().map(|row| *row as usize);
-            train.features.gather(picked(), network.input(workspace, rows.len()));
+            let input = network.input(workspace, rows.len());
+            train.features.gather(picked(), input);
+            augmenter.iter().for_each(|augmenter| augmenter.apply(rows, input, chance));
             watch.read(&mut phases.data);
-            network.forward(weights, workspace, chance);
+            network.forward(weights, workspace, dropping);
             let truth = train.truth(picked(), &mut shard.truth);
             let (output, output_gradient) = network.output(workspace);
             shard.sums = objective.losses(output, truth, class_weights, scale, Some(output_gradient));
             watch.read(&mut phases.forward);
             network.backward(weights, workspace, gradient);
+            frozen.still(gradient);
             watch.read(&mut phases.backward);
             shard.phases = phases;
         });
@@ -150,6 +160,10 @@ impl Engine for NetworkEngine<'_> {
 
     fn shards(&self) -> &[Vec<f32>] {
         &self.gradients
+    }
+
+    fn restore(&self, weights: &mut [f32]) {
+        self.frozen.restore(weights);
     }
 
     fn phases(&self) -> Phases {

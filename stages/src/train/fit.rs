@@ -35,6 +35,9 @@ pub(super) trait Engine {
     /// The losses over the validation part, if there is one.
     fn evaluate(&mut self, weights: &[f32]) -> Result<Option<Sums>>;
 
+    /// Gives weights that are not trained back what they were before the step.
+    fn restore(&self, _: &mut [f32]) {}
+
     /// What the gradients that were computed last took, if it is measured.
     fn phases(&self) -> Phases {
         Phases::default()
@@ -161,7 +164,7 @@ pub(super) fn fit(
 }
 
 /// The rows of an epoch, in its order.
-fn order(plan: &Plan, rows: usize, state: &State, chance: &Seed) -> Result<Vec<u32>> {
+pub(super) fn order(plan: &Plan, rows: usize, state: &State, chance: &Seed) -> Result<Vec<u32>> {
     let mut order: Vec<u32> = (0..u32::try_from(rows)?).collect();
     if plan.shuffle {
         order.shuffle(&mut chance.rng(&format!("shuffle/epoch-{}", state.epoch)));
@@ -185,6 +188,7 @@ fn step(
     let step = Step { shards: engine.shards(), optimizer: &plan.optimizer, number: state.step, rate, clip: plan.clip };
     bounds::check_loss(sums.mean(), rate, state, plan.clip)?;
     let norm = step.take(pool, sum, &mut state.weights, &mut state.moments, phases);
+    engine.restore(&mut state.weights);
     bounds::check_norm(norm, rate, state, plan.clip)?;
     state.add(sums);
     let mut row = [f64::NAN; CURVE.len()];

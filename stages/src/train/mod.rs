@@ -8,6 +8,7 @@
 //! of our own networks), `descent` (the step), `state` (what a training needs to go on), `writer` (checkpoints, kept
 //! beside it), `watch` (what is seen of it), `fitted` (models, applied).
 
+mod augment;
 mod bounds;
 mod cadence;
 mod columns;
@@ -16,12 +17,14 @@ mod encoding;
 mod engine;
 mod fit;
 mod fitted;
+mod init;
 mod loss;
 mod network;
 mod numbers;
 mod optimizer;
 mod phases;
 mod pool;
+mod rates;
 mod reader;
 mod schedule;
 mod spec;
@@ -35,6 +38,7 @@ mod variables;
 mod watch;
 mod writer;
 
+pub use augment::Augment;
 pub use cadence::{Cadence, EverySteps, EveryTime};
 pub use fit::Surroundings;
 pub use fitted::{KIND, load};
@@ -42,6 +46,7 @@ pub use loss::{Huber, Loss};
 pub use network::Activation;
 pub use numbers::{NonNegative, Positive, Shards, Share};
 pub use optimizer::{Adam, AdamW, Optimizer, Sgd};
+pub use rates::FindRate;
 pub use reader::Reader;
 pub use schedule::{Decay, OneCycle, Schedule, StepDecay};
 pub use spec::{
@@ -54,13 +59,13 @@ use ropeway_framework::stage::{Registry, stage};
 /// The stage `train` and the kind of model that it gives.
 pub fn registry() -> Registry {
     let train = stage(stage::train)
-        .inputs(["train", "valid", "features", "resume"])
+        .inputs(["train", "valid", "features", "resume", "init"])
         .outputs(["model", "metrics", "curve", "state"])
         .version(2)
         .about(
-            "Trains a model (linear, logistic, softmax, mlp, cnn) to predict a column from the others. \
+            "Trains a model (linear, logistic, softmax, mlp, cnn, transformer) to predict a column from the others. \
              `features` is a fitted transform that both parts go through; `resume` is the `state` of a shorter \
-             training, to go on from.",
+             training, to go on from; `init` is a model or tensors whose weights it begins with, by name.",
         );
     Registry::new().stage("train", train).model(KIND, load)
 }

@@ -1,10 +1,12 @@
 //! The parameters of `train`.
 
+use super::augment::Augment;
 use super::cadence::Cadence;
 use super::loss::Loss;
 use super::network::Activation;
 use super::numbers::{NonNegative, Positive, Shards, Share};
 use super::optimizer::Optimizer;
+use super::rates::FindRate;
 use super::schedule::Schedule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,17 @@ pub struct TrainSpec {
     /// Stops when the validation loss no longer falls, and keeps the best epoch's weights. Needs `valid`.
     #[serde(default)]
     pub early_stop: Option<EarlyStop>,
+    /// Images of the training part, changed a little at every step: `{ shift = 2, flip = true }`. For a `cnn`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment: Option<Augment>,
+    /// Layers whose weights stay what they are at the input `init`: `["conv1", "conv2"]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
+    /// Instead of a training, a sweep of the learning rate, one step at each: `find_rate = {}`. The metric `rate` is a
+    /// good one, `curve` has the loss at each; the model keeps its first weights. `schedule`, `epochs`, `early_stop` and
+    /// the optimiser's own rate do not matter then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub find_rate: Option<FindRate>,
     /// Weights of the classes in the loss: `"balanced"` (by inverse frequency), or a table by class.
     #[serde(default)]
     pub class_weights: Option<ClassWeights>,

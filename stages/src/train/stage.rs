@@ -1,17 +1,20 @@
 //! The `train` stage.
 
+use super::augment::Augmenter;
 use super::columns::{Column, Features};
 use super::encoding::model_columns;
 use super::engine::{Examples, NetworkEngine, Target};
 use super::fit::{Plan, Surroundings, begin, fit};
 use super::fitted::Description;
+use super::init;
 use super::loss::{Loss, Objective};
 use super::numbers::Shards;
 use super::pool::Pool;
+use super::rates::FindRate;
 use super::spec::{ClassWeights, ModelSpec, TrainSpec, WeightRule};
 use super::state::State;
 use super::target::{Classes, classifies, numbers};
-use ropeway_framework::data::{Frame, Metrics, Model, Tensors};
+use ropeway_framework::data::{Artifact, Frame, Metrics, Model, Tensors};
 use ropeway_framework::stage::{Params, Seed};
 use ropeway_framework::{Context, Error, Result, nearest};
 use serde_json::{Value, json};
@@ -28,14 +31,12 @@ pub(super) fn train(
     valid: Option<Frame>,
     features: Option<Model>,
     resume: Option<Tensors>,
+    init: Option<Artifact>,
     Params(spec): Params<TrainSpec>,
     seed: Seed,
     around: Surroundings,
 ) -> Result<(Model, Metrics, Frame, Tensors)> {
-    spec.optimizer.check()?;
-    if spec.early_stop.is_some() && valid.is_none() {
-        return Err(Error::usage("`early_stop` watches the validation loss, but there is no input \"valid\""));
-    }
+    check(&spec, valid.is_some(), init.is_some())?;
     let (train, valid) = transformed(train, valid, features.as_ref(), &around)?;
     let (train, valid, description) = read(&train, valid.as_ref(), &spec)?;
     let network = description.network()?;
@@ -45,19 +46,43 @@ pub(super) fn train(
     let pool = Pool::new(around.threads.0.min(shards.max(EVALUATORS)))?;
     let mut engine = NetworkEngine::new(&network, description.objective, (&train, valid.as_ref()), shards, &pool);
     engine.weights = class_weights(&spec, &description, &train)?;
+    engine.augmenter = spec.augment.map(|rule| Augmenter::new(rule, &spec.model)).transpose()?;
 
     let chance = seed.number("training");
+    let mut weights = network.initial(&Seed::new(chance, "train"));
+    if let Some(init) = &init {
+        init::adopt(&network, init::tensors(init)?, &mut weights, &around.progress)?;
+        engine.frozen = init::freeze(&network, &spec.freeze, &weights)?;
+    }
     let fresh = State {
         identity: identity(&spec, &description, &train, shards)?,
         chance,
-        weights: network.initial(&Seed::new(chance, "train")),
+        weights,
         moments: vec![vec![0.0; network.parameters()]; spec.optimizer.moments()],
         ..State::default()
     };
+    if let Some(rule) = &spec.find_rate {
+        let model = description.model(&network, &fresh.weights)?;
+        let tensors = fresh.tensors()?;
+        let sweep = rule.sweep(&plan, &mut engine, fresh, (&pool, &around))?;
+        return Ok((model, sweep.metrics(), sweep.curve()?, tensors));
+    }
     let state = begin(fresh, resume.as_ref(), &plan, &around)?;
     let state = fit(&plan, &mut engine, state, &pool, &around)?;
     let model = description.model(&network, state.chosen())?;
     Ok((model, state.metrics(), state.curve()?, state.tensors()?))
+}
+
+/// Refuses parameters and inputs that contradict each other.
+fn check(spec: &TrainSpec, valid: bool, init: bool) -> Result<()> {
+    spec.optimizer.check()?;
+    if spec.early_stop.is_some() && !valid {
+        return Err(Error::usage("`early_stop` watches the validation loss, but there is no input \"valid\""));
+    }
+    if !spec.freeze.is_empty() && !init {
+        return Err(Error::usage("`freeze` keeps the weights of the input \"init\", but there is no such input"));
+    }
+    spec.find_rate.as_ref().map_or(Ok(()), FindRate::check)
 }
 
 /// Threads that validation may use even if there are fewer shards.
