@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::Duration;
 
+/// What the names of metrics begin with that are shares of a stage's time.
+const TIME: &str = "time.";
+
 /// Shows the events of a run on stderr.
 pub(crate) struct Live {
     bars: MultiProgress,
@@ -46,7 +49,12 @@ impl Live {
             bar.set_style(style("{prefix} {bar:24.cyan/dim} {pos}/{len} {msg} {elapsed:.dim} {eta:>4.dim} left"));
         }
         bar.set_position(*done);
-        let shown: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {}", number(*value))).collect();
+        // Shares of the time come last, as people read them: `forward 31%`.
+        let share =
+            |(name, value): (&String, &f64)| Some(format!("{} {:.0}%", name.strip_prefix(TIME)?, 100.0 * value));
+        let plain = metrics.iter().filter(|(name, _)| !name.starts_with(TIME));
+        let plain = plain.map(|(name, value)| format!("{name} {}", number(*value)));
+        let shown: Vec<String> = plain.chain(metrics.iter().filter_map(share)).collect();
         bar.set_message(format!("{unit}s  {}", shown.join("  ")));
     }
 

@@ -23,4 +23,5 @@ mod same_bytes;
 mod seen;
 mod serving;
 mod support;
+mod training;
 mod workers;

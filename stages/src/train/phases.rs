@@ -40,14 +40,14 @@ impl Phases {
         self.optimize += other.optimize;
     }
 
-    /// The share of each phase in all of them, by name; nothing before anything was measured.
+    /// The share of each phase in all of them, as metrics called `time.forward` and so on; nothing before anything was measured.
     pub(super) fn shares(&self) -> Vec<(&'static str, f64)> {
         let phases = [
-            ("data", self.data),
-            ("forward", self.forward),
-            ("backward", self.backward),
-            ("reduce", self.reduce),
-            ("optimizer", self.optimize),
+            ("time.data", self.data),
+            ("time.forward", self.forward),
+            ("time.backward", self.backward),
+            ("time.reduce", self.reduce),
+            ("time.optimizer", self.optimize),
         ];
         let whole: f64 = phases.iter().map(|(_, time)| time.as_secs_f64()).sum();
         let measured = phases.into_iter().filter(|(_, time)| !time.is_zero());
@@ -64,6 +64,6 @@ mod tests {
         let mut phases = Phases { data: Duration::from_millis(1), ..Phases::default() };
         assert!(Phases::default().shares().is_empty());
         phases.add(&Phases { backward: Duration::from_millis(3), ..phases });
-        assert_eq!(phases.shares(), [("data", 0.4), ("backward", 0.6)]);
+        assert_eq!(phases.shares(), [("time.data", 0.4), ("time.backward", 0.6)]);
     }
 }

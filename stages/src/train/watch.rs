@@ -69,7 +69,10 @@ impl<'a> Watch<'a> {
             return;
         }
         let shares = self.phases.shares();
-        let shares: Vec<String> = shares.iter().map(|(name, share)| format!("{name} {:.0} %", share * 100.0)).collect();
+        let shares: Vec<String> = shares
+            .iter()
+            .map(|(name, share)| format!("{} {:.0}%", name.trim_start_matches("time."), share * 100.0))
+            .collect();
         let (steps, speed) = (state.step - self.first, self.speed(state));
         let line = format!("{steps} steps in {:.0} s, {speed:.0} a second; {}", time.as_secs_f64(), shares.join(", "));
         self.around.progress.log(line);
