@@ -90,6 +90,7 @@ fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Input
         scratch: Scratch::new(Some(scratch)),
         models: work.models.clone(),
         threads: Threads(work.threads),
+        gang: work.gang.clone(),
     };
     let started = Instant::now();
     // A stage that panics must not take the run with it.

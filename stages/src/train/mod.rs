@@ -26,11 +26,13 @@ mod phases;
 mod pool;
 mod rates;
 mod reader;
+mod reduce;
 mod schedule;
 mod spec;
 mod stage;
 mod state;
 mod target;
+mod team;
 #[cfg(test)]
 mod tests;
 mod trainer;

@@ -3,6 +3,7 @@
 
 use super::descent::Step;
 use super::fit::{Engine, Plan, Surroundings, order};
+use super::loss::Sums;
 use super::numbers::Positive;
 use super::phases::Phases;
 use super::pool::Pool;
@@ -95,7 +96,9 @@ impl FindRate {
             }
             let batch: Vec<u32> = rows.drain(..plan.batch.min(rows.len())).collect();
             let (rate, number) = (self.rate(index), index as u64 + 1);
-            let loss = engine.gradients(&state.weights, &batch, &chance.child(&format!("step-{index}")))?.mean();
+            let shards = 0..engine.shards().len();
+            let sums = engine.gradients(&state.weights, &batch, &chance.child(&format!("step-{index}")), shards)?;
+            let loss = Sums::total(sums).mean();
             mean = SMOOTH * mean + (1.0 - SMOOTH) * loss;
             let smooth = mean / (1.0 - SMOOTH.powi(i32::try_from(number)?));
             if !smooth.is_finite() || smooth > DIVERGED * least {

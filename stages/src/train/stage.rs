@@ -4,7 +4,7 @@ use super::augment::Augmenter;
 use super::columns::{Column, Features};
 use super::encoding::model_columns;
 use super::engine::{Examples, NetworkEngine, Target};
-use super::fit::{Plan, Surroundings, begin, fit};
+use super::fit::{Plan, Surroundings, fit};
 use super::fitted::Description;
 use super::init;
 use super::loss::{Loss, Objective};
@@ -15,7 +15,7 @@ use super::spec::{ClassWeights, ModelSpec, TrainSpec, WeightRule};
 use super::state::State;
 use super::target::{Classes, classifies, numbers};
 use ropeway_framework::data::{Artifact, Frame, Metrics, Model, Tensors};
-use ropeway_framework::stage::{Params, Seed};
+use ropeway_framework::stage::{Argument, Call, Params, Seed, Signature};
 use ropeway_framework::{Context, Error, Result, nearest};
 use serde_json::{Value, json};
 
@@ -25,17 +25,43 @@ const BATCH: usize = 64;
 /// Classes beyond which an integer column is taken for a mistake.
 const MANY_CLASSES: usize = 1000;
 
+/// What a training learns from: the inputs of the stage.
+pub(super) struct Given {
+    pub(super) train: Frame,
+    pub(super) valid: Option<Frame>,
+    pub(super) features: Option<Model>,
+    pub(super) resume: Option<Tensors>,
+    pub(super) init: Option<Artifact>,
+}
+
+impl Argument for Given {
+    fn describe(signature: &mut Signature) {
+        Frame::describe(signature);
+        Option::<Frame>::describe(signature);
+        Option::<Model>::describe(signature);
+        Option::<Tensors>::describe(signature);
+        Option::<Artifact>::describe(signature);
+    }
+
+    fn take(call: &mut Call, signature: &Signature, port: &mut usize) -> Result<Self> {
+        Ok(Self {
+            train: Argument::take(call, signature, port)?,
+            valid: Argument::take(call, signature, port)?,
+            features: Argument::take(call, signature, port)?,
+            resume: Argument::take(call, signature, port)?,
+            init: Argument::take(call, signature, port)?,
+        })
+    }
+}
+
 /// Trains a model on rows: `(model, metrics, curve, state)`.
 pub(super) fn train(
-    train: Frame,
-    valid: Option<Frame>,
-    features: Option<Model>,
-    resume: Option<Tensors>,
-    init: Option<Artifact>,
+    given: Given,
     Params(spec): Params<TrainSpec>,
     seed: Seed,
     around: Surroundings,
 ) -> Result<(Model, Metrics, Frame, Tensors)> {
+    let Given { train, valid, features, resume, init } = given;
     check(&spec, valid.is_some(), init.is_some())?;
     let (train, valid) = transformed(train, valid, features.as_ref(), &around)?;
     let (train, valid, description) = read(&train, valid.as_ref(), &spec)?;
@@ -67,8 +93,7 @@ pub(super) fn train(
         let sweep = rule.sweep(&plan, &mut engine, fresh, (&pool, &around))?;
         return Ok((model, sweep.metrics(), sweep.curve()?, tensors));
     }
-    let state = begin(fresh, resume.as_ref(), &plan, &around)?;
-    let state = fit(&plan, &mut engine, state, &pool, &around)?;
+    let state = fit(&plan, &mut engine, (fresh, resume.as_ref()), &pool, &around)?;
     let model = description.model(&network, state.chosen())?;
     Ok((model, state.metrics(), state.curve()?, state.tensors()?))
 }
