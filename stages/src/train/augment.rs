@@ -1,6 +1,6 @@
 //! Images that are changed a little, at each sight another way.
 
-use super::spec::ModelSpec;
+use super::models::ModelSpec;
 use rand::{Rng, RngExt};
 use ropeway_framework::stage::Seed;
 use ropeway_framework::{Error, Result};

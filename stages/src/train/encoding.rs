@@ -1,8 +1,8 @@
 //! Columns that are no numbers, as numbers: categories for embeddings, bytes for sequences.
 
 use super::columns::{Column, column, columns, no_nulls};
+use super::models::{Embed, ModelSpec, Transformer};
 use super::network::{Field, Table};
-use super::spec::{Embed, ModelSpec, Transformer};
 use super::target::{Classes, text};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;

@@ -19,6 +19,7 @@ mod fit;
 mod fitted;
 mod init;
 mod loss;
+mod models;
 mod network;
 mod numbers;
 mod optimizer;
@@ -45,15 +46,14 @@ pub use cadence::{Cadence, EverySteps, EveryTime};
 pub use fit::Surroundings;
 pub use fitted::{KIND, load};
 pub use loss::{Huber, Loss};
+pub use models::{Cnn, Embed, Mlp, ModelSpec, Padding, Transformer};
 pub use network::Activation;
 pub use numbers::{NonNegative, Positive, Shards, Share};
 pub use optimizer::{Adam, AdamW, Optimizer, Sgd};
 pub use rates::FindRate;
 pub use reader::Reader;
 pub use schedule::{Decay, OneCycle, Schedule, StepDecay};
-pub use spec::{
-    ClassWeights, Cnn, CurvePoints, EarlyStop, Embed, Mlp, ModelSpec, Padding, TrainSpec, Transformer, WeightRule,
-};
+pub use spec::{ClassWeights, CurvePoints, EarlyStop, TrainSpec, WeightRule};
 pub use trainer::{Batch, Examples, Trained, Trainer, weights};
 
 use ropeway_framework::stage::{Registry, stage};

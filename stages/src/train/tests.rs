@@ -1,5 +1,8 @@
 //! The `train` stage on synthetic data: what it learns, that its bytes never change, and what it refuses.
 
+mod models;
+mod tuning;
+
 use super::*;
 use arrow::array::{
     ArrayRef, AsArray, BooleanArray, FixedSizeListArray, Float64Array, Int64Array, StringArray, UInt8Array,
@@ -156,121 +159,6 @@ fn a_cnn_tells_bars_apart() {
     assert_eq!(found.as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["upright", "lying"]);
 }
 
-/// Texts of which half have a `q` somewhere.
-fn texts(rows: usize, purpose: &str) -> Frame {
-    let mut rng = Seed::new(5, "data").rng(purpose);
-    let mut text = |row: usize| {
-        let mut letters: Vec<u8> = (0..rng.random_range(1..12)).map(|_| b"abcdefgh"[rng.random_range(0..8)]).collect();
-        if row.is_multiple_of(2) {
-            let place = rng.random_range(0..letters.len());
-            letters[place] = b'q';
-        }
-        String::from_utf8(letters).unwrap()
-    };
-    let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows).map(&mut text)));
-    let label: ArrayRef = Arc::new(BooleanArray::from_iter((0..rows).map(|row| Some(row.is_multiple_of(2)))));
-    Frame::from_columns([("text", text), ("label", label)]).unwrap()
-}
-
-fn transformer() -> Value {
-    json!({
-        "model": {"transformer": {"length": 12, "width": 16, "heads": 2, "layers": 1, "dropout": 0.1}}, "epochs": 12,
-        "batch": 32, "shards": 4, "optimizer": {"adam": {"rate": 0.01}},
-    })
-}
-
-#[test]
-fn a_transformer_reads_text() {
-    let (model, metrics, ..) = run(&texts(400, "train"), Some(&texts(100, "valid")), transformer()).unwrap();
-    assert!(metrics.get("valid.accuracy").unwrap() > 0.95, "{metrics:?}");
-    let names: Vec<&str> = model.tensors().iter().map(|(name, _)| name).collect();
-    assert!(
-        names.contains(&"attention1.heads.qkv.weight") && names.contains(&"feed_forward1.dense2.bias"),
-        "{names:?}"
-    );
-    let text: ArrayRef =
-        Arc::new(StringArray::from(vec!["abqab", "cccc", "", "ä much longer text than was ever seen"]));
-    let found = load(&model).unwrap().apply(&Frame::from_columns([("text", text)]).unwrap()).unwrap();
-    let found = found.column("prediction").unwrap();
-    assert_eq!((found.as_boolean().value(0), found.as_boolean().value(1)), (true, false));
-}
-
-#[test]
-fn a_transformer_reads_lists_of_tokens() {
-    let tokens = |values: Vec<i32>| -> ArrayRef {
-        let item = Arc::new(Field::new_list_field(DataType::Int32, false));
-        Arc::new(FixedSizeListArray::new(item, 3, Arc::new(arrow::array::Int32Array::from(values)), None))
-    };
-    let label: ArrayRef = Arc::new(StringArray::from_iter_values((0..60).map(|row| ["a", "b"][row % 2])));
-    let rows = |values| Frame::from_columns([("tokens", tokens(values)), ("label", label.clone())]).unwrap();
-    let train = rows((0..60).flat_map(|row| [row % 2 + 1, 5, -(row % 3)]).collect());
-    let spec = json!({"model": {"transformer": {"width": 8, "heads": 1, "vocabulary": 6}}, "epochs": 20});
-    let (_, metrics, ..) = run(&train, None, spec.clone()).unwrap();
-    assert_eq!(metrics.get("train.accuracy"), Some(1.0));
-    let error = refused(&rows((0..180).map(|place| if place == 100 { 6 } else { 1 }).collect()), None, spec);
-    assert!(error.contains("column \"tokens\" has the token 6 in row 33 (the first is row 0)"), "{error}");
-}
-
-/// Cities and days with a number each, to be guessed from their names alone.
-fn journeys(rows: usize, purpose: &str) -> Frame {
-    let mut rng = Seed::new(5, "data").rng(purpose);
-    let places: Vec<(usize, i64)> = (0..rows).map(|_| (rng.random_range(0..5), rng.random_range(1..8))).collect();
-    let cities = ["Bern", "Graz", "Kiel", "Nancy", "Siena"];
-    let city: ArrayRef = Arc::new(StringArray::from_iter_values(places.iter().map(|(city, _)| cities[*city])));
-    let day: ArrayRef = Arc::new(Int64Array::from_iter_values(places.iter().map(|(_, day)| *day)));
-    let x: ArrayRef = Arc::new(Float64Array::from_iter_values(places.iter().map(|_| rng.random::<f64>())));
-    let late = places.iter().map(|(city, day)| Some([3, 1, 4, 1, 5][*city] + i64::from(*day == 5) * 3 > 3));
-    let late: ArrayRef = Arc::new(BooleanArray::from_iter(late));
-    Frame::from_columns([("city", city), ("x", x), ("day", day), ("late", late)]).unwrap()
-}
-
-fn tabular() -> Value {
-    json!({
-        "target": "late", "epochs": 30, "batch": 64, "shards": 2, "optimizer": {"adam": {"rate": 0.02}},
-        "model": {"mlp": {
-            "hidden": [16, 16], "residual": true, "norm": true, "embed": {"columns": ["city", "day"], "rare": 2},
-        }},
-    })
-}
-
-#[test]
-fn categories_get_vectors_and_unseen_ones_a_slot_of_their_own() {
-    let (model, metrics, ..) = run(&journeys(600, "train"), Some(&journeys(200, "valid")), tabular()).unwrap();
-    assert!(metrics.get("valid.accuracy").unwrap() > 0.98, "{metrics:?}");
-    assert_eq!(model.tensors().get("embedding.city").unwrap().shape(), [6, 3]);
-    assert_eq!(model.tensors().get("embedding.day").unwrap().shape(), [8, 4]);
-    let applied = load(&model).unwrap();
-    assert_eq!(applied.input().field(0).data_type(), &DataType::Utf8);
-    let rows = |cities: Vec<Option<&str>>| {
-        let count = cities.len();
-        let city: ArrayRef = Arc::new(StringArray::from(cities));
-        let x: ArrayRef = Arc::new(Float64Array::from(vec![0.5; count]));
-        let day: ArrayRef = Arc::new(Int64Array::from(vec![1; count]));
-        let found = applied.apply(&Frame::from_columns([("city", city), ("x", x), ("day", day)]).unwrap()).unwrap();
-        let found = found.column("probability").unwrap();
-        found.as_fixed_size_list().values().as_primitive::<Float32Type>().values().to_vec()
-    };
-    let found = rows(vec![Some("Siena"), Some("Graz"), Some("Oslo"), None]);
-    assert!(found[1] > 0.5 && found[3] < 0.5 && found[4..6] == found[6..8] && found[2..4] != found[4..6], "{found:?}");
-}
-
-#[test]
-fn what_the_new_models_cannot_read_is_named() {
-    let rows = journeys(40, "train");
-    let embed = |columns: Value| {
-        let spec = json!({"target": "late", "model": {"mlp": {"embed": {"columns": columns}}}});
-        refused(&rows, None, spec)
-    };
-    assert!(embed(json!(["city", "dya"])).contains("`model.mlp.embed`: ") && embed(json!(["dya"])).contains("\"day\""));
-    assert!(embed(json!(["city", "late"])).contains("names \"late\", which is the target"));
-    assert!(embed(json!(["city", "x"])).contains("\"x\", which is of type Float64; categories are text"));
-    assert!(embed(json!(["day"])).contains("column \"city\" is of type Utf8; a model reads numbers only"));
-    let transformer = json!({"target": "late", "model": {"transformer": {}}});
-    assert!(refused(&rows, None, transformer.clone()).contains("reads one column besides the target \"late\""));
-    let number = rows.select(&["x", "late"]).unwrap();
-    assert!(refused(&number, None, transformer).contains("is of type Float64; a transformer reads text or lists"));
-}
-
 #[test]
 fn linear_and_logistic_models_find_their_line() {
     for loss in [json!("auto"), json!("mae"), json!({"huber": {"delta": 0.5}})] {
@@ -304,13 +192,13 @@ fn threads_do_not_change_a_byte() {
         "model": {"cnn": {"input": [1, 8, 8], "channels": [3], "dropout": 0.2, "blocks": 1}}, "epochs": 2, "batch": 100, "shards": 8,
     });
     let (clouds, more) = (clouds(500, "train"), clouds(170, "valid"));
-    let mut text = transformer();
+    let mut text = models::transformer();
     text["epochs"] = json!(2);
     let cases = [
         (clouds, more, mlp()),
         (bars(230, "train"), bars(70, "valid"), cnn),
-        (texts(100, "train"), texts(70, "valid"), text),
-        (journeys(200, "train"), journeys(70, "valid"), tabular()),
+        (models::texts(100, "train"), models::texts(70, "valid"), text),
+        (models::journeys(200, "train"), models::journeys(70, "valid"), models::tabular()),
     ];
     for (train, valid, spec) in cases {
         let one = all(&run_with(&train, Some(&valid), None, spec.clone(), around(1)).unwrap());
@@ -595,102 +483,6 @@ fn an_exploding_training_stops_at_its_step() {
     });
     let error = refused(&line(100), None, spec);
     assert!(error.contains(" (epoch 1), at the rate 1e9") && error.contains("lower the rate"), "{error}");
-}
-
-fn run_from(init: Artifact, train: &Frame, spec: Value, progress: Progress) -> Result<Outcome> {
-    let spec: TrainSpec = serde_json::from_value(spec)?;
-    let around = Surroundings { progress, ..around(2) };
-    let given = stage::Given { train: train.clone(), valid: None, features: None, resume: None, init: Some(init) };
-    stage::train(given, Params(spec), Seed::new(7, "fit"), around)
-}
-
-/// Keeps the lines of the log.
-#[derive(Default)]
-struct Log(Mutex<Vec<String>>);
-
-impl ReportSink for Log {
-    fn report(&self, report: Report) {
-        self.0.lock().unwrap().extend(report.line);
-    }
-}
-
-#[test]
-fn a_training_begins_with_the_weights_of_another_and_keeps_the_frozen_ones() {
-    let rows = clouds(300, "train");
-    let spec = |freeze: Value| json!({"model": {"mlp": {"hidden": [8, 6]}}, "epochs": 3, "freeze": freeze, "optimizer": {"adamw": {"rate": 0.01, "weight_decay": 0.5}}});
-    let before = run(&rows, None, spec(json!([]))).unwrap().0;
-    let log = Arc::new(Log::default());
-    let tune = |init: Artifact, freeze: Value| run_from(init, &rows, spec(freeze), Progress::new(log.clone()));
-    let model = |freeze: Value| tune(Artifact::Model(before.clone()), freeze).unwrap().0;
-    let after = model(json!(["dense1", "dense2.bias"]));
-    let (before, after) = (bytes(before.tensors()), bytes(after.tensors()));
-    let changed: Vec<&str> =
-        before.iter().zip(&after).filter(|(a, b)| a.1 != b.1).map(|(tensor, _)| tensor.0.as_str()).collect();
-    assert_eq!(changed, ["dense2.weight", "dense3.bias", "dense3.weight"]);
-    assert_eq!(log.0.lock().unwrap()[0], "6 of 6 weight tensors begin with those of \"init\"");
-
-    // Another head: what fits is taken, and the rest said.
-    let some = Tensors::new()
-        .with("dense1.weight", Tensor::from_vec(vec![2, 8], vec![0.5f32; 16]).unwrap())
-        .with("dense3.bias", Tensor::from_vec(vec![10], vec![0.5f32; 10]).unwrap())
-        .with("head.bias", Tensor::from_vec(vec![3], vec![0.5f32; 3]).unwrap());
-    let tuned = tune(Artifact::Tensors(some.clone()), json!(["dense1.weight"])).unwrap().0;
-    assert_eq!(tuned.tensors().get("dense1.weight").unwrap().values::<f32>().unwrap(), [0.5; 16]);
-    let said = log.0.lock().unwrap().last().unwrap().clone();
-    let expected = "1 of 6 weight tensors begin with those of \"init\"; of another shape: dense3.bias ([10], here [3]); \
-                    not there: dense1.bias, dense2.weight, dense2.bias, dense3.weight; not used: head.bias";
-    assert_eq!(said, expected);
-
-    let error = |init: Artifact, freeze: Value| format!("{:?}", tune(init, freeze).unwrap_err());
-    let none = error(Artifact::Tensors(Tensors::new()), json!([]));
-    assert!(none.contains("input \"init\": 0 of 6 weight tensors"), "{none}");
-    let strange = error(Artifact::Tensors(some.clone()), json!(["dense9"]));
-    assert!(strange.contains("`freeze` names \"dense9\", which is no layer of the model"), "{strange}");
-    let all = error(Artifact::Tensors(some), json!(["dense1", "dense2", "dense3"]));
-    assert!(all.contains("nothing left to train"), "{all}");
-    let bad = Tensors::new().with("dense3.bias", Tensor::from_vec(vec![3], vec![f32::NAN; 3]).unwrap());
-    assert!(error(Artifact::Tensors(bad), json!([])).contains("the tensor \"dense3.bias\" has the value NaN"));
-    let double = Tensors::new().with("dense3.bias", Tensor::from_vec(vec![3], vec![0.0f64; 3]).unwrap());
-    assert!(error(Artifact::Tensors(double), json!([])).contains("input \"init\": the tensor \"dense3.bias\""));
-    assert!(error(Artifact::Metrics(Metrics::new()), json!([])).contains("not a model or tensors"));
-    assert!(refused(&rows, None, spec(json!(["dense1"]))).contains("there is no such input"));
-}
-
-#[test]
-fn a_good_rate_is_found() {
-    let mut spec = mlp();
-    (spec["find_rate"], spec["clip"]) = (json!({"steps": 60}), Value::Null);
-    let rows = clouds(600, "train");
-    let (model, metrics, curve, _) = run(&rows, None, {
-        spec["early_stop"] = Value::Null;
-        spec.clone()
-    })
-    .unwrap();
-    let rate = metrics.get("rate").unwrap();
-    assert!((1e-4..1.0).contains(&rate) && rate < metrics.get("rate.lowest").unwrap(), "{metrics:?}");
-    assert!(curve.rows() > 20 && curve.column("smooth.loss").is_ok());
-    // Nothing was trained, and threads change nothing.
-    let again = run_with(&rows, None, None, spec.clone(), around(1)).unwrap();
-    assert_eq!((again.1, bytes(again.0.tensors())), (metrics, bytes(model.tensors())));
-    spec["find_rate"] = json!({"from": 1e20, "to": 1e30});
-    assert!(refused(&rows, None, spec).contains("the loss grows beyond measure at once"));
-}
-
-#[test]
-fn augmented_images_do_not_depend_on_threads() {
-    let spec = json!({
-        "model": {"cnn": {"input": [1, 8, 8], "channels": [4]}}, "epochs": 2, "batch": 64, "shards": 4,
-        "augment": {"shift": 2, "flip": true},
-    });
-    let rows = bars(200, "train");
-    let one = all(&run_with(&rows, None, None, spec.clone(), around(1)).unwrap());
-    assert!(all(&run_with(&rows, None, None, spec.clone(), around(4)).unwrap()) == one);
-    let mut plain = spec.clone();
-    plain.as_object_mut().unwrap().remove("augment");
-    assert!(all(&run(&rows, None, plain).unwrap()) != one);
-    let mut tabular = spec;
-    tabular["model"] = json!({"softmax": {}});
-    assert!(refused(&rows, None, tabular).contains("`augment` is for images"));
 }
 
 /// A stand-in for fitted features: keeps `y` and the target, tenfold.

@@ -11,7 +11,7 @@ use super::layer::{Layer, Start};
 use super::norm::LayerNorm;
 use super::pool::{ChannelsLast, MaxPool};
 use super::residual::Residual;
-use crate::train::spec::{Cnn, Mlp, ModelSpec, Padding, Transformer};
+use crate::train::models::{Cnn, Mlp, ModelSpec, Padding, Transformer};
 use ropeway_framework::{Error, Result};
 
 impl Network {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::train::loss::{Objective, Truth};
-use crate::train::spec::ModelSpec;
+use crate::train::models::ModelSpec;
 use candle_core::{Device, Tensor as Candle, Var};
 use serde_json::{Value, json};
 
