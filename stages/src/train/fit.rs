@@ -294,7 +294,7 @@ pub(super) fn order(plan: &Plan, rows: usize, state: &State, chance: &Seed) -> R
 }
 
 /// Keeps the best epoch, and ends the training when it lies too far back.
-fn look(rule: &EarlyStop, state: &mut State, loss: f64) {
+pub(super) fn look(rule: &EarlyStop, state: &mut State, loss: f64) {
     let goal = state.best.as_ref().map_or(f64::INFINITY, |best| best.loss - rule.min_delta.get());
     if loss < goal || state.best.is_none() {
         state.best = Some(Best { epoch: state.epoch, loss, weights: state.weights.clone() });

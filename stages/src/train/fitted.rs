@@ -1,4 +1,4 @@
-//! Trained networks, applied.
+//! Trained models, applied.
 
 use super::columns::{Column, Features, schema};
 use super::encoding::fields;
@@ -8,22 +8,23 @@ use super::models::ModelSpec;
 use super::network::{Network, sigmoid};
 use super::pool::Pool;
 use super::target::Classes;
+use super::trees::Forest;
 use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, Float64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use ropeway_framework::data::{Frame, Model};
+use ropeway_framework::data::{Frame, Model, Tensors};
 use ropeway_framework::stage::Apply;
 use ropeway_framework::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The kind of the models that `train` gives.
+/// The kind of the models that are networks.
 pub const KIND: &str = "network";
 
 /// Rows from which on prediction uses more than one thread.
 const MANY: usize = 2048;
 
-/// What a trained network is, besides its weights.
+/// What a trained model is, besides its weights.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Description {
     pub(super) model: ModelSpec,
@@ -35,17 +36,45 @@ pub(super) struct Description {
 
 struct Fitted {
     description: Description,
-    network: Network,
-    weights: Vec<f32>,
+    core: Core,
     input: SchemaRef,
     output: SchemaRef,
 }
 
+/// What gives a row its outputs.
+enum Core {
+    Network(Network, Vec<f32>),
+    Trees(Forest),
+}
+
+impl Core {
+    fn read(description: &Description, tensors: &Tensors) -> Result<Self> {
+        if let ModelSpec::Trees(_) = description.model {
+            let width = description.columns.iter().map(Column::width).sum();
+            return Ok(Core::Trees(Forest::read(tensors, width, description.outputs())?));
+        }
+        let network = description.network()?;
+        let weights = network.weights(tensors).context("the model can't be read")?;
+        Ok(Core::Network(network, weights))
+    }
+
+    fn outputs(&self, features: &Features, pool: &Pool) -> Vec<f32> {
+        match self {
+            Core::Network(network, weights) => predict(network, weights, features, pool),
+            Core::Trees(forest) => forest.predict(features, pool),
+        }
+    }
+}
+
 impl Description {
+    /// The values a row that the model gives.
+    pub(super) fn outputs(&self) -> usize {
+        self.objective.outputs(self.classes.as_ref().map_or(0, Classes::len))
+    }
+
     /// The network, for rows of its columns.
     pub(super) fn network(&self) -> Result<Network> {
-        let classes = self.classes.as_ref().map_or(0, Classes::len);
-        Network::new(&self.model, &fields(&self.model, &self.columns), self.objective.outputs(classes))
+        Network::new(&self.model, &fields(&self.model, &self.columns), self.outputs())
     }
 
     /// The model with these weights.
@@ -73,16 +102,15 @@ fn item() -> Field {
     Field::new_list_field(DataType::Float32, false)
 }
 
-/// Loads a network that `train` gave.
+/// Loads a model that `train` gave.
 ///
 /// # Errors
 /// A description or weights that this version can't read.
 pub fn load(model: &Model) -> Result<Box<dyn Apply>> {
     let description: Description = model.parse()?;
-    let network = description.network()?;
-    let weights = network.weights(model.tensors()).context("the model can't be read")?;
+    let core = Core::read(&description, model.tensors())?;
     let (input, output) = (schema(&description.columns)?, output(description.classes.as_ref())?);
-    Ok(Box::new(Fitted { description, network, weights, input, output }))
+    Ok(Box::new(Fitted { description, core, input, output }))
 }
 
 impl Apply for Fitted {
@@ -104,7 +132,7 @@ impl Apply for Fitted {
             true => std::thread::available_parallelism().map_or(1, usize::from),
             false => 1,
         };
-        let outputs = predict(&self.network, &self.weights, &features, &Pool::new(threads)?);
+        let outputs = self.core.outputs(&features, &Pool::new(threads)?);
         let columns = match &self.description.classes {
             None => vec![Arc::new(outputs.iter().map(|y| Some(f64::from(*y))).collect::<Float64Array>()) as ArrayRef],
             Some(classes) => classify(outputs, classes, self.description.objective)?,

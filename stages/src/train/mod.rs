@@ -37,6 +37,7 @@ mod team;
 #[cfg(test)]
 mod tests;
 mod trainer;
+mod trees;
 mod variables;
 mod watch;
 mod writer;
@@ -46,9 +47,9 @@ pub use cadence::{Cadence, EverySteps, EveryTime};
 pub use fit::Surroundings;
 pub use fitted::{KIND, load};
 pub use loss::{Huber, Loss};
-pub use models::{Cnn, Embed, Mlp, ModelSpec, Padding, Transformer};
+pub use models::{Cnn, Embed, Mlp, ModelSpec, Padding, Transformer, Trees};
 pub use network::Activation;
-pub use numbers::{NonNegative, Positive, Shards, Share};
+pub use numbers::{Bins, NonNegative, Positive, Shards, Share};
 pub use optimizer::{Adam, AdamW, Optimizer, Sgd};
 pub use rates::FindRate;
 pub use reader::Reader;
@@ -65,9 +66,9 @@ pub fn registry() -> Registry {
         .outputs(["model", "metrics", "curve", "state"])
         .version(2)
         .about(
-            "Trains a model (linear, logistic, softmax, mlp, cnn, transformer) to predict a column from the others. \
+            "Trains a model (linear, logistic, softmax, mlp, cnn, transformer, trees) to predict a column from the others. \
              `features` is a fitted transform that both parts go through; `resume` is the `state` of a shorter \
              training, to go on from; `init` is a model or tensors whose weights it begins with, by name.",
         );
-    Registry::new().stage("train", train).model(KIND, load)
+    Registry::new().stage("train", train).model(KIND, load).model(trees::KIND, load)
 }

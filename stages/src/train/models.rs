@@ -1,7 +1,7 @@
 //! The models that `train` knows, as pipelines write them.
 
 use super::network::Activation;
-use super::numbers::Share;
+use super::numbers::{Bins, NonNegative, Positive, Share};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
@@ -22,6 +22,8 @@ pub enum ModelSpec {
     Cnn(Cnn),
     /// A transformer encoder for text and other sequences of tokens.
     Transformer(Transformer),
+    /// Gradient-boosted decision trees.
+    Trees(Trees),
 }
 
 /// A multi-layer perceptron.
@@ -132,6 +134,36 @@ pub struct Transformer {
     pub dropout: Share,
 }
 
+/// Gradient-boosted decision trees. They need no scaled features, and take no chance.
+///
+/// Of the parameters of `train`, `loss`, `early_stop` (in rounds) and `class_weights` count; those of gradient descent
+/// (`epochs`, `batch`, `optimizer`, `schedule`, `shards`) do not matter, and there are no checkpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trees {
+    /// Trees, one after the other; with more than two classes, so many for each.
+    #[serde(default = "rounds")]
+    pub rounds: NonZeroUsize,
+    /// How much of each tree counts.
+    #[serde(default = "tenth")]
+    pub rate: Positive,
+    /// Questions from the top of a tree to a leaf, at most.
+    #[serde(default = "six")]
+    pub depth: NonZeroUsize,
+    /// The fewest rows of a leaf.
+    #[serde(default = "twenty")]
+    pub min_rows: NonZeroUsize,
+    /// How far the loss must fall for a split, summed over its rows and doubled.
+    #[serde(default)]
+    pub min_gain: NonNegative,
+    /// The weight of the squared leaf values in the loss, halved.
+    #[serde(default = "unit")]
+    pub l2: Positive,
+    /// Ranges that each feature's values are put in.
+    #[serde(default)]
+    pub bins: Bins,
+}
+
 /// What a convolution does at the border.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -153,8 +185,29 @@ impl ModelSpec {
             ModelSpec::Mlp(_) => "mlp",
             ModelSpec::Cnn(_) => "cnn",
             ModelSpec::Transformer(_) => "transformer",
+            ModelSpec::Trees(_) => "trees",
         }
     }
+}
+
+fn rounds() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(99)
+}
+
+fn twenty() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(19)
+}
+
+fn six() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(5)
+}
+
+fn tenth() -> Positive {
+    Positive::known(0.1)
+}
+
+fn unit() -> Positive {
+    Positive::known(1.0)
 }
 
 fn none(count: &usize) -> bool {

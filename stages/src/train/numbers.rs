@@ -122,3 +122,52 @@ impl JsonSchema for Shards {
         json_schema!({ "type": "integer", "enum": [1, 2, 4, 8, 16, 32, 64] })
     }
 }
+
+/// A number of ranges, from 2 to 256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "usize", into = "usize")]
+pub struct Bins(usize);
+
+impl Bins {
+    /// The number.
+    pub fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl Default for Bins {
+    fn default() -> Self {
+        Self(256)
+    }
+}
+
+impl TryFrom<usize> for Bins {
+    type Error = String;
+
+    fn try_from(value: usize) -> Result<Self, String> {
+        match (2..=256).contains(&value) {
+            true => Ok(Self(value)),
+            false => Err(format!("{value} is not a number from 2 to 256")),
+        }
+    }
+}
+
+impl From<Bins> for usize {
+    fn from(value: Bins) -> usize {
+        value.0
+    }
+}
+
+impl JsonSchema for Bins {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Bins".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 2, "maximum": 256 })
+    }
+}

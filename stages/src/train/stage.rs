@@ -15,6 +15,7 @@ use super::rates::FindRate;
 use super::spec::{ClassWeights, TrainSpec, WeightRule};
 use super::state::State;
 use super::target::{Classes, classifies, numbers};
+use super::trees;
 use ropeway_framework::data::{Artifact, Frame, Metrics, Model, Tensors};
 use ropeway_framework::stage::{Argument, Call, Params, Seed, Signature};
 use ropeway_framework::{Context, Error, Result, nearest};
@@ -66,6 +67,13 @@ pub(super) fn train(
     check(&spec, valid.is_some(), init.is_some())?;
     let (train, valid) = transformed(train, valid, features.as_ref(), &around)?;
     let (train, valid, description) = read(&train, valid.as_ref(), &spec)?;
+    if let ModelSpec::Trees(trees) = &spec.model {
+        if resume.is_some() || init.is_some() {
+            return Err(Error::usage("the model `trees` begins anew: it takes no input \"resume\" or \"init\""));
+        }
+        let weights = class_weights(&spec, &description, &train)?;
+        return trees::train((&spec, trees), &description, (&train, valid.as_ref()), &weights, &around);
+    }
     let network = description.network()?;
     let plan = plan(&spec, train.features.rows())?;
     let shards = spec.shards.unwrap_or(Shards::for_batch(plan.batch)).get();
@@ -182,7 +190,7 @@ fn objective(spec: &TrainSpec, kind: &arrow::datatypes::DataType) -> Result<Obje
         ModelSpec::Linear {} => !objective.classifies(),
         ModelSpec::Logistic {} => objective == Objective::BinaryCrossEntropy,
         ModelSpec::Softmax {} => objective == Objective::CrossEntropy,
-        ModelSpec::Mlp(_) | ModelSpec::Cnn(_) | ModelSpec::Transformer(_) => true,
+        ModelSpec::Mlp(_) | ModelSpec::Cnn(_) | ModelSpec::Transformer(_) | ModelSpec::Trees(_) => true,
     };
     if !fits {
         return Err(Error::usage(format!("`loss` does not go with the model `{}`", spec.model.name()))

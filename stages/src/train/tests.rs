@@ -1,6 +1,7 @@
 //! The `train` stage on synthetic data: what it learns, that its bytes never change, and what it refuses.
 
 mod models;
+mod trees;
 mod tuning;
 
 use super::*;

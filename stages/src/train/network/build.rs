@@ -32,6 +32,7 @@ impl Network {
             }
             ModelSpec::Cnn(cnn) => layers.cnn(cnn, outputs)?,
             ModelSpec::Transformer(transformer) => layers.transformer(transformer, outputs)?,
+            ModelSpec::Trees(_) => return Err(Error::new("trees are no network")),
         }
         Ok(Self::of(layers.layers, inputs))
     }
