@@ -80,14 +80,14 @@ impl Forest {
         fn flat<T: ropeway_framework::data::Element>(values: Vec<T>) -> Result<Tensor> {
             Tensor::from_vec(vec![values.len()], values)
         }
-        let of = |nodes: &[Node]| nodes.to_vec().into_iter();
+        let nodes = || self.nodes.iter();
         Ok(Tensors::new()
             .with("base", flat(self.base.clone())?)
             .with("roots", flat(self.roots.clone())?)
-            .with("feature", flat(of(&self.nodes).map(|node| node.feature).collect())?)
-            .with("threshold", flat(of(&self.nodes).map(|node| node.threshold).collect())?)
-            .with("left", flat(of(&self.nodes).map(|node| node.left).collect())?)
-            .with("value", flat(of(&self.nodes).map(|node| node.value).collect())?))
+            .with("feature", flat(nodes().map(|node| node.feature).collect())?)
+            .with("threshold", flat(nodes().map(|node| node.threshold).collect())?)
+            .with("left", flat(nodes().map(|node| node.left).collect())?)
+            .with("value", flat(nodes().map(|node| node.value).collect())?))
     }
 
     /// The trees of tensors, for rows of `width` values and `outputs` results each.
