@@ -4,6 +4,7 @@ use super::columns::Features;
 use super::fit::Engine;
 use super::loss::{Objective, Sums, Truth};
 use super::network::{Network, Workspace};
+use super::phases::{Phases, Stopwatch};
 use super::pool::Pool;
 use rand::Rng;
 use ropeway_framework::Result;
@@ -43,6 +44,7 @@ struct Shard {
     workspace: Workspace,
     truth: Picked,
     sums: Sums,
+    phases: Phases,
 }
 
 #[derive(Default)]
@@ -117,9 +119,10 @@ impl Engine for NetworkEngine<'_> {
             let rows = &rows[rows.len() * index / count..rows.len() * (index + 1) / count];
             if rows.is_empty() {
                 gradient.fill(0.0);
-                shard.sums = Sums::default();
+                (shard.sums, shard.phases) = (Sums::default(), Phases::default());
                 return;
             }
+            let (mut watch, mut phases) = (Stopwatch::start(), Phases::default());
             let mut rng;
             let chance: Option<&mut dyn Rng> = if network.uses_chance() {
                 rng = chance.rng(&format!("shard-{index}"));
@@ -130,11 +133,15 @@ impl Engine for NetworkEngine<'_> {
             let workspace = &mut shard.workspace;
             let picked = || rows.iter().map(|row| *row as usize);
             train.features.gather(picked(), network.input(workspace, rows.len()));
+            watch.read(&mut phases.data);
             network.forward(weights, workspace, chance);
             let truth = train.truth(picked(), &mut shard.truth);
             let (output, output_gradient) = network.output(workspace);
             shard.sums = objective.losses(output, truth, class_weights, scale, Some(output_gradient));
+            watch.read(&mut phases.forward);
             network.backward(weights, workspace, gradient);
+            watch.read(&mut phases.backward);
+            shard.phases = phases;
         });
         let mut total = Sums::default();
         self.shards.iter().for_each(|shard| total.add(shard.sums));
@@ -143,6 +150,12 @@ impl Engine for NetworkEngine<'_> {
 
     fn shards(&self) -> &[Vec<f32>] {
         &self.gradients
+    }
+
+    fn phases(&self) -> Phases {
+        let mut phases = Phases::default();
+        self.shards.iter().for_each(|shard| phases.add(&shard.phases));
+        phases
     }
 
     fn evaluate(&mut self, weights: &[f32]) -> Result<Option<Sums>> {

@@ -1,12 +1,17 @@
 //! The training loop: epochs, steps, validation, early stopping, checkpoints. It knows no model and no device.
 
+use super::bounds;
+use super::cadence::Cadence;
 use super::descent::Step;
 use super::loss::Sums;
 use super::optimizer::Optimizer;
+use super::phases::Phases;
 use super::pool::Pool;
 use super::schedule::Schedule;
 use super::spec::EarlyStop;
 use super::state::{Best, CURVE, State};
+use super::watch::Watch;
+use super::writer::Writer;
 use rand::seq::SliceRandom;
 use ropeway_framework::stage::{Argument, Call, Signature};
 use ropeway_framework::stage::{Cancel, Checkpoint, Models, Progress, Seed, Threads};
@@ -29,6 +34,11 @@ pub(super) trait Engine {
 
     /// The losses over the validation part, if there is one.
     fn evaluate(&mut self, weights: &[f32]) -> Result<Option<Sums>>;
+
+    /// What the gradients that were computed last took, if it is measured.
+    fn phases(&self) -> Phases {
+        Phases::default()
+    }
 }
 
 /// What the loop follows.
@@ -39,7 +49,9 @@ pub(super) struct Plan {
     pub(super) schedule: Schedule,
     pub(super) clip: Option<f64>,
     pub(super) early_stop: Option<EarlyStop>,
-    pub(super) checkpoint: u64,
+    pub(super) checkpoint: Cadence,
+    /// Steps between the points of the curve within an epoch, if there are to be any.
+    pub(super) curve: Option<u64>,
     pub(super) shuffle: bool,
 }
 
@@ -82,7 +94,7 @@ pub(super) fn begin(
     if let Some(tensors) = around.checkpoint.newest()? {
         match State::read(&tensors, &fresh) {
             Ok(state) if state.epoch <= plan.epochs => {
-                around.progress.log(format!("going on after epoch {}, from a checkpoint", state.epoch));
+                around.progress.log(format!("going on after step {}, from a checkpoint", state.step));
                 return Ok(state);
             }
             Ok(_) => {}
@@ -111,15 +123,23 @@ pub(super) fn fit(
 ) -> Result<State> {
     let chance = Seed::new(state.chance, "train");
     let mut sum = vec![0.0; state.weights.len()];
+    let mut watch = Watch::new(around, plan.epochs, &state);
+    let mut writer = Writer::start(plan.checkpoint, around.checkpoint.clone())?;
+    let steps = engine.rows().div_ceil(plan.batch) as u64;
     while state.epoch < plan.epochs && !state.stopped {
+        let order = order(plan, engine.rows(), &state, &chance)?;
         let mut row = [f64::NAN; CURVE.len()];
-        let train = pass(plan, engine, &mut state, &mut sum, &mut row, (pool, around, &chance))?;
-        state.epoch += 1;
-        row[0] = state.epoch as f64;
-        row[4] = train.mean();
-        if engine.classifies() {
-            row[5] = train.accuracy();
+        for rows in order.chunks(plan.batch).skip(usize::try_from(state.position)?) {
+            around.cancel.check()?;
+            let chance = chance.child(&format!("step-{}", state.step));
+            row = step(plan, engine, &mut state, (rows, steps, &chance), &mut sum, (pool, &mut watch.phases))?;
+            watch.step(&state, steps, row[2], row[3]);
+            if state.position < steps {
+                state.note(plan.curve, row, engine.classifies());
+                writer.keep(&state)?;
+            }
         }
+        row = state.end_epoch(row, engine.classifies());
         if let Some(valid) = engine.evaluate(&state.weights)? {
             row[6] = valid.mean();
             if engine.classifies() {
@@ -130,56 +150,46 @@ pub(super) fn fit(
         if let Some(rule) = &plan.early_stop {
             look(rule, &mut state, row[6]);
         }
-        report(around, plan, &state, &row);
-        let last = state.epoch == plan.epochs || state.stopped;
-        if !last && state.epoch.is_multiple_of(plan.checkpoint) {
-            around.checkpoint.save(state.tensors()?)?;
+        watch.epoch(&state, steps, &row);
+        if state.epoch < plan.epochs && !state.stopped {
+            writer.keep(&state)?;
         }
     }
+    writer.finish();
+    watch.end(&state);
     Ok(state)
 }
 
-/// One epoch's steps.
-fn pass(
-    plan: &Plan,
-    engine: &mut dyn Engine,
-    state: &mut State,
-    sum: &mut [f32],
-    row: &mut [f64; CURVE.len()],
-    (pool, around, chance): (&Pool, &Surroundings, &Seed),
-) -> Result<Sums> {
-    let mut order: Vec<u32> = (0..u32::try_from(engine.rows())?).collect();
+/// The rows of an epoch, in its order.
+fn order(plan: &Plan, rows: usize, state: &State, chance: &Seed) -> Result<Vec<u32>> {
+    let mut order: Vec<u32> = (0..u32::try_from(rows)?).collect();
     if plan.shuffle {
         order.shuffle(&mut chance.rng(&format!("shuffle/epoch-{}", state.epoch)));
     }
-    let steps = order.len().div_ceil(plan.batch) as u64;
-    let mut total = Sums::default();
-    for rows in order.chunks(plan.batch) {
-        around.cancel.check()?;
-        let sums = engine.gradients(&state.weights, rows, &chance.child(&format!("step-{}", state.step)))?;
-        let rate = plan.optimizer.rate() * plan.schedule.factor(state.step, steps);
-        state.step += 1;
-        if !sums.loss.is_finite() {
-            return Err(exploded("loss", sums.loss, state, plan));
-        }
-        let step =
-            Step { shards: engine.shards(), optimizer: &plan.optimizer, number: state.step, rate, clip: plan.clip };
-        let norm = step.take(pool, sum, &mut state.weights, &mut state.moments);
-        if !norm.is_finite() {
-            return Err(exploded("norm of the gradient", norm, state, plan));
-        }
-        total.add(sums);
-        (row[1], row[2], row[3]) = (state.step as f64, rate, norm);
-    }
-    Ok(total)
+    Ok(order)
 }
 
-fn exploded(what: &str, value: f64, state: &State, plan: &Plan) -> Error {
-    let help = match plan.clip {
-        None => "lower the rate, scale the features, or set `clip`, such as clip = 1.0",
-        Some(_) => "lower the rate, or scale the features",
-    };
-    Error::new(format!("the {what} is {value} at step {} (epoch {})", state.step, state.epoch + 1)).help(help)
+/// One step; gives the beginning of a row of the curve.
+fn step(
+    plan: &Plan,
+    engine: &mut dyn Engine,
+    state: &mut State,
+    (rows, steps, chance): (&[u32], u64, &Seed),
+    sum: &mut [f32],
+    (pool, phases): (&Pool, &mut Phases),
+) -> Result<[f64; CURVE.len()]> {
+    let sums = engine.gradients(&state.weights, rows, chance)?;
+    phases.add(&engine.phases());
+    let rate = plan.optimizer.rate() * plan.schedule.factor(state.step, steps);
+    state.step += 1;
+    let step = Step { shards: engine.shards(), optimizer: &plan.optimizer, number: state.step, rate, clip: plan.clip };
+    bounds::check_loss(sums.mean(), rate, state, plan.clip)?;
+    let norm = step.take(pool, sum, &mut state.weights, &mut state.moments, phases);
+    bounds::check_norm(norm, rate, state, plan.clip)?;
+    state.add(sums);
+    let mut row = [f64::NAN; CURVE.len()];
+    (row[0], row[1], row[2], row[3]) = (state.epoch as f64 + 1.0, state.step as f64, rate, norm);
+    Ok(row)
 }
 
 /// Keeps the best epoch, and ends the training when it lies too far back.
@@ -190,13 +200,4 @@ fn look(rule: &EarlyStop, state: &mut State, loss: f64) {
     }
     let waited = state.best.as_ref().map_or(0, |best| state.epoch - best.epoch);
     state.stopped = waited >= rule.patience.get() as u64;
-}
-
-fn report(around: &Surroundings, plan: &Plan, state: &State, row: &[f64; CURVE.len()]) {
-    let metrics: Vec<(&str, f64)> = CURVE.into_iter().zip(*row).skip(4).filter(|(_, value)| !value.is_nan()).collect();
-    around.progress.step(state.epoch, Some(plan.epochs), "epoch", &metrics);
-    if state.stopped {
-        let best = state.best.as_ref().map_or(state.epoch, |best| best.epoch);
-        around.progress.log(format!("stopped after epoch {}: none was better than epoch {best}", state.epoch));
-    }
 }

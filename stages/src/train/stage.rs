@@ -152,7 +152,7 @@ fn check_classes(classes: &Classes, spec: &TrainSpec, objective: Objective, rows
     Ok(())
 }
 
-fn plan(spec: &TrainSpec, rows: usize) -> Result<Plan> {
+pub(super) fn plan(spec: &TrainSpec, rows: usize) -> Result<Plan> {
     let batch = spec.batch.map_or(BATCH.min(rows), std::num::NonZeroUsize::get);
     if batch > rows {
         return Err(Error::usage(format!("`batch` is {batch}, but input \"train\" has only {rows} rows"))
@@ -165,7 +165,8 @@ fn plan(spec: &TrainSpec, rows: usize) -> Result<Plan> {
         schedule: spec.schedule.clone(),
         clip: spec.clip.map(super::numbers::Positive::get),
         early_stop: spec.early_stop.clone(),
-        checkpoint: spec.checkpoint.get() as u64,
+        checkpoint: spec.checkpoint,
+        curve: spec.curve.as_ref().map(|curve| curve.steps.get() as u64),
         shuffle: spec.shuffle,
     })
 }

@@ -1,5 +1,6 @@
 //! Trains any candle module.
 
+use super::cadence::Cadence;
 use super::fit::{Engine, Plan, Surroundings, begin, fit};
 use super::loss::Sums;
 use super::numbers::{Positive, Shards};
@@ -16,7 +17,6 @@ use ropeway_framework::stage::Seed;
 use ropeway_framework::{Context, Error, Result};
 use serde::Serialize;
 use serde_json::json;
-use std::num::NonZeroUsize;
 
 /// Rows with what they are to give, as tensors whose first dimension is the row.
 #[derive(Clone, Debug)]
@@ -248,7 +248,8 @@ impl<M: 'static> Trainer<M> {
             schedule: self.schedule.clone(),
             clip: self.clip.map(Positive::get),
             early_stop: self.early_stop.clone(),
-            checkpoint: NonZeroUsize::MIN.get() as u64,
+            checkpoint: Cadence::default(),
+            curve: None,
             shuffle: self.shuffle,
         })
     }

@@ -89,7 +89,7 @@ impl World {
             self.note(&action);
             let Some(coordinator) = &mut self.coordinator else { return };
             match action {
-                Action::Start { task: name, attempt, member, worker, threads, devices, .. } => {
+                Action::Start { task: name, attempt, worker, threads, devices, .. } => {
                     let task = coordinator.task(name);
                     assert!(threads >= 1 && coordinator.links.contains(&worker));
                     assert_eq!(coordinator.status[task], Status::Scheduled(name.0));
@@ -102,7 +102,7 @@ impl World {
                     assert!(spec.members > 1 || alone, "{name:?} runs already: {live:?}");
                     assert!(live.len() < spec.members.max(2) as usize, "{name:?} has too many attempts: {live:?}");
                     live.insert((attempt, worker), self.now);
-                    let run = Run { link: worker, task, needs: spec.needs, devices, member, inputs, stopping: false };
+                    let run = Run { link: worker, task, needs: spec.needs, devices, inputs, stopping: false };
                     self.order(worker, Order::Start((name.0, attempt), run));
                 }
                 Action::Stop { task, attempt, worker } => self.order(worker, Order::Stop((task.0, attempt))),

@@ -16,7 +16,6 @@ pub(super) struct Run {
     pub(super) task: usize,
     pub(super) needs: Needs,
     pub(super) devices: Vec<Share>,
-    pub(super) member: u32,
     /// The results that it reads, as the coordinator named them.
     pub(super) inputs: Vec<Digest>,
     pub(super) stopping: bool,

@@ -96,6 +96,7 @@ impl Scenario {
             memory: 64 << 30,
             devices: vec![16 << 30, 16 << 30],
             files: true,
+            peers: true,
             ..Capacity::default()
         };
         let some = (0..machines).map(|machine| Capacity {
@@ -103,6 +104,7 @@ impl Scenario {
             memory: rng.random_range(1..65) << 30,
             devices: (0..[0, 0, 1, 2][rng.random_range(0..4)]).map(|_| rng.random_range(4..33) << 30).collect(),
             files: rng.random_range(0..2) == 0,
+            peers: rng.random_range(0..4) > 0,
             pool: None,
             machine: machine as u32 + 1,
         });
@@ -174,6 +176,7 @@ fn kind(rng: &mut impl Rng) -> (Needs, u32) {
         gpus: if device { [250, 400, 500, if members == 1 { 2000 } else { 500 }][rng.random_range(0..4)] } else { 0 },
         gpu_memory: if device { [0, 1 << 30, 4 << 30][rng.random_range(0..3)] } else { 0 },
         files: rng.random_range(0..5) == 0,
+        peers: members > 1,
     };
     (needs, members)
 }
