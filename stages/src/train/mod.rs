@@ -15,6 +15,7 @@ mod descent;
 mod engine;
 mod fit;
 mod fitted;
+pub mod fused;
 mod loss;
 mod network;
 mod numbers;

@@ -35,8 +35,10 @@ pub(super) fn train(
     if spec.early_stop.is_some() && valid.is_none() {
         return Err(Error::usage("`early_stop` watches the validation loss, but there is no input \"valid\""));
     }
-    let (train, valid) = transformed(train, valid, features.as_ref(), &around)?;
-    let (train, valid, description) = read(&train, valid.as_ref(), &spec)?;
+    let (frame, valid) = transformed(train, valid, features.as_ref(), &around)?;
+    let (train, valid, description) = read(&frame, valid.as_ref(), &spec)?;
+    // What the features made of the rows is read, and goes.
+    drop(frame);
     let network = description.network(train.features.width())?;
     let plan = plan(&spec, train.features.rows())?;
     let shards = spec.shards.unwrap_or(Shards::for_batch(plan.batch)).get();

@@ -6,7 +6,7 @@ use rand::Rng;
 /// other; images are channels last.
 ///
 /// The flat weight slice that a layer gets is its own part of the network's, its parameters in order.
-pub(super) trait Layer: Send + Sync {
+pub(in crate::train) trait Layer: Send + Sync {
     /// Its name in messages and in the names of its weights: `conv2`.
     fn name(&self) -> &str;
 
@@ -41,40 +41,40 @@ pub(super) trait Layer: Send + Sync {
 }
 
 /// What the backward pass of a layer reads and writes besides weights.
-pub(super) struct Pass<'a> {
-    pub(super) input: &'a [f32],
-    pub(super) output: &'a [f32],
-    pub(super) output_gradient: &'a mut [f32],
-    pub(super) input_gradient: Option<&'a mut [f32]>,
+pub(in crate::train) struct Pass<'a> {
+    pub(in crate::train) input: &'a [f32],
+    pub(in crate::train) output: &'a [f32],
+    pub(in crate::train) output_gradient: &'a mut [f32],
+    pub(in crate::train) input_gradient: Option<&'a mut [f32]>,
 }
 
 /// What a layer keeps between its forward and its backward pass, and its scratch space. Reused from step to step.
 #[derive(Default)]
-pub(super) struct Kept {
-    pub(super) marks: Vec<u8>,
-    pub(super) columns: Vec<f32>,
-    pub(super) column_gradients: Vec<f32>,
+pub(in crate::train) struct Kept {
+    pub(in crate::train) marks: Vec<u8>,
+    pub(in crate::train) columns: Vec<f32>,
+    pub(in crate::train) column_gradients: Vec<f32>,
 }
 
 /// A weight tensor of a layer.
 #[derive(Clone, Debug)]
-pub(super) struct Parameter {
+pub(in crate::train) struct Parameter {
     /// `weight` or `bias`.
-    pub(super) name: &'static str,
-    pub(super) shape: Vec<usize>,
-    pub(super) start: Start,
+    pub(in crate::train) name: &'static str,
+    pub(in crate::train) shape: Vec<usize>,
+    pub(in crate::train) start: Start,
 }
 
 /// How a weight tensor begins.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Start {
+pub(in crate::train) enum Start {
     Zero,
     /// Uniform in `-bound..bound`.
     Uniform(f32),
 }
 
 impl Parameter {
-    pub(super) fn elements(&self) -> usize {
+    pub(in crate::train) fn elements(&self) -> usize {
         self.shape.iter().product()
     }
 }

@@ -6,18 +6,19 @@
 
 mod activation;
 mod build;
-mod conv;
+pub(super) mod conv;
 mod dense;
 mod dropout;
-mod layer;
-mod matrix;
-mod pool;
+pub(super) mod layer;
+pub(super) mod matrix;
+pub(super) mod pool;
 pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
 
 pub use activation::Activation;
 pub(crate) use activation::sigmoid;
+pub(super) use build::bound;
 #[cfg(test)]
 pub(in crate::train) use matrix::tests::gigaflops;
 
