@@ -17,6 +17,7 @@ mod encoding;
 mod engine;
 mod fit;
 mod fitted;
+pub mod fused;
 mod init;
 mod loss;
 mod models;

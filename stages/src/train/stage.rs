@@ -65,8 +65,10 @@ pub(super) fn train(
 ) -> Result<(Model, Metrics, Frame, Tensors)> {
     let Given { train, valid, features, resume, init } = given;
     check(&spec, valid.is_some(), init.is_some())?;
-    let (train, valid) = transformed(train, valid, features.as_ref(), &around)?;
-    let (train, valid, description) = read(&train, valid.as_ref(), &spec)?;
+    let (frame, valid) = transformed(train, valid, features.as_ref(), &around)?;
+    let (train, valid, description) = read(&frame, valid.as_ref(), &spec)?;
+    // What the features made of the rows is read, and goes.
+    drop(frame);
     if let ModelSpec::Trees(trees) = &spec.model {
         if resume.is_some() || init.is_some() {
             return Err(Error::usage("the model `trees` begins anew: it takes no input \"resume\" or \"init\""));

@@ -232,12 +232,17 @@ fn misfit(layer: &str, field: &str, size: usize, image: Image) -> Error {
     .help("use fewer `channels`, a smaller `kernel` or `pool`, or padding = \"same\"")
 }
 
-/// He et al., "Delving Deep into Rectifiers", 2015, for the rectifiers; Glorot and Bengio, "Understanding the
-/// Difficulty of Training Deep Feedforward Neural Networks", 2010, for the others; both uniform.
 fn start(activation: Activation, inputs: usize, outputs: usize) -> Start {
-    let bound = match activation {
+    Start::Uniform(bound(activation, inputs, outputs))
+}
+
+/// How far from 0 the weights of a layer begin: He et al., "Delving Deep into Rectifiers", 2015, for the rectifiers;
+/// Glorot and Bengio, "Understanding the Difficulty of Training Deep Feedforward Neural Networks", 2010, for the
+/// others; both uniform.
+pub(in crate::train) fn bound(activation: Activation, inputs: usize, outputs: usize) -> f32 {
+    let square = match activation {
         Activation::Relu | Activation::LeakyRelu | Activation::Elu => 6.0 / inputs as f32,
         Activation::Tanh | Activation::Sigmoid | Activation::Identity => 6.0 / (inputs + outputs) as f32,
     };
-    Start::Uniform(bound.sqrt())
+    square.sqrt()
 }

@@ -7,14 +7,14 @@
 mod activation;
 mod attention;
 mod build;
-mod conv;
+pub(super) mod conv;
 mod dense;
 mod dropout;
 mod embedding;
-mod layer;
-mod matrix;
+pub(super) mod layer;
+pub(super) mod matrix;
 mod norm;
-mod pool;
+pub(super) mod pool;
 mod residual;
 pub(crate) mod simd;
 #[cfg(test)]
@@ -22,6 +22,7 @@ mod tests;
 
 pub use activation::Activation;
 pub(crate) use activation::sigmoid;
+pub(super) use build::bound;
 pub(crate) use embedding::{Field, Table};
 #[cfg(test)]
 pub(in crate::train) use matrix::tests::gigaflops;
