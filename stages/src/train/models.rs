@@ -137,7 +137,8 @@ pub struct Transformer {
 /// Gradient-boosted decision trees. They need no scaled features, and take no chance.
 ///
 /// Of the parameters of `train`, `loss`, `early_stop` (in rounds) and `class_weights` count; those of gradient descent
-/// (`epochs`, `batch`, `optimizer`, `schedule`, `shards`) do not matter, and there are no checkpoints.
+/// (`epochs`, `batch`, `optimizer`, `schedule`, `shards`) do not matter. They are grown by the threads
+/// of one worker, without checkpoints: more `workers` gain nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Trees {
