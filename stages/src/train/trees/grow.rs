@@ -115,8 +115,8 @@ fn best(
             bins[..=feature.ends.len()].fill(Sum::default());
             rows.iter().for_each(|row| bins[usize::from(feature.rows[*row as usize])].add(slopes.of(*row)));
             let (mut low, mut best) = (Sum::default(), None::<Split>);
-            for bin in 0..feature.ends.len() {
-                low.add(bins[bin]);
+            for (bin, sum) in bins[..feature.ends.len()].iter().enumerate() {
+                low.add(*sum);
                 let high = whole.without(low);
                 if low.rows < least || high.rows < least {
                     continue;
