@@ -114,7 +114,8 @@ fn a_training_that_goes_wrong_names_step_epoch_and_rate_and_keeps_its_checkpoint
     let stages = ended.stages();
     let fit = stages.iter().find(|stage| stage["name"] == "fit").unwrap();
     let error = fit["error"].as_str().unwrap();
-    assert!(error.contains(" (epoch 3), at the rate 1e6") && error.contains("lower the rate"), "{error}");
+    assert!(error.contains(" (epoch 3), at the rate 1e6"), "{error}");
+    assert!(fit["help"].as_str().unwrap().contains("lower the rate"), "{fit}");
     assert!(!checkpoints(&project).is_empty());
 }
 
