@@ -7,11 +7,14 @@
 
 mod coordinator;
 mod lead;
+mod ledger;
 mod machine;
 mod misfortune;
 mod network;
+mod rules;
 mod scenario;
 mod starvation;
+mod tasks;
 mod work;
 mod world;
 
