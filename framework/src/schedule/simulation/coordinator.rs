@@ -33,6 +33,8 @@ pub(super) struct Coordinator {
     submitted: u64,
     /// Workers that the pool was asked for and that have not come.
     pub(super) orders: BTreeSet<OrderId>,
+    /// Those that have come, by their link.
+    pub(super) ordered: BTreeMap<WorkerId, OrderId>,
 }
 
 impl Coordinator {
@@ -59,6 +61,7 @@ impl Coordinator {
             results: BTreeMap::new(),
             submitted: 0,
             orders: BTreeSet::new(),
+            ordered: BTreeMap::new(),
         }
     }
 

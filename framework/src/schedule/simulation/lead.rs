@@ -50,6 +50,7 @@ impl World {
                 }
                 if let Some(order) = order {
                     coordinator.orders.remove(&order);
+                    coordinator.ordered.insert(link, order);
                     // Else it comes too late, or dials again.
                     if !coordinator.autoscaler.came(order) && self.abandoned.contains(&order) {
                         coordinator.links.remove(&link);
@@ -73,9 +74,12 @@ impl World {
     pub(super) fn lose(&mut self, link: WorkerId) {
         let Some(coordinator) = &mut self.coordinator else { return };
         coordinator.loses(link);
+        let order = coordinator.ordered.remove(&link);
         self.ledger.lost(link);
         self.tell(Event::Lost(link));
-        self.kill_of_pool(|machine| machine.link == Some(link));
+        if order.is_some() {
+            self.kill_of_pool(|machine| machine.order == order);
+        }
     }
 
     pub(super) fn tell(&mut self, event: Event) {
