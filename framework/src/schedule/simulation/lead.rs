@@ -91,6 +91,7 @@ impl World {
         {
             self.ledger.drains(link);
         }
+        let taken_back = !matches!(event, Event::Draining(_) | Event::Cancelled(_));
         let kept = coordinator.scheduler.reservation.as_ref().map(|kept| kept.task);
         let actions = coordinator.scheduler.step(now, event);
         actions.iter().for_each(|action| self.note(action));
@@ -98,7 +99,34 @@ impl World {
         if self.scenario.check_every == 1 {
             rules::check(&coordinator.scheduler, &actions, kept);
         }
+        self.count(&actions, taken_back);
         self.act(actions);
+    }
+
+    /// Counts what is to be simulated often. Whether what the scheduler asks back is taken back for others.
+    fn count(&mut self, actions: &[Action], taken_back: bool) {
+        let Some(coordinator) = &self.coordinator else { return };
+        let decided = |name: TaskId| {
+            let over = |action: &Action| match action {
+                Action::Done(task) | Action::Failed(task) => *task == name,
+                Action::Expired { task, .. } | Action::Refused { task, .. } => *task == name,
+                _ => false,
+            };
+            actions.iter().any(over)
+        };
+        let gang = |name: TaskId| self.scenario.tasks[coordinator.task(name)].members > 1;
+        for action in actions {
+            match action {
+                Action::Start { queued: true, .. } => self.counts.queued += 1,
+                Action::Start { task, .. } if !gang(*task) && self.ledger.runs(task.0) => self.counts.doubled += 1,
+                Action::Stop { task, .. } if decided(*task) || !taken_back => {}
+                Action::Stop { task, .. } if gang(*task) => self.counts.regrouped += 1,
+                Action::Stop { .. } => self.counts.taken_back += 1,
+                Action::Expired { .. } => self.counts.expired += 1,
+                Action::Refused { .. } => self.counts.refused += 1,
+                _ => {}
+            }
+        }
     }
 
     fn act(&mut self, actions: Vec<Action>) {

@@ -48,6 +48,11 @@ impl Ledger {
         self.tasks.insert(name, Account { expires, ..Account::default() });
     }
 
+    /// Whether an attempt of a task has not ended.
+    pub(super) fn runs(&self, name: u64) -> bool {
+        self.tasks.get(&name).is_some_and(|task| !task.live.is_empty())
+    }
+
     pub(super) fn drains(&mut self, link: WorkerId) {
         self.draining.insert(link);
     }

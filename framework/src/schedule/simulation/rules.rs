@@ -4,11 +4,8 @@
 use crate::schedule::lines::Line;
 use crate::schedule::scheduler::Scheduler;
 use crate::schedule::workers::Worker;
-use crate::schedule::{Action, GroupId, Needs, TaskId, Time, WHOLE, WorkerId};
+use crate::schedule::{Action, GroupId, Needs, TaskId, WHOLE, WorkerId};
 use std::collections::BTreeMap;
-
-/// Nobody is idle so long who could do what waits elsewhere.
-const IDLE: Time = Time::from_millis(20);
 
 /// What an attempt takes of a worker, without devices.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,7 +38,6 @@ struct Choice<'a> {
 /// Checks what one step left behind and what it started. `kept` is the task that workers were kept for before.
 pub(super) fn check(scheduler: &Scheduler, actions: &[Action], kept: Option<TaskId>) {
     nobody_waits_beside_room(scheduler);
-    nobody_idles_beside_a_lane(scheduler);
     the_first_in_rank_starts(scheduler, actions, kept);
 }
 
@@ -67,18 +63,6 @@ fn nobody_waits_beside_room(scheduler: &Scheduler) {
             let behind = worker.lane.waiting().len() > 0 && (needs.millicores > 0 || needs.memory > 0);
             let here = !behind && free.fits(needs) && worker.devices.fit(needs) && (worker.has.files || !needs.files);
             assert!(!here, "{needs} wait although {:?} has room", worker.id);
-        }
-    }
-}
-
-/// What waits in lanes is taken back for those who have nothing to do.
-fn nobody_idles_beside_a_lane(scheduler: &Scheduler) {
-    let long = |since: Time| since + IDLE <= scheduler.now;
-    for (_, idle) in scheduler.workers.iter().filter(|(_, worker)| worker.is_open() && worker.idle.is_some_and(long)) {
-        for (_, busy) in scheduler.workers.iter().filter(|(_, busy)| busy.recalled == 0) {
-            let needs = |task: TaskId| &scheduler.lines.get(scheduler.tasks[&task].line).needs;
-            let waits = busy.lane.waiting().filter(|(task, _)| idle.has.fits(needs(*task))).count();
-            assert!(waits == 0, "{:?} is idle, {waits} wait in the lane of {:?}", idle.id, busy.id);
         }
     }
 }

@@ -111,7 +111,35 @@ pub(super) enum Happening {
 pub(super) struct Trace {
     pub(super) events: u64,
     pub(super) took: Time,
+    pub(super) counts: Counts,
     digest: u64,
+}
+
+/// How often the scheduler decided what is worth simulating.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Attempts that had to wait in a lane.
+    pub(super) queued: u64,
+    /// Attempts that were taken back from one.
+    pub(super) taken_back: u64,
+    /// Members of gangs that were stopped for another was lost or failed.
+    pub(super) regrouped: u64,
+    pub(super) doubled: u64,
+    pub(super) expired: u64,
+    pub(super) refused: u64,
+}
+
+impl std::iter::Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, next| Self {
+            queued: sum.queued + next.queued,
+            taken_back: sum.taken_back + next.taken_back,
+            regrouped: sum.regrouped + next.regrouped,
+            doubled: sum.doubled + next.doubled,
+            expired: sum.expired + next.expired,
+            refused: sum.refused + next.refused,
+        })
+    }
 }
 
 pub(super) struct World {
@@ -139,6 +167,7 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) expected: Vec<Outcome>,
     pub(super) events: u64,
+    pub(super) counts: Counts,
     pub(super) aloud: bool,
     pub(super) digest: u64,
 }
@@ -164,6 +193,7 @@ impl World {
             ledger: Ledger::default(),
             expected: scenario.outcomes(),
             events: 0,
+            counts: Counts::default(),
             aloud: false,
             digest: 0xcbf2_9ce4_8422_2325,
             scenario,
@@ -248,7 +278,7 @@ impl World {
             };
             assert!(right, "task {task} ends as without faults: {result:?}, not {expected:?}");
         }
-        Trace { events: self.events, took: self.now, digest: self.digest }
+        Trace { events: self.events, took: self.now, counts: self.counts, digest: self.digest }
     }
 
     pub(super) fn note(&mut self, what: &impl std::fmt::Debug) {
