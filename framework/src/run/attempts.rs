@@ -9,7 +9,7 @@ use super::voice::{Looked, Voice};
 use super::watch::{attempt_span, reserved_cores};
 use crate::data::{Kind, Ref};
 use crate::schedule::{self, Action, Device, End, Needs, TaskId, WHOLE, WorkerId};
-use crate::stage::{self, Cancel, Models, Progress, Report as Step, Seed, Stored, TaskRequest, Tasks};
+use crate::stage::{self, Cancel, Gang, Models, Progress, Report as Step, Seed, Stored, TaskRequest, Tasks};
 use crate::store::{Entry, Store};
 use crate::worker::{self, Assignment, Failure};
 use crate::{Context, Error, Fault, Result, runtime};
@@ -51,6 +51,7 @@ impl Coordinator<'_> {
             return self.start(id, 1, HERE, self.options.cores.max(1));
         }
         let request = &task.request;
+        let members = if self.crew.has_others() { request.task.needs.workers } else { 1 };
         let inputs = || request.task.inputs.values().flatten();
         let task = schedule::Task {
             retries: request.task.needs.retries,
@@ -60,7 +61,11 @@ impl Coordinator<'_> {
             inputs: inputs().filter(|one| one.bytes >= LARGE).map(|one| ((&one.digest).into(), one.bytes)).collect(),
             size: request.size(),
             stage,
-            ..schedule::Task::new(id, needs(&request.task.needs, task.device, request.files))
+            members,
+            ..schedule::Task::new(
+                id,
+                Needs { peers: members > 1, ..needs(&request.task.needs, task.device, request.files) },
+            )
         };
         self.step(schedule::Event::Submitted(task))
     }
@@ -107,6 +112,7 @@ impl Coordinator<'_> {
         let cancel = Cancel::default();
         let request = &task.request;
         let mut needs = needs(&request.task.needs, task.device, request.files);
+        let gang = worker != HERE && self.crew.has_others() && request.task.needs.workers > 1;
         // One that runs others mostly waits.
         if task.leads {
             needs.millicores = 0;
@@ -124,7 +130,9 @@ impl Coordinator<'_> {
             task: id,
             attempt,
             needs,
-            isolate: task.is_isolated(),
+            isolate: task.is_isolated() && !gang,
+            member: gang,
+            gang: Gang::default(),
             uses: request.task.stage.clone(),
             stage: request.stage.clone(),
             key,
@@ -157,6 +165,7 @@ impl Coordinator<'_> {
             // Nobody waits for it any more; but its room is free again.
             return self.free(worker, id, attempt);
         };
+        self.absent(id, attempt);
         self.tell_ended(id, attempt, &live, &result)?;
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         let result = result.and_then(|outcome| match task.promises(&outcome.outputs) {
@@ -345,6 +354,7 @@ impl Coordinator<'_> {
 
     pub(super) fn forget(&mut self, id: TaskId) -> Option<Task> {
         let task = self.tasks.remove(&id)?;
+        self.gangs.forget(id);
         if let Some(key) = task.key.filter(|key| self.under_way.get(key) == Some(&id)) {
             self.under_way.remove(&key);
         }
@@ -362,6 +372,7 @@ pub(super) fn needs(needs: &stage::Needs, device: Device, files: bool) -> Needs 
         gpu_memory: if on_device { needs.gpu_memory } else { 0 },
         // Where the parameters name files, the task runs where those are.
         files,
+        peers: false,
     }
 }
 

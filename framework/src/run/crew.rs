@@ -9,7 +9,7 @@ use crate::data::Digest;
 use crate::pipeline::Pool;
 use crate::schedule::{self, Capacity, PoolId, Scheduler, Site, TaskId, Time, View, WorkerId};
 use crate::store::Store;
-use crate::worker::{Assignment, EmbeddedWorker, Failure, Hands, Hub, RemoteWorker, Terms, Token, program};
+use crate::worker::{Assignment, Circle, EmbeddedWorker, Failure, Hands, Hub, RemoteWorker, Terms, Token, program};
 use crate::{Error, Fault, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, mpsc};
@@ -104,7 +104,7 @@ impl Crew {
             return scheduler;
         }
         // Nobody knows what workers that join from elsewhere will have.
-        let any = Capacity { millicores: u64::MAX, memory: u64::MAX, files: true, ..Capacity::default() };
+        let any = Capacity { millicores: u64::MAX, memory: u64::MAX, files: true, peers: true, ..Capacity::default() };
         scheduler.with_pool(ANY, any, u32::MAX)
     }
 
@@ -198,6 +198,23 @@ impl Crew {
         let others = holders.filter(|holder| **holder != worker).filter_map(|holder| self.there.get(holder));
         let addresses: BTreeSet<&String> = others.map(|peer| &peer.peer).filter(|peer| !peer.is_empty()).collect();
         addresses.into_iter().cloned().collect()
+    }
+
+    /// Where others reach a worker, and on which machine it is.
+    pub(super) fn reached(&self, worker: WorkerId) -> Option<(String, String)> {
+        self.there.get(&worker).map(|there| (there.peer.clone(), there.machine.clone()))
+    }
+
+    /// Tells a member of a gang who works with it.
+    pub(super) fn tell_circle(&mut self, worker: WorkerId, task: TaskId, attempt: u32, circle: &Circle) {
+        if let Some(there) = self.there.get_mut(&worker) {
+            there.gather(task, attempt, circle);
+        }
+    }
+
+    /// Whether others can work for the run, besides this process.
+    pub(super) fn has_others(&self) -> bool {
+        self.hub.is_some()
     }
 
     /// Asks a worker to stop an attempt, or takes it back if it has not begun. That it ended is heard all the same.

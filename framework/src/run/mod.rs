@@ -10,6 +10,7 @@ mod crew;
 mod event;
 mod fold;
 mod forecast;
+mod gangs;
 mod key;
 mod log;
 mod lookup;

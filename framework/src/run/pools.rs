@@ -180,6 +180,7 @@ fn described(id: PoolId, pool: &pipeline::Pool) -> Pool {
         millicores: (pool.cpus * 1000.0).round() as u64,
         memory: if pool.memory > 0 { pool.memory } else { u64::MAX },
         files: true,
+        peers: true,
         pool: Some(id),
         ..Capacity::default()
     };

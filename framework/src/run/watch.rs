@@ -108,6 +108,7 @@ impl Coordinator<'_> {
             })
             .collect();
         for (id, attempt, live) in lost {
+            self.absent(id, attempt);
             self.tell_end(id, attempt, &live, Ended::Lost, None, 0)?;
         }
         self.tell(Event::WorkerLeft { worker: name, lost: Some(reason) })

@@ -1,7 +1,7 @@
 //! Attempts: how they start, are stopped and end, and what that means for their task.
 
 use super::scheduler::Scheduler;
-use super::task::{Live, State};
+use super::task::{Live, State, Vacancies};
 use super::timers::Due;
 use super::workers::Attempt;
 use super::{Action, Blob, Device, End, Needs, TaskId, Time, WorkerId};
@@ -30,7 +30,7 @@ impl Scheduler {
 
     /// Starts an attempt of a task on a worker that has room for it, or whose lane has; then it takes `micros` there.
     /// Whether it did.
-    pub(super) fn start(&mut self, id: TaskId, slot: u32, member: u32, micros: u32) -> bool {
+    pub(super) fn start(&mut self, id: TaskId, slot: u32, micros: u32) -> bool {
         let expected = self.expected(id);
         let Some(entry) = self.tasks.get_mut(&id) else { return false };
         let line = self.lines.get(entry.line);
@@ -53,6 +53,13 @@ impl Scheduler {
             let place = entry.place();
             entry.state = State::Active;
             self.lines.remove(entry.line, &place, self.starts + 1);
+        } else if let Some(vacancies) = &mut entry.vacancies {
+            vacancies.places -= 1;
+            if vacancies.places == 0 {
+                let (line, place) = (vacancies.line, entry.place());
+                entry.vacancies = None;
+                self.lines.remove(line, &place, self.starts + 1);
+            }
         }
         entry.attempts += 1;
         entry.live.push(Live {
@@ -71,15 +78,7 @@ impl Scheduler {
         let needed = self.lines.get(line).needs.millicores.div_ceil(1000);
         let sharing = running + (self.lines.waiting() / self.workers.len().max(1)) as u64;
         let threads = (cores / sharing.max(1)).max(needed).max(1) as usize;
-        self.actions.push(Action::Start {
-            task: id,
-            attempt: attempt.1,
-            member,
-            worker: name,
-            threads,
-            devices,
-            queued,
-        });
+        self.actions.push(Action::Start { task: id, attempt: attempt.1, worker: name, threads, devices, queued });
         if !queued {
             self.watch(attempt, expected);
         }
@@ -178,10 +177,7 @@ impl Scheduler {
             End::Done if entry.state == State::Active => {
                 let took = Time::from_secs_f64(if seconds.is_finite() { seconds.clamp(0.0, LONGEST) } else { 0.0 });
                 self.costs.learn(entry.stage, device(&line.needs), entry.size, took);
-                entry.done += 1;
-                if entry.done >= members {
-                    self.decide(id, Some(Action::Done(id)));
-                }
+                self.decide(id, Some(Action::Done(id)));
             }
             // What a stopped attempt says of its failure says that it was stopped.
             End::Failed | End::Transient if entry.state == State::Active && !live.stopping => {
@@ -191,13 +187,11 @@ impl Scheduler {
                 } else if !twin {
                     entry.failures += 1;
                     entry.state = State::Retry;
+                    self.fill(id);
                     self.stop_all(id);
                 }
             }
-            End::Stopped if entry.state == State::Active && members > 1 => {
-                entry.state = State::Regroup;
-                self.stop_all(id);
-            }
+            End::Stopped if entry.state == State::Active && members > 1 => self.vacate(id),
             _ => {}
         }
         self.close(id);
@@ -213,15 +207,36 @@ impl Scheduler {
         for attempt in attempts {
             self.clear(attempt, slot);
             let id = attempt.0;
-            if let Some(entry) = self.tasks.get_mut(&id)
+            if let Some(entry) = self.tasks.get(&id)
                 && entry.state == State::Active
                 && self.lines.get(entry.line).members > 1
             {
-                entry.state = State::Regroup;
-                self.stop_all(id);
+                self.vacate(id);
             }
             self.close(id);
         }
         self.look_for_stranded();
+    }
+
+    /// A member of a gang is gone, and the others go on: its place is to be taken by a new one.
+    fn vacate(&mut self, id: TaskId) {
+        let Some(entry) = self.tasks.get_mut(&id).filter(|entry| !entry.live.is_empty()) else { return };
+        if let Some(vacancies) = &mut entry.vacancies {
+            vacancies.places += 1;
+            return;
+        }
+        let (needs, group) = (self.lines.get(entry.line).needs, self.lines.get(entry.line).group);
+        let line = self.lines.id(needs, 1, group);
+        entry.vacancies = Some(Vacancies { line, places: 1 });
+        self.lines.insert(line, entry.place(), self.starts);
+        self.hopeful.push(line);
+    }
+
+    /// A gang looks for no more members.
+    pub(super) fn fill(&mut self, id: TaskId) {
+        let Some(entry) = self.tasks.get_mut(&id) else { return };
+        let Some(vacancies) = entry.vacancies.take() else { return };
+        self.lines.remove(vacancies.line, &entry.place(), self.starts);
+        self.hopeful.push(vacancies.line);
     }
 }

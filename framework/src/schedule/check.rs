@@ -51,7 +51,13 @@ impl Scheduler {
             assert_eq!(lane.start_next(), None, "who can start has started");
         }
         let waiting = self.tasks.values().filter(|entry| entry.state == State::Waiting).count();
-        assert_eq!(waiting, self.lines.waiting());
+        let incomplete = self.tasks.values().filter(|entry| entry.vacancies.is_some());
+        assert_eq!(waiting + incomplete.clone().count(), self.lines.waiting());
+        for entry in incomplete {
+            let members = self.lines.get(entry.line).members as usize;
+            let places = entry.vacancies.map_or(0, |vacancies| vacancies.places as usize);
+            assert!(entry.state == State::Active && places > 0 && entry.live.len() + places == members);
+        }
         assert_eq!(self.tasks.values().map(|entry| entry.live.len()).sum::<usize>(), lives);
         assert_eq!(self.tasks.values().filter(|entry| entry.is_open()).count(), self.open());
         for entry in self.tasks.values() {

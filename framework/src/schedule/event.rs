@@ -147,14 +147,13 @@ pub enum End {
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Start an attempt. The members of a gang are attempts of their own; all are started in one step.
+    /// Start an attempt. The members of a gang are attempts of their own; all are started in one step, and one that is
+    /// lost later is replaced while the others go on.
     Start {
         /// Which task.
         task: TaskId,
         /// Which attempt of the task: 1, 2, …
         attempt: u32,
-        /// Which member of the gang: 0, 1, …
-        member: u32,
         /// Where.
         worker: WorkerId,
         /// How many threads it may keep busy: its share of the worker's cores, at least what it needs.
@@ -173,7 +172,7 @@ pub enum Action {
         /// Where.
         worker: WorkerId,
     },
-    /// The task is done: an attempt committed, or every member of the gang did.
+    /// The task is done: an attempt committed.
     Done(TaskId),
     /// The task failed for good.
     Failed(TaskId),

@@ -90,17 +90,18 @@ impl Scheduler {
         let needs = self.lines.get(line).needs;
         let near = if entry.inputs.is_empty() { None } else { self.workers.near(&needs, &entry.inputs) };
         if let Some(slot) = near.or_else(|| self.workers.with_room(&needs, None)) {
-            return self.start(id, slot, 0, 0);
+            return self.start(id, slot, 0);
         }
         let Some(micros) = self.queue_micros(line, id) else { return false };
         let Some(slot) = self.workers.with_queue(&needs, u64::from(micros)) else { return false };
-        self.next_in_lane(slot) == Some(line) && self.start(id, slot, 0, micros)
+        self.next_in_lane(slot) == Some(line) && self.start(id, slot, micros)
     }
 
     /// What a task takes of its cores, in microseconds, if it is known to be short enough to wait in a lane.
     fn queue_micros(&self, line: u32, id: TaskId) -> Option<u32> {
-        let line = self.lines.get(line);
-        if line.members > 1 || line.needs.on_device() {
+        let (line, entry) = (self.lines.get(line), self.tasks.get(&id)?);
+        // A gang waits for its members.
+        if line.members > 1 || entry.vacancies.is_some() || line.needs.on_device() {
             return None;
         }
         let micros = self.expected(id)?.as_micros();
@@ -125,7 +126,7 @@ impl Scheduler {
                 continue;
             }
             let Some(id) = self.pick(line, slot) else { break };
-            if !self.start(id, slot, 0, 0) {
+            if !self.start(id, slot, 0) {
                 break;
             }
         }
@@ -180,7 +181,7 @@ impl Scheduler {
             let Some((.., id)) = self.lines.get(line).first() else { return };
             let Some(micros) = self.queue_micros(line, id) else { return };
             let needs = self.lines.get(line).needs;
-            if !self.workers.may_queue(slot, &needs, u64::from(micros)) || !self.start(id, slot, 0, micros) {
+            if !self.workers.may_queue(slot, &needs, u64::from(micros)) || !self.start(id, slot, micros) {
                 return;
             }
         }
@@ -219,7 +220,7 @@ impl Scheduler {
         let needs = self.lines.get(entry.line).needs;
         if let Some(slot) = self.workers.with_room(&needs, Some(live.slot)) {
             self.late.remove(&attempt);
-            self.start(attempt.0, slot, 0, 0);
+            self.start(attempt.0, slot, 0);
         }
     }
 

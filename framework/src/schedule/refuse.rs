@@ -2,9 +2,9 @@
 
 use super::devices::Devices;
 use super::scheduler::Scheduler;
-use super::task::Place;
+use super::task::{Place, State};
 use super::timers::Due;
-use super::{Action, Capacity, Needs, Time, WHOLE};
+use super::{Action, Capacity, Needs, TaskId, Time, WHOLE};
 
 /// How long tasks wait for a worker that can run them after the last one is lost.
 const GRACE: Time = Time::from_secs(60);
@@ -146,7 +146,10 @@ impl Scheduler {
             }
             let Err(reason) = self.possible_ever(line) else { continue };
             let tasks: Vec<Place> = self.lines.get(line).all().collect();
-            for (.., task) in tasks {
+            // A gang that lacks a member goes on without.
+            let stuck = |task: &TaskId| self.tasks.get(task).is_some_and(|entry| entry.state == State::Waiting);
+            let tasks: Vec<TaskId> = tasks.into_iter().map(|(.., task)| task).filter(stuck).collect();
+            for task in tasks {
                 self.decide(task, Some(Action::Refused { task, reason: reason.clone() }));
             }
         }

@@ -54,10 +54,13 @@ impl Scheduler {
         }
         let (task, members, held) = (kept.task, line.members, std::mem::take(&mut kept.held));
         self.release();
-        let places = held.iter().flat_map(|(slot, places)| std::iter::repeat_n(*slot, *places as usize));
-        for (member, slot) in (0..members).zip(places) {
+        // Spread over the workers: each gets a member before any gets a second.
+        let most = held.values().copied().max().unwrap_or(0);
+        let rounds = (0..most).flat_map(|round| held.iter().filter(move |(_, places)| **places > round));
+        let slots: Vec<u32> = rounds.map(|(slot, _)| *slot).take(members as usize).collect();
+        for slot in slots {
             self.free(slot);
-            self.start(task, slot, member, 0);
+            self.start(task, slot, 0);
         }
         held.into_keys().for_each(|slot| self.free(slot));
     }

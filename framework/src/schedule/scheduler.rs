@@ -186,8 +186,9 @@ impl Scheduler {
                 self.hopeful.push(line);
             }
             State::Backoff(due) => self.timers.unset(due, Due::Retry(id)),
-            State::Active | State::Regroup | State::Retry | State::Over => {}
+            State::Active | State::Retry | State::Over => {}
         }
+        self.fill(id);
         self.open -= 1;
         self.actions.extend(say);
         self.stop_all(id);
@@ -202,7 +203,7 @@ impl Scheduler {
         let Some(entry) = self.tasks.get_mut(&id).filter(|entry| entry.live.is_empty()) else { return };
         match entry.state {
             State::Over => drop(self.tasks.remove(&id)),
-            State::Active | State::Regroup => self.wait(id),
+            State::Active => self.wait(id),
             State::Retry => {
                 let doubled = FIRST_BACKOFF.saturating_mul(1 << (entry.failures - 1).min(16));
                 let due = self.now + doubled.min(LONGEST_BACKOFF);
@@ -215,9 +216,9 @@ impl Scheduler {
 
     /// Puts a task back in its line, at its old place.
     fn wait(&mut self, id: TaskId) {
+        self.fill(id);
         let Some(entry) = self.tasks.get_mut(&id) else { return };
         entry.state = State::Waiting;
-        entry.done = 0;
         self.lines.insert(entry.line, entry.place(), self.starts);
         self.hopeful.push(entry.line);
     }

@@ -19,13 +19,21 @@ pub(super) struct Entry {
     pub(super) failures: u32,
     /// Attempts so far.
     pub(super) attempts: u32,
-    /// Members of the gang that are done.
-    pub(super) done: u32,
     pub(super) deadline: Option<Time>,
     /// The largest inputs.
     pub(super) inputs: Box<[(Blob, u64)]>,
     pub(super) state: State,
     pub(super) live: Vec<Live>,
+    /// Members that a running gang has lost.
+    pub(super) vacancies: Option<Vacancies>,
+}
+
+/// Places of a running gang that nobody has. Each is taken like that of a task of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vacancies {
+    /// The line in which the gang waits for them.
+    pub(super) line: u32,
+    pub(super) places: u32,
 }
 
 /// Where a task stands.
@@ -37,9 +45,7 @@ pub(super) enum State {
     Backoff(Time),
     /// It has attempts.
     Active,
-    /// Its remaining attempts are stopped; when all have ended, it goes back to its line.
-    Regroup,
-    /// Likewise, and it is tried again after a while.
+    /// Its remaining attempts are stopped; when all have ended, it is tried again after a while.
     Retry,
     /// Decided; its remaining attempts are stopped.
     Over,
@@ -79,11 +85,11 @@ impl Entry {
             retries: task.retries,
             failures: 0,
             attempts: 0,
-            done: 0,
             deadline: task.deadline,
             inputs: inputs.into(),
             state: State::Waiting,
             live: Vec::new(),
+            vacancies: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const CORE: Needs = Needs { millicores: 1000, memory: 0, gpus: 0, gpu_memory: 0, files: false };
+const CORE: Needs = Needs { millicores: 1000, memory: 0, gpus: 0, gpu_memory: 0, files: false, peers: false };
 
 /// A scheduler, and the time.
 struct Case {
@@ -20,7 +20,7 @@ fn task(id: u64) -> Task {
 
 fn start(task: u64, attempt: u32, worker: u64, threads: usize) -> Action {
     let (task, worker) = (TaskId(task), WorkerId(worker));
-    Action::Start { task, attempt, member: 0, worker, threads, devices: Vec::new(), queued: false }
+    Action::Start { task, attempt, worker, threads, devices: Vec::new(), queued: false }
 }
 
 impl Case {
@@ -346,31 +346,34 @@ fn a_gang_starts_whole_or_not_at_all() {
     case.submit(task(1));
     assert_eq!(case.submit(Task { members: 4, ..task(2) }), []);
     let actions = case.end(0, 1, 1, End::Done);
-    let members: Vec<(u32, u32)> = actions
-        .iter()
-        .filter_map(|action| match action {
-            Action::Start { attempt, member, .. } => Some((*attempt, *member)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(members, [(1, 0), (2, 1), (3, 2), (4, 3)]);
-    // Worker 0 was given the first two, worker 1 the others. One is lost: all begin again.
-    let stopped = case.send(Event::Lost(WorkerId(1)));
-    assert_eq!(stopped.len(), 2);
-    let has = cores(2);
-    case.send(Event::Joined { worker: WorkerId(2), has });
-    let live: Vec<u32> = (1..5).filter(|attempt| case.is_live(2, *attempt)).collect();
-    assert_eq!(live.len(), 2);
-    assert_eq!(started(&case.end(0, 2, live[0], End::Stopped)), []);
-    let again = case.end(0, 2, live[1], End::Stopped);
-    assert_eq!(started(&again).len(), 4);
-    let mut ends = Vec::new();
-    for action in again {
-        if let Action::Start { attempt, worker, .. } = action {
-            ends = case.end(worker.0, 2, attempt, End::Done);
-        }
+    // Each worker gets a member before any gets a second.
+    assert_eq!(started(&actions), [(2, 0, false), (2, 1, false), (2, 0, false), (2, 1, false)]);
+    // The first result is the gang's.
+    let ends = case.end(1, 2, 4, End::Done);
+    assert_eq!(ends[0], Action::Done(TaskId(2)));
+    assert_eq!(ends.len(), 4, "the others are stopped: {ends:?}");
+}
+
+#[test]
+fn a_gang_goes_on_without_a_lost_member_until_there_is_another() {
+    let mut case = Case::new(&[cores(1), cores(1), cores(1)]);
+    assert_eq!(case.submit(Task { members: 3, ..task(1) }).len(), 3);
+    case.submit(Task { priority: -1, ..task(2) });
+    assert_eq!(case.send(Event::Lost(WorkerId(1))), [], "nobody is stopped");
+    assert_eq!(case.send(Event::Lost(WorkerId(2))), []);
+    assert!(case.is_live(1, 1));
+    let joined = case.send(Event::Joined { worker: WorkerId(3), has: cores(1) });
+    assert_eq!(started(&joined), [(1, 3, false)], "what was there first goes first");
+    let joined = case.send(Event::Joined { worker: WorkerId(4), has: cores(2) });
+    assert_eq!(started(&joined), [(1, 4, false), (2, 4, false)], "then there is room for others");
+    // Without any member left, all begin again.
+    for worker in [0, 3] {
+        assert_eq!(case.send(Event::Lost(WorkerId(worker))), []);
     }
-    assert_eq!(ends, [Action::Done(TaskId(2))]);
+    assert_eq!(started(&case.send(Event::Lost(WorkerId(4)))), []);
+    assert_eq!(started(&case.send(Event::Joined { worker: WorkerId(5), has: cores(2) })), [(2, 5, false)]);
+    let joined = case.send(Event::Joined { worker: WorkerId(6), has: cores(2) });
+    assert_eq!(started(&joined).len(), 3, "{joined:?}");
 }
 
 impl Case {

@@ -39,7 +39,7 @@ pub(super) struct Worker {
 impl Worker {
     /// Whether an attempt would start at once.
     pub(super) fn has_room(&self, needs: &Needs) -> bool {
-        self.lane.has_room(needs) && self.devices.fit(needs) && (self.has.files || !needs.files)
+        self.lane.has_room(needs) && self.devices.fit(needs) && self.has.is_where(needs)
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -53,6 +53,8 @@ fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>>
             Ok(Heard::Said { report, .. }) => work.progress.pass_on(report),
             Ok(Heard::Ended { result, .. }) => return Ok(result),
             Ok(Heard::Lost { reason, .. }) => return Err(cell.lost(&reason)),
+            // It is alone: nobody waits for it.
+            Ok(Heard::Present { .. }) => {}
             Err(_) if cell.worker.is_none() => {
                 if let Some(status) = cell.process.try_wait()? {
                     return Err(ended(status));

@@ -82,7 +82,7 @@ fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Input
         params: work.params.clone(),
         seed: work.seed.clone(),
         progress: work.progress.clone(),
-        checkpoint: Checkpoint::new(store.checkpoints(work.key)),
+        checkpoint: Checkpoint::new(store.checkpoints(work.key)).say_to(work.progress.clone()),
         once: Once::new(store.outcomes(work.key)),
         keep: Keep::new(store.keeper()),
         tasks: work.tasks.clone(),
@@ -90,6 +90,7 @@ fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Input
         scratch: Scratch::new(Some(scratch)),
         models: work.models.clone(),
         threads: Threads(work.threads),
+        gang: work.gang.clone(),
     };
     let started = Instant::now();
     // A stage that panics must not take the run with it.

@@ -4,6 +4,7 @@ use super::attempts::{Attempts, Spoken};
 use super::client::WorkerOptions;
 use super::embedded::EmbeddedWorker;
 use super::execute::Failure;
+use super::gang::Seats;
 use super::hands::Hands;
 use super::peers::{Counter, Peers};
 use super::shelf::Reached;
@@ -50,6 +51,8 @@ pub(super) struct Member {
     attempts: Attempts,
     /// What this worker holds, for others, and what others hold.
     counter: Option<Counter>,
+    /// The gangs that this worker has members of.
+    seats: Arc<Seats>,
     peers: Arc<Peers>,
     inbox: UnboundedReceiver<Spoken>,
     /// The newest results that the store does not have from us.
@@ -59,10 +62,11 @@ pub(super) struct Member {
 impl Member {
     pub(super) fn new(registry: Arc<Registry>, options: WorkerOptions, client: CoordinatorClient<Channel>) -> Self {
         let (outbox, inbox) = unbounded_channel();
-        let attempts = Attempts::new(outbox);
+        let seats = Arc::new(Seats::default());
+        let attempts = Attempts::new(outbox, seats.clone(), options.token.clone());
         let peers = Arc::new(Peers::new(options.token.clone()));
         let (hands, counter, unsaved) = (None, None, Unsaved::default());
-        Self { options, client, registry, hands, attempts, counter, peers, inbox, unsaved }
+        Self { options, client, registry, hands, attempts, counter, seats, peers, inbox, unsaved }
     }
 
     /// One connection, from hello to its end.
@@ -72,7 +76,7 @@ impl Member {
     pub(super) async fn attach(&mut self, say: &mut dyn FnMut(String)) -> Result<Parted> {
         if self.counter.is_none() {
             // Without it others fetch from the store.
-            self.counter = Counter::open(&self.options.join, &self.options.token).await.ok();
+            self.counter = Counter::open(&self.options.join, &self.options.token, self.seats.clone()).await.ok();
         }
         while let Ok(spoken) = self.inbox.try_recv() {
             if let Spoken::Ended(ended) = spoken {
@@ -197,6 +201,11 @@ impl Member {
                         Ok(Some(ToWorker { word: Some(to_worker::Word::Stop(attempt)) })) => {
                             self.stop(attempt.into(), &words);
                         }
+                        Ok(Some(ToWorker { word: Some(to_worker::Word::Circle(circle)) })) => {
+                            if let Ok(number) = wire::number(circle.attempt) {
+                                self.attempts.gather(number, circle.into());
+                            }
+                        }
                         Ok(Some(ToWorker { word: Some(to_worker::Word::Farewell(_)) })) => {
                             self.attempts.stop_all();
                             return Ok(Parted::Farewell);
@@ -250,9 +259,15 @@ impl Member {
                     self.unsaved.keep(ended.clone());
                     attempts.push(ended);
                 }
-                Spoken::Said(key, report) => {
-                    if let Some(number) = self.attempts.number(key) {
+                Spoken::Said(name, report) => {
+                    if let Some(number) = self.attempts.number(name) {
                         send(words, from_worker::Word::Progress(wire::from_report(number, report)));
+                    }
+                }
+                Spoken::Present(name, present) => {
+                    // A coordinator that does not know it yet is told when it does.
+                    if let Some(number) = self.attempts.number(name) {
+                        send(words, from_worker::Word::Present(wire::from_present(number, present)));
                     }
                 }
             }

@@ -10,6 +10,7 @@ mod embedded;
 #[cfg(test)]
 mod enemies;
 mod execute;
+mod gang;
 mod hands;
 mod hub;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod wire;
 pub use client::{WorkerOptions, work};
 pub use embedded::EmbeddedWorker;
 pub use execute::{Failure, Outcome};
+pub(crate) use gang::{Chair, Circle, Present};
 pub(crate) use hands::Hands;
 pub(crate) use hub::{Heard, Hub, Terms};
 pub(crate) use remote::RemoteWorker;
@@ -35,7 +37,7 @@ pub use token::Token;
 
 use crate::data::Ref;
 use crate::schedule::{Needs, TaskId};
-use crate::stage::{Cancel, Models, Progress, Seed, Stage, Tasks, Template};
+use crate::stage::{Cancel, Gang, Models, Progress, Seed, Stage, Tasks, Template};
 use crate::store::Key;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -57,6 +59,10 @@ pub struct Assignment {
     pub needs: Needs,
     /// Whether it runs in a process of its own.
     pub isolate: bool,
+    /// Whether it is a member of a gang.
+    pub member: bool,
+    /// How it finds the others, if it is.
+    pub gang: Gang,
     /// The stage's name in the registry.
     pub uses: String,
     /// The stage.

@@ -7,7 +7,7 @@ mod messages {
 
 pub(super) use messages::*;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, gang};
 use crate::data::{Digest, Kind, Ref};
 use crate::schedule::TaskId;
 use crate::stage::Report;
@@ -50,6 +50,29 @@ impl From<Attempt> for Number {
     fn from(wire: Attempt) -> Self {
         (TaskId(wire.task), wire.attempt)
     }
+}
+
+impl From<gang::Chair> for Chair {
+    fn from(chair: gang::Chair) -> Self {
+        let gang::Chair { peer, machine, seat, memory } = chair;
+        Self { peer, machine, seat, memory }
+    }
+}
+
+impl From<Circle> for gang::Circle {
+    fn from(wire: Circle) -> Self {
+        let chair = |chair: Chair| {
+            let Chair { peer, machine, seat, memory } = chair;
+            gang::Chair { peer, machine, seat, memory }
+        };
+        let chairs = wire.chairs.into_iter().map(chair).collect();
+        Self { epoch: wire.epoch, rank: wire.rank as usize, chairs }
+    }
+}
+
+pub(super) fn from_present((task, attempt): Number, present: gang::Present) -> Present {
+    let gang::Present { after, seat, memory } = present;
+    Present { attempt: Some((task, attempt).into()), after, seat, memory }
 }
 
 /// The attempt that a message is about.

@@ -1,5 +1,6 @@
 //! The parameters of `train`.
 
+use super::cadence::Cadence;
 use super::loss::Loss;
 use super::network::Activation;
 use super::numbers::{NonNegative, Positive, Shards, Share};
@@ -43,9 +44,15 @@ pub struct TrainSpec {
     /// Weights of the classes in the loss: `"balanced"` (by inverse frequency), or a table by class.
     #[serde(default)]
     pub class_weights: Option<ClassWeights>,
-    /// A checkpoint is kept after every so many epochs.
-    #[serde(default = "one")]
-    pub checkpoint: NonZeroUsize,
+    /// When a checkpoint is kept, for an attempt after a crash to go on from: after so many epochs (`checkpoint = 2`),
+    /// steps (`{ steps = 500 }`) or so much time (`{ every = "30s" }`). They are written beside the training, the last
+    /// two are kept, and none when it is done; the result is the same with any.
+    #[serde(default)]
+    pub checkpoint: Cadence,
+    /// Rows of the curve within epochs: `{ steps = 50 }` adds one after every 50 steps, whose losses are means since
+    /// the row before. Without it the curve has a row an epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curve: Option<CurvePoints>,
     /// Parts that each batch's gradient is summed over, a power of two; part of the result. By default the largest
     /// power of two that leaves 32 rows a part, at most 8. Threads and workers beyond it have nothing to do.
     #[serde(default)]
@@ -126,6 +133,14 @@ pub enum Padding {
     Valid,
 }
 
+/// Rows of the learning curve within epochs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CurvePoints {
+    /// Steps from one to the next.
+    pub steps: NonZeroUsize,
+}
+
 /// When to stop early.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -175,10 +190,6 @@ fn target() -> String {
 
 fn epochs() -> NonZeroUsize {
     NonZeroUsize::MIN.saturating_add(9)
-}
-
-fn one() -> NonZeroUsize {
-    NonZeroUsize::MIN
 }
 
 fn two() -> NonZeroUsize {

@@ -2,7 +2,7 @@
 
 use super::columns::{Column, Features, columns};
 use super::engine::{Examples, NetworkEngine, Target};
-use super::fit::{Plan, Surroundings, begin, fit};
+use super::fit::{Plan, Surroundings, fit};
 use super::fitted::Description;
 use super::loss::{Loss, Objective};
 use super::numbers::Shards;
@@ -53,8 +53,7 @@ pub(super) fn train(
         moments: vec![vec![0.0; network.parameters()]; spec.optimizer.moments()],
         ..State::default()
     };
-    let state = begin(fresh, resume.as_ref(), &plan, &around)?;
-    let state = fit(&plan, &mut engine, state, &pool, &around)?;
+    let state = fit(&plan, &mut engine, (fresh, resume.as_ref()), &pool, &around)?;
     let model = description.model(&network, state.chosen())?;
     Ok((model, state.metrics(), state.curve()?, state.tensors()?))
 }
@@ -152,7 +151,7 @@ fn check_classes(classes: &Classes, spec: &TrainSpec, objective: Objective, rows
     Ok(())
 }
 
-fn plan(spec: &TrainSpec, rows: usize) -> Result<Plan> {
+pub(super) fn plan(spec: &TrainSpec, rows: usize) -> Result<Plan> {
     let batch = spec.batch.map_or(BATCH.min(rows), std::num::NonZeroUsize::get);
     if batch > rows {
         return Err(Error::usage(format!("`batch` is {batch}, but input \"train\" has only {rows} rows"))
@@ -165,7 +164,8 @@ fn plan(spec: &TrainSpec, rows: usize) -> Result<Plan> {
         schedule: spec.schedule.clone(),
         clip: spec.clip.map(super::numbers::Positive::get),
         early_stop: spec.early_stop.clone(),
-        checkpoint: spec.checkpoint.get() as u64,
+        checkpoint: spec.checkpoint,
+        curve: spec.curve.as_ref().map(|curve| curve.steps.get() as u64),
         shuffle: spec.shuffle,
     })
 }

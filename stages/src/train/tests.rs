@@ -7,10 +7,13 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int64Type};
 use rand::RngExt;
 use ropeway_framework::data::{Frame, Metrics, Model, Tensors};
-use ropeway_framework::stage::{Cancel, Checkpoint, Checkpoints, Models, Params, Seed, Threads};
-use ropeway_framework::{Fault, Result};
+use ropeway_framework::stage::{
+    Cancel, Checkpoint, Checkpoints, Models, Params, Progress, Report, ReportSink, Seed, Threads,
+};
+use ropeway_framework::{Error, Fault, Result};
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 type Outcome = (Model, Metrics, Frame, Tensors);
 
@@ -229,45 +232,162 @@ fn a_state_of_another_training_is_refused() {
     assert!(error.to_string().contains("no state of a training"), "{error}");
 }
 
-/// Keeps checkpoints, and pulls the plug after some.
+/// Keeps checkpoints until the plug is pulled, which is after so many of them.
 #[derive(Default)]
 struct Plug {
     saved: Mutex<Vec<Tensors>>,
-    cancel: Mutex<Option<(usize, Cancel)>>,
+    changed: Condvar,
+    stop: AtomicUsize,
+    cancel: Mutex<Cancel>,
+}
+
+impl Plug {
+    fn pulled(&self, saved: &[Tensors]) -> bool {
+        saved.len() >= self.stop.load(Ordering::SeqCst)
+    }
 }
 
 impl Checkpoints for Plug {
-    fn newest(&self) -> Result<Option<Tensors>> {
+    fn newest(&self, _: &mut dyn FnMut(String)) -> Result<Option<Tensors>> {
         Ok(self.saved.lock().unwrap().last().cloned())
     }
 
     fn save(&self, state: Tensors) -> Result<()> {
         let mut saved = self.saved.lock().unwrap();
-        saved.push(state);
-        if let Some((count, cancel)) = &*self.cancel.lock().unwrap()
-            && saved.len() >= *count
-        {
-            cancel.cancel();
+        if !self.pulled(&saved) {
+            saved.push(state);
         }
+        self.changed.notify_all();
         Ok(())
+    }
+}
+
+/// Checkpoints are written beside the training: here it waits for them after the epoch at which the plug is pulled.
+impl ReportSink for Plug {
+    fn report(&self, report: Report) {
+        let epoch = report.metrics.iter().find(|(name, _)| name == "epoch").map(|(_, epoch)| *epoch);
+        if epoch == Some(5.0) {
+            let saved = self.saved.lock().unwrap();
+            drop(self.changed.wait_while(saved, |saved| !self.pulled(saved)).unwrap());
+            if self.stop.load(Ordering::SeqCst) < usize::MAX {
+                self.cancel.lock().unwrap().cancel();
+            }
+        }
     }
 }
 
 #[test]
 fn an_interrupted_training_goes_on_from_its_checkpoint() {
     let (train, valid) = (clouds(300, "train"), clouds(100, "valid"));
-    let whole = all(&run(&train, Some(&valid), mlp()).unwrap());
-    let plug = Arc::new(Plug::default());
-    for stop in [1, 3] {
-        let around = Surroundings { checkpoint: Checkpoint::new(plug.clone()), ..around(2) };
-        *plug.cancel.lock().unwrap() = Some((stop, around.cancel.clone()));
-        let error = run_with(&train, Some(&valid), None, mlp(), around).unwrap_err();
-        assert_eq!(error.whose(), Fault::Interrupted);
-        assert_eq!(plug.saved.lock().unwrap().len(), stop);
+    for (cadence, stops) in
+        [(json!(1), vec![1, 2, 3]), (json!({"steps": 1}), vec![1, 2]), (json!({"every": "1ms"}), vec![1])]
+    {
+        let mut spec = mlp();
+        (spec["checkpoint"], spec["curve"]) = (cadence, json!({"steps": 2}));
+        let whole = run(&train, Some(&valid), spec.clone()).unwrap();
+        let plug = Arc::new(Plug::default());
+        let around = |threads: usize| Surroundings {
+            checkpoint: Checkpoint::new(plug.clone()),
+            progress: Progress::new(plug.clone()),
+            ..around(threads)
+        };
+        for stop in stops {
+            let around = around(2);
+            plug.stop.store(stop, Ordering::SeqCst);
+            *plug.cancel.lock().unwrap() = around.cancel.clone();
+            let error = run_with(&train, Some(&valid), None, spec.clone(), around).unwrap_err();
+            assert_eq!(error.whose(), Fault::Interrupted);
+            assert_eq!(plug.saved.lock().unwrap().len(), stop);
+        }
+        plug.stop.store(0, Ordering::SeqCst);
+        *plug.cancel.lock().unwrap() = Cancel::default();
+        assert!(all(&run_with(&train, Some(&valid), None, spec, around(1)).unwrap()) == all(&whole));
     }
-    *plug.cancel.lock().unwrap() = None;
-    let around = Surroundings { checkpoint: Checkpoint::new(plug.clone()), ..around(1) };
-    assert!(all(&run_with(&train, Some(&valid), None, mlp(), around).unwrap()) == whole);
+}
+
+/// The loop on a model that is no network, so that it can be stopped at any step.
+mod steps {
+    use super::fit::{Engine, Plan, fit};
+    use super::loss::Sums;
+    use super::pool::Pool;
+    use super::state::State;
+    use super::*;
+    use std::ops::Range;
+
+    /// Draws its weights towards the rows' numbers, and fails after so many steps.
+    struct Magnet {
+        left: usize,
+        gradient: Vec<Vec<f32>>,
+    }
+
+    impl Engine for Magnet {
+        fn rows(&self) -> usize {
+            23
+        }
+
+        fn classifies(&self) -> bool {
+            true
+        }
+
+        fn gradients(&mut self, weights: &[f32], rows: &[u32], chance: &Seed, _: Range<usize>) -> Result<Vec<Sums>> {
+            self.left = self.left.checked_sub(1).ok_or_else(|| Error::new("the plug was pulled"))?;
+            let noise = chance.rng("noise").random::<f32>();
+            let pulls = |weight: f32| rows.iter().map(move |row| weight - *row as f32 * noise).sum::<f32>();
+            self.gradient = vec![weights.iter().map(|weight| pulls(*weight)).collect()];
+            let loss = f64::from(self.gradient[0][0].abs());
+            Ok(vec![Sums { loss, weight: 3.0, correct: u64::from(rows[0]), rows: rows.len() as u64 }])
+        }
+
+        fn shards(&self) -> &[Vec<f32>] {
+            &self.gradient
+        }
+
+        fn blocks(&self) -> usize {
+            1
+        }
+
+        fn evaluate(&mut self, weights: &[f32], _: Range<usize>) -> Result<Vec<Sums>> {
+            Ok(vec![Sums { loss: f64::from(weights[0]), weight: 1.0, correct: 1, rows: 2 }])
+        }
+    }
+
+    fn plan(spec: Value) -> Plan {
+        let mut whole = json!({"model": {"linear": {}}, "early_stop": {"patience": 9}, "optimizer": {"adam": {}}});
+        whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        stage::plan(&serde_json::from_value(whole).unwrap(), 23).unwrap()
+    }
+
+    fn train(plan: &Plan, steps: usize, around: &Surroundings) -> Result<State> {
+        let fresh = State { chance: 3, weights: vec![1.0; 2], moments: vec![vec![0.0; 2]; 2], ..State::default() };
+        let mut engine = Magnet { left: steps, gradient: vec![Vec::new()] };
+        fit(plan, &mut engine, (fresh, None), &Pool::new(1)?, around)
+    }
+
+    #[test]
+    fn a_training_goes_on_from_any_step() {
+        for cadence in [json!(1), json!({"steps": 1}), json!({"steps": 2}), json!({"every": "1h"})] {
+            let plan = plan(json!({"epochs": 3, "batch": 5, "checkpoint": cadence, "curve": {"steps": 2}}));
+            let whole = train(&plan, 15, &Surroundings::default()).unwrap();
+            let curve = whole.curve().unwrap();
+            let steps = curve.column("step").unwrap();
+            assert_eq!(steps.as_primitive::<Int64Type>().values()[..], [2, 4, 5, 6, 8, 10, 12, 14, 15]);
+            for stop in 0..15 {
+                let kept = Arc::new(Plug { stop: AtomicUsize::new(usize::MAX), ..Plug::default() });
+                let around = Surroundings { checkpoint: Checkpoint::new(kept.clone()), ..around(1) };
+                assert!(train(&plan, stop, &around).unwrap_err().to_string().contains("plug"));
+                let newest = kept.newest(&mut |_| ()).unwrap();
+                let step = newest.map_or(0, |state| state.get("counts").unwrap().values::<u64>().unwrap()[2]);
+                let expected = match plan.checkpoint {
+                    Cadence::Epochs(_) => stop / 5 * 5,
+                    Cadence::Steps(every) => stop / every.steps * every.steps.get(),
+                    Cadence::Time(_) => 0,
+                };
+                assert_eq!(step, expected as u64, "what was due last is written before the error is heard of");
+                let rest = train(&plan, 15 - expected, &around).unwrap();
+                assert!(bytes(&rest.tensors().unwrap()) == bytes(&whole.tensors().unwrap()), "{stop}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -356,7 +476,7 @@ fn an_exploding_training_stops_at_its_step() {
         "target": "y", "model": {"linear": {}}, "epochs": 100, "batch": 10, "optimizer": {"sgd": {"rate": 1e9}},
     });
     let error = refused(&line(100), None, spec);
-    assert!(error.contains(" at step ") && error.contains("lower the rate"), "{error}");
+    assert!(error.contains(" (epoch 1), at the rate 1e9") && error.contains("lower the rate"), "{error}");
 }
 
 /// A stand-in for fitted features: keeps `y` and the target, tenfold.

@@ -63,7 +63,8 @@ impl World {
                 if let Some(result) = result {
                     coordinator.results.insert(name, result);
                 }
-                self.ledger.ended(self.now, name, (attempt, link), end);
+                let spec = &self.scenario.tasks[coordinator.task(TaskId(name))];
+                self.ledger.ended(self.now, name, spec, (attempt, link), end);
                 let made = result.iter().map(|digest| (digest.into(), 1000)).collect();
                 let seconds = micros as f64 / 1e6;
                 self.tell(Event::Ended { worker: link, task: TaskId(name), attempt, end, seconds, made });
@@ -118,10 +119,13 @@ impl World {
         for action in actions {
             match action {
                 Action::Start { queued: true, .. } => self.counts.queued += 1,
-                Action::Start { task, .. } if !gang(*task) && self.ledger.runs(task.0) => self.counts.doubled += 1,
-                Action::Stop { task, .. } if decided(*task) || !taken_back => {}
-                Action::Stop { task, .. } if gang(*task) => self.counts.regrouped += 1,
-                Action::Stop { .. } => self.counts.taken_back += 1,
+                Action::Start { task, .. } if self.ledger.runs(task.0) => match gang(*task) {
+                    true => self.counts.replaced += 1,
+                    false => self.counts.doubled += 1,
+                },
+                Action::Stop { task, .. } if taken_back && !gang(*task) && !decided(*task) => {
+                    self.counts.taken_back += 1;
+                }
                 Action::Expired { .. } => self.counts.expired += 1,
                 Action::Refused { .. } => self.counts.refused += 1,
                 _ => {}
@@ -135,15 +139,15 @@ impl World {
         for action in actions {
             let Some(coordinator) = &mut self.coordinator else { return };
             match action {
-                Action::Start { task: name, attempt, member, worker, threads, devices, .. } => {
+                Action::Start { task: name, attempt, worker, threads, devices, .. } => {
                     let task = coordinator.task(name);
                     assert!(threads >= 1 && coordinator.links.contains(&worker));
                     assert_eq!(coordinator.status[task], Status::Scheduled(name.0));
                     assert!(!self.finished.contains_key(&task), "finished work is not done again");
                     let spec = &self.scenario.tasks[task];
                     let inputs = coordinator.inputs(spec);
-                    self.ledger.starts(now, name.0, spec, (attempt, worker), member);
-                    let run = Run::new(worker, task, spec.needs, devices, member, inputs);
+                    self.ledger.starts(now, name.0, spec, (attempt, worker));
+                    let run = Run::new(worker, task, spec.needs, devices, inputs);
                     self.order(worker, Order::Start((name.0, attempt), run));
                 }
                 Action::Stop { task, attempt, worker } => {
@@ -152,7 +156,7 @@ impl World {
                 }
                 Action::Done(name) => {
                     let task = coordinator.decided(name);
-                    self.ledger.done(now, name.0, &self.scenario.tasks[task]);
+                    self.ledger.done(now, name.0);
                     let digest = coordinator.results[&name.0];
                     coordinator.status[task] = Status::Done(digest);
                     self.finish_task(task, digest);

@@ -14,7 +14,6 @@ const ROUNDING: Time = Time::from_millis(1);
 #[derive(Debug)]
 struct Live {
     since: Time,
-    member: u32,
     stopping: bool,
 }
 
@@ -22,10 +21,8 @@ struct Live {
 #[derive(Debug, Default)]
 struct Account {
     live: BTreeMap<(u32, WorkerId), Live>,
-    /// The step that started the gang's attempts.
-    gathered: Option<u64>,
-    /// Members whose present attempt is done.
-    done: BTreeSet<u32>,
+    /// Whether an attempt said that it is done.
+    done: bool,
     failures: u32,
     /// It is not tried again before.
     rests: Time,
@@ -35,10 +32,8 @@ struct Account {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     tasks: BTreeMap<u64, Account>,
-    /// Steps of the scheduler so far.
-    steps: u64,
-    /// Tasks that the present step starts.
-    started: BTreeSet<u64>,
+    /// Gangs that the present step begins.
+    gathered: BTreeSet<u64>,
     draining: BTreeSet<WorkerId>,
 }
 
@@ -57,35 +52,32 @@ impl Ledger {
         self.draining.insert(link);
     }
 
-    /// The scheduler starts an attempt of a task: only a straggler may be doubled, once; a gang starts as a whole and
-    /// when nothing of it runs; and what failed rests first.
-    pub(super) fn starts(&mut self, now: Time, name: u64, spec: &Spec, at: (u32, WorkerId), member: u32) {
+    /// The scheduler starts an attempt of a task: only a straggler may be doubled, once; members of a gang that are lost
+    /// are replaced; and what failed rests first.
+    pub(super) fn starts(&mut self, now: Time, name: u64, spec: &Spec, at: (u32, WorkerId)) {
         assert!(!self.draining.contains(&at.1), "{name} starts on {:?}, which will go", at.1);
         let task = self.tasks.get_mut(&name).expect("it was submitted");
         assert!(task.expires.is_none_or(|at| now <= at + ROUNDING), "{name} starts after its deadline");
         assert!(now >= task.rests, "{name} failed and is tried again at once");
+        assert!(task.live.keys().all(|(attempt, _)| *attempt != at.0), "attempt {} of {name} starts twice", at.0);
         if spec.members > 1 {
-            if task.gathered != Some(self.steps) {
-                assert!(task.live.is_empty(), "a gang starts while it runs: {:?}", task.live);
-                task.gathered = Some(self.steps);
-                task.done.clear();
+            let lacks = task.live.len() < spec.members as usize && task.live.values().all(|live| !live.stopping);
+            assert!(lacks, "gang {name} lacks nobody: {:?}", task.live);
+            if task.live.is_empty() {
+                self.gathered.insert(name);
             }
-            let twice = task.live.values().any(|live| live.member == member);
-            assert!(!twice && member < spec.members, "member {member} of gang {name} starts twice");
         } else {
             let alone = task.live.len() <= 1 && task.live.values().all(|live| live.since + LATE <= now);
             assert!(alone, "{name} runs already: {:?}", task.live);
         }
-        task.live.insert(at, Live { since: now, member, stopping: false });
-        self.started.insert(name);
+        task.live.insert(at, Live { since: now, stopping: false });
     }
 
-    /// A step of the scheduler is over: the gangs that it started are whole.
+    /// A step of the scheduler is over: the gangs that it began are whole.
     pub(super) fn stepped<'a>(&mut self, spec: impl Fn(u64) -> &'a Spec) {
-        self.steps += 1;
-        for name in std::mem::take(&mut self.started) {
+        for name in std::mem::take(&mut self.gathered) {
             let (live, members) = (&self.tasks[&name].live, spec(name).members as usize);
-            assert!(members == 1 || live.len() == members, "a part of gang {name} starts: {live:?}");
+            assert_eq!(live.len(), members, "a part of gang {name} starts: {live:?}");
         }
     }
 
@@ -95,12 +87,12 @@ impl Ledger {
         assert!(!std::mem::replace(&mut live.stopping, true), "an attempt of {name} is stopped twice");
     }
 
-    pub(super) fn ended(&mut self, now: Time, name: u64, at: (u32, WorkerId), end: End) {
+    pub(super) fn ended(&mut self, now: Time, name: u64, spec: &Spec, at: (u32, WorkerId), end: End) {
         let Some(task) = self.tasks.get_mut(&name) else { return };
         let Some(live) = task.live.remove(&at) else { return };
-        let alone = task.live.values().all(|twin| twin.stopping) || task.gathered.is_some();
+        let alone = spec.members > 1 || task.live.values().all(|twin| twin.stopping);
         match end {
-            End::Done => drop(task.done.insert(live.member)),
+            End::Done => task.done = true,
             End::Transient if alone && !live.stopping => {
                 task.failures += 1;
                 let doubled = FIRST_BACKOFF.saturating_mul(1 << (task.failures - 1).min(16));
@@ -115,9 +107,9 @@ impl Ledger {
         self.tasks.values_mut().for_each(|task| task.live.retain(|(_, at), _| *at != link));
     }
 
-    pub(super) fn done(&self, now: Time, name: u64, spec: &Spec) {
+    pub(super) fn done(&self, now: Time, name: u64) {
         let task = &self.tasks[&name];
-        assert_eq!(task.done.len(), spec.members as usize, "{name} is done when all its members are");
+        assert!(task.done, "{name} is done and no attempt said so");
         assert!(task.expires.is_none_or(|at| now <= at + ROUNDING), "{name} is done after its deadline");
     }
 

@@ -16,7 +16,6 @@ pub(super) struct Run {
     pub(super) task: usize,
     pub(super) needs: Needs,
     pub(super) devices: Vec<Share>,
-    pub(super) member: u32,
     /// The results that it reads, as the coordinator named them.
     pub(super) inputs: Vec<Digest>,
     pub(super) stopping: bool,
@@ -27,15 +26,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(
-        link: WorkerId,
-        task: usize,
-        needs: Needs,
-        devices: Vec<Share>,
-        member: u32,
-        inputs: Vec<Digest>,
-    ) -> Self {
-        Self { link, task, needs, devices, member, inputs, stopping: false, turn: 0, started: false }
+    pub(super) fn new(link: WorkerId, task: usize, needs: Needs, devices: Vec<Share>, inputs: Vec<Digest>) -> Self {
+        Self { link, task, needs, devices, inputs, stopping: false, turn: 0, started: false }
     }
 
     /// Whether it is in nobody's way.

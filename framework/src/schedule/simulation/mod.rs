@@ -101,7 +101,7 @@ fn one_seed_gives_one_trace() {
 fn what_is_hard_happens_often() {
     let counts: Counts = (0..200).map(|seed| World::new(Scenario::of(seed)).run().counts).sum();
     println!("{counts:?}");
-    let Counts { queued, taken_back, regrouped, doubled, expired, refused } = counts;
+    let Counts { queued, taken_back, replaced, doubled, expired, refused } = counts;
     assert!(queued > 1_000 && taken_back > 100, "{counts:?}");
-    assert!(regrouped > 100 && doubled > 10 && expired > 20 && refused > 20, "{counts:?}");
+    assert!(replaced > 100 && doubled > 10 && expired > 20 && refused > 20, "{counts:?}");
 }

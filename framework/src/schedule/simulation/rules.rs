@@ -26,7 +26,6 @@ impl Room {
 }
 
 /// One start that the step chose among all that waited.
-#[derive(Debug)]
 struct Choice<'a> {
     task: TaskId,
     line: &'a Line,
@@ -61,7 +60,7 @@ fn nobody_waits_beside_room(scheduler: &Scheduler) {
         let free = room(scheduler, worker);
         for Line { needs, .. } in waiting(scheduler) {
             let behind = worker.lane.waiting().len() > 0 && (needs.millicores > 0 || needs.memory > 0);
-            let here = !behind && free.fits(needs) && worker.devices.fit(needs) && (worker.has.files || !needs.files);
+            let here = !behind && free.fits(needs) && worker.devices.fit(needs) && worker.has.is_where(needs);
             assert!(!here, "{needs} wait although {:?} has room", worker.id);
         }
     }
@@ -101,10 +100,10 @@ fn is_first(scheduler: &Scheduler, choice: &Choice<'_>, usage: &BTreeMap<GroupId
     for other in waiting(scheduler).filter(|other| !std::ptr::eq(*other, choice.line)) {
         let Some((priority, _, first)) = other.first() else { continue };
         let fits = if choice.queued { worker.has.fits(&other.needs) } else { free.fits(&other.needs) };
-        if !fits || other.needs.on_device() || other.needs.files && !worker.has.files || kept == Some(first) {
+        if !fits || other.needs.on_device() || !worker.has.is_where(&other.needs) || kept == Some(first) {
             continue;
         }
-        let who = format!("{first:?} waits, {choice:?} starts");
+        let who = format!("{first:?} waits, {:?} starts on {:?}", choice.task, choice.worker);
         assert!(priority.0 <= choice.priority, "{who}, of lower priority");
         if priority.0 == choice.priority {
             let share = |group| share(scheduler, usage.get(&group).copied().unwrap_or_default());

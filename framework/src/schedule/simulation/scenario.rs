@@ -145,6 +145,7 @@ impl Scenario {
             memory: 64 << 30,
             devices: vec![16 << 30, 16 << 30],
             files: true,
+            peers: true,
             ..Capacity::default()
         };
         let some = (0..machines).map(|machine| Capacity {
@@ -152,6 +153,7 @@ impl Scenario {
             memory: rng.random_range(1..65) << 30,
             devices: (0..[0, 0, 1, 2][rng.random_range(0..4)]).map(|_| rng.random_range(4..33) << 30).collect(),
             files: rng.random_range(0..2) == 0,
+            peers: rng.random_range(0..4) > 0,
             pool: None,
             machine: machine as u32 + 1,
         });

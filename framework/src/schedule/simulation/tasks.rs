@@ -86,6 +86,7 @@ fn kind(theme: Theme, machines: &[Capacity], rng: &mut impl Rng) -> (Needs, u32)
         gpus: if device { [250, 400, 500, if members == 1 { 2000 } else { 500 }][rng.random_range(0..4)] } else { 0 },
         gpu_memory: if device { [0, 1 << 30, 4 << 30][rng.random_range(0..3)] } else { 0 },
         files: rng.random_range(0..5) == 0,
+        peers: members > 1,
     };
     (needs, members)
 }
@@ -93,8 +94,9 @@ fn kind(theme: Theme, machines: &[Capacity], rng: &mut impl Rng) -> (Needs, u32)
 /// A gang for which no machine is large enough alone.
 fn wide(machines: &[Capacity], rng: &mut impl Rng) -> (Needs, u32) {
     let millicores = 1000 * rng.random_range(2..5);
-    let places: u64 = machines.iter().map(|has| has.millicores / millicores).sum();
-    (Needs { millicores, ..Needs::default() }, rng.random_range(1..=places.min(12) as u32))
+    let reached = machines.iter().filter(|has| has.peers);
+    let places: u64 = reached.map(|has| has.millicores / millicores).sum();
+    (Needs { millicores, peers: true, ..Needs::default() }, rng.random_range(1..=places.min(12) as u32))
 }
 
 /// Needs that no machine and no pool has.

@@ -65,9 +65,8 @@ impl World {
         if spec.fate == Fate::NeverPasses || self.chance(self.scenario.chaos.failures) {
             return self.ended(machine, link, attempt, End::Transient, micros, None);
         }
-        let committed = if run.member == 0 { self.commit(&run, attempt).map(Some) } else { Some(None) };
-        match committed {
-            Some(result) => self.ended(machine, link, attempt, End::Done, micros, result),
+        match self.commit(&run, attempt) {
+            Some(result) => self.ended(machine, link, attempt, End::Done, micros, Some(result)),
             None => self.ended(machine, link, attempt, End::Transient, micros, None),
         }
     }

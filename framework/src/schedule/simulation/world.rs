@@ -122,8 +122,8 @@ pub(super) struct Counts {
     pub(super) queued: u64,
     /// Attempts that were taken back from one.
     pub(super) taken_back: u64,
-    /// Members of gangs that were stopped for another was lost or failed.
-    pub(super) regrouped: u64,
+    /// Members of gangs that took the place of a lost one.
+    pub(super) replaced: u64,
     pub(super) doubled: u64,
     pub(super) expired: u64,
     pub(super) refused: u64,
@@ -134,7 +134,7 @@ impl std::iter::Sum for Counts {
         all.fold(Self::default(), |sum, next| Self {
             queued: sum.queued + next.queued,
             taken_back: sum.taken_back + next.taken_back,
-            regrouped: sum.regrouped + next.regrouped,
+            replaced: sum.replaced + next.replaced,
             doubled: sum.doubled + next.doubled,
             expired: sum.expired + next.expired,
             refused: sum.refused + next.refused,
