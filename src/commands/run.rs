@@ -62,7 +62,7 @@ struct ElsewhereArgs {
 
 impl ElsewhereArgs {
     /// With workers of its own, a run computes nothing in this process; the cores are theirs.
-    fn read(self, pools: &[Pool], cores: Option<u16>, memory: u64, here: &mut usize) -> Result<Option<Elsewhere>> {
+    fn read(self, pools: &[Pool], cores: Option<u16>, tiers: &TierArgs, here: &mut usize) -> Result<Option<Elsewhere>> {
         if self.embedded || (self.workers.is_none() && self.listen.is_none() && pools.is_empty()) {
             return Ok(None);
         }
@@ -88,7 +88,8 @@ impl ElsewhereArgs {
         }
         let open = self.listen.is_some();
         let listen = self.listen.unwrap_or_else(|| "127.0.0.1:0".into());
-        Ok(Some(Elsewhere { listen, open, token, pools, memory }))
+        let (memory, cache) = (tiers.memory, tiers.cache());
+        Ok(Some(Elsewhere { listen, open, token, pools, memory, cache }))
     }
 }
 
@@ -108,7 +109,7 @@ impl Run {
         if let Some(cores) = self.cores {
             options.cores = cores.into();
         }
-        options.elsewhere = self.elsewhere.read(&pipeline.pools, self.cores, self.tiers.memory, &mut options.cores)?;
+        options.elsewhere = self.elsewhere.read(&pipeline.pools, self.cores, &self.tiers, &mut options.cores)?;
         let trace = self.trace.as_deref().map(TraceFile::create).transpose()?;
         if let Some(address) = &self.metrics {
             options.metrics = Some(serve_metrics(address, &store)?);

@@ -54,6 +54,7 @@ pub use log::Log;
 pub use memo::{Commit, Key, Memo};
 pub use remote::{Answer, Remote};
 pub use tiers::PeerSource;
+pub(crate) use traffic::Moved;
 pub use traffic::{Tier, Traffic};
 
 use crate::Result;

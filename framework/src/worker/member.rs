@@ -236,7 +236,7 @@ impl Member {
             None => Err(Error::new("no store is open")),
         };
         if let Err(error) = begun {
-            let end = Some(wire::from_end(&Err(Failure { error, lost: None })));
+            let end = Some(wire::from_end(&Err(Failure::from(error))));
             let attempts = vec![wire::Ended { attempt, key, stage, end }];
             send(words, from_worker::Word::Ended(wire::EndedBatch { attempts }));
         }

@@ -99,6 +99,11 @@ impl Coordinator {
         self.names[&name.0]
     }
 
+    /// The task that somebody calls so, if there is one.
+    pub(super) fn known(&self, name: TaskId) -> Option<usize> {
+        self.names.get(&name.0).copied()
+    }
+
     /// The task that the scheduler calls so is decided, as failed unless it is said otherwise. That happens once.
     pub(super) fn decided(&mut self, name: TaskId) -> usize {
         let task = self.task(name);

@@ -63,8 +63,10 @@ impl World {
                 if let Some(result) = result {
                     coordinator.results.insert(name, result);
                 }
-                let spec = &self.scenario.tasks[coordinator.task(TaskId(name))];
-                self.ledger.ended(self.now, name, spec, (attempt, link), end);
+                // A name of another life means nothing in this one.
+                if let Some(task) = coordinator.known(TaskId(name)) {
+                    self.ledger.ended(self.now, name, &self.scenario.tasks[task], (attempt, link), end);
+                }
                 let made = result.iter().map(|digest| (digest.into(), 1000)).collect();
                 let seconds = micros as f64 / 1e6;
                 self.tell(Event::Ended { worker: link, task: TaskId(name), attempt, end, seconds, made });
