@@ -39,6 +39,8 @@ pub struct Traffic {
     pub written: u64,
     /// Bytes of artifacts in this process's memory now.
     pub held: u64,
+    /// The most that these may be.
+    pub cap: u64,
     /// Commits that were the first under their key.
     pub first: u64,
     /// Commits that found the same result there.
@@ -152,6 +154,7 @@ impl Store {
             ],
             written: get(&meter.written),
             held: self.0.count().used,
+            cap: self.0.count().cap,
             first: get(&meter.first),
             same: get(&meter.same),
             different: get(&meter.different),

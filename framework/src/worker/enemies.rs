@@ -4,7 +4,7 @@ use super::client::endpoint;
 use super::token::DOMAIN;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, FromWorker, ToWorker, ended, from_worker, to_worker};
-use super::{Heard, Hub, Terms, Token, WorkerOptions, program, work};
+use super::{Heard, Hub, Terms, Token, WorkerMetrics, WorkerOptions, program, work};
 use crate::data::{Digest, Metrics};
 use crate::pipeline::{SourceFile, resolve};
 use crate::run::{Elsewhere, Event, Line, Options, run};
@@ -101,6 +101,7 @@ fn options(address: SocketAddr, token: &Token) -> WorkerOptions {
         pool: String::new(),
         patience: LONG,
         store_options: Vec::new(),
+        metrics: WorkerMetrics::default(),
     }
 }
 

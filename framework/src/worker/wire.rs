@@ -140,12 +140,16 @@ pub(super) fn end(wire: &ended::End) -> Result<Result<Outcome, Failure>> {
         }
         ended::End::Failed(failed) => {
             let lost = failed.lost.as_ref().map(|lost| reference(Some(lost))).transpose()?;
-            let fault = FAULTS.get(failed.fault as usize).copied().unwrap_or_default();
-            let error = Error::new(&failed.message).fault(fault);
+            let error = Error::new(&failed.message).fault(fault(failed));
             let error = if failed.help.is_empty() { error } else { error.help(&failed.help) };
             Ok(Err(Failure { error, lost, moved: failed.moved.min(MOST_BYTES) }))
         }
     }
+}
+
+/// Whose fault a failure was.
+pub(super) fn fault(failed: &Failed) -> Fault {
+    FAULTS.get(failed.fault as usize).copied().unwrap_or_default()
 }
 
 pub(super) fn from_end(end: &Result<Outcome, Failure>) -> ended::End {
