@@ -172,7 +172,7 @@ impl Coordinator<'_> {
             true => Ok(outcome),
             false => {
                 let error = Error::new("the worker gave other outputs than the stage's signature promises");
-                Err(Failure { error, lost: None })
+                Err(Failure::from(error))
             }
         });
         let mut made = Vec::new();

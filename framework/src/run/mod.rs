@@ -20,7 +20,6 @@ mod nodes;
 mod placement;
 mod plan;
 mod pools;
-mod store_metrics;
 mod task;
 #[cfg(test)]
 mod tests;

@@ -24,6 +24,7 @@ mod files;
 mod lists;
 mod log;
 mod memo;
+mod metrics;
 mod numbered;
 mod objects;
 mod offload;
@@ -52,8 +53,10 @@ pub use collect::{Collect, Collected};
 pub use error::StoreError;
 pub use log::Log;
 pub use memo::{Commit, Key, Memo};
+pub(crate) use metrics::{StoreMetrics, encode_traffic};
 pub use remote::{Answer, Remote};
 pub use tiers::PeerSource;
+pub(crate) use traffic::Moved;
 pub use traffic::{Tier, Traffic};
 
 use crate::Result;

@@ -161,7 +161,7 @@ impl Attempts {
         hands.take_back(running.serial).then(|| {
             self.running.remove(&name);
             let error = Error::new("it was taken back").fault(Fault::Interrupted);
-            let end = Some(wire::from_end(&Err(Failure { error, lost: None })));
+            let end = Some(wire::from_end(&Err(Failure::from(error))));
             wire::Ended { attempt: Some(number.into()), key: wire::key_bytes(name.0), stage: String::new(), end }
         })
     }

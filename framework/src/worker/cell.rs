@@ -23,7 +23,7 @@ const ALONE: &str = "ROPEWAY_ALONE";
 
 /// Runs an assignment in a process of its own, and waits for it.
 pub(super) fn execute(store: &Store, work: &Assignment) -> Result<Outcome, Failure> {
-    attempt(store, work).unwrap_or_else(|error| Err(Failure { error, lost: None }))
+    attempt(store, work).unwrap_or_else(|error| Err(Failure::from(error)))
 }
 
 fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>> {

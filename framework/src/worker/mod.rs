@@ -16,6 +16,7 @@ mod hub;
 #[cfg(test)]
 mod killed;
 mod member;
+mod metrics;
 mod peers;
 mod pool;
 pub(crate) mod process;
@@ -32,6 +33,7 @@ pub use execute::{Failure, Outcome};
 pub(crate) use gang::{Chair, Circle, Present};
 pub(crate) use hands::Hands;
 pub(crate) use hub::{Heard, Hub, Terms};
+pub use metrics::WorkerMetrics;
 pub(crate) use remote::RemoteWorker;
 pub use token::Token;
 
