@@ -15,6 +15,7 @@
 mod address;
 mod backend;
 mod blobs;
+mod brief;
 mod checkpoints;
 mod collect;
 mod commit;
@@ -24,6 +25,7 @@ mod files;
 mod lists;
 mod log;
 mod memo;
+mod named;
 mod numbered;
 mod objects;
 mod offload;

@@ -4,7 +4,7 @@ use super::hands::Hands;
 use super::wire::{self, Number};
 use super::{Assignment, Failure, program};
 use crate::schedule::Needs;
-use crate::stage::{Cancel, Models, Progress, Registry, Report, ReportSink, Seed, Tasks};
+use crate::stage::{self, Cancel, Models, Progress, Registry, Report, ReportSink, Seed, TaskRequest, Tasks};
 use crate::store::Key;
 use crate::{Context, Error, Fault, Result, join_trace};
 use std::collections::HashMap;
@@ -36,6 +36,7 @@ pub(super) struct EndedHere {
 
 /// Attempts under way.
 pub(super) struct Attempts {
+    build: Arc<str>,
     running: HashMap<Key, Running>,
     begun: u64,
     outbox: UnboundedSender<Spoken>,
@@ -51,7 +52,7 @@ struct Running {
 impl Attempts {
     /// Attempts whose threads speak to `outbox`.
     pub(super) fn new(outbox: UnboundedSender<Spoken>) -> Self {
-        Self { running: HashMap::new(), begun: 0, outbox }
+        Self { build: program::build().into(), running: HashMap::new(), begun: 0, outbox }
     }
 
     /// Begins an attempt, or takes over the one that runs for the same key.
@@ -74,6 +75,14 @@ impl Attempts {
         let voice = Voice { key, outbox: self.outbox.clone(), last: Mutex::new(None) };
         let span = info_span!("work", otel.name = start.stage, attempt = number.1);
         join_trace(&span, &start.trace);
+        let request = TaskRequest {
+            label: String::new(),
+            stage: start.stage.clone(),
+            params: serde_json::from_slice(&start.params).context("the parameters are no JSON")?,
+            inputs: wire::inputs(&start.inputs)?,
+            seed: start.seed,
+            needs: stage::Needs::default(),
+        };
         let work = Assignment {
             span,
             task: number.0,
@@ -81,18 +90,16 @@ impl Attempts {
             needs: Needs { millicores: start.millicores, memory: start.memory, ..Needs::default() },
             seed: Seed::new(start.seed, &start.stage),
             isolate: start.isolate,
-            uses: start.stage.clone(),
+            request: Arc::new(request),
             stage,
             key,
-            params: serde_json::from_slice(&start.params).context("the parameters are no JSON")?,
-            inputs: wire::inputs(&start.inputs)?,
             templates: Default::default(),
             threads: start.threads.max(1) as usize,
             progress: Progress::new(Arc::new(voice)),
             tasks: Tasks::default(),
             models: Models::new(registry.clone()),
             cancel: cancel.clone(),
-            build: program::build(),
+            build: self.build.clone(),
         };
         let outbox = self.outbox.clone();
         hands.give(serial, work, move |result| {
