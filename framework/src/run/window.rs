@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Tasks that one attempt of a stage has under way at most.
-const MOST: usize = 1 << 14;
+const MOST: usize = 4096;
 
 /// Counts the tasks of one attempt of a stage, and holds it back when there are too many. Each attempt has its own:
 /// those that run tasks for others can't be in each other's way.

@@ -21,6 +21,7 @@ mod collect;
 mod commit;
 mod costs;
 mod error;
+mod exchange;
 mod files;
 mod lists;
 mod log;

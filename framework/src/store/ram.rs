@@ -2,6 +2,7 @@
 
 use super::backend::{Created, Found, Leftovers};
 use super::brief::{Brief, Common};
+use super::exchange::{EXCHANGE, Exchange};
 use super::files::{link, open_file, read_part};
 use super::named::{Name, Named};
 use super::offload::{LONG, offload};
@@ -17,7 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 /// Objects of this process. Blobs stay in memory until they are [released](Ram::release); then they go to files, as do
-/// long objects that are no blobs at once.
+/// long objects that are no blobs at once. What other processes put into the [exchange](Exchange) stays there as long
+/// as it has room.
 ///
 /// The files are in a folder of the process's own among the system's temporary files. It is removed with the store;
 /// after a `kill -9`, by the next process that opens such a store. Clones share the objects.
@@ -27,6 +29,7 @@ pub(super) struct Ram(Arc<Inner>);
 struct Inner {
     objects: Mutex<Objects>,
     files: Staging,
+    exchange: Option<Exchange>,
 }
 
 #[derive(Default)]
@@ -44,7 +47,7 @@ enum Place {
     Memory(Pieces),
     File(PathBuf, u64),
     /// A memo that this process wrote itself.
-    Memo(Box<Brief>),
+    Memo(Brief),
 }
 
 impl Object {
@@ -72,12 +75,18 @@ const PAGE: u64 = 4096;
 impl Ram {
     /// An empty store.
     pub(super) fn new() -> Self {
-        Self::in_folder(&folder())
+        Self::with_exchange(&folder(), Exchange::in_memory(PREFIX))
     }
 
+    /// One all of whose files are in a folder.
+    #[cfg(test)]
     pub(super) fn in_folder(parent: &Path) -> Self {
+        Self::with_exchange(parent, None)
+    }
+
+    fn with_exchange(parent: &Path, exchange: Option<Exchange>) -> Self {
         let files = Staging::with_prefix(parent.to_owned(), PREFIX);
-        Self(Arc::new(Inner { objects: Mutex::default(), files }))
+        Self(Arc::new(Inner { objects: Mutex::default(), files, exchange }))
     }
 
     pub(super) fn url(&self) -> &str {
@@ -110,7 +119,7 @@ impl Ram {
             return Created::Already;
         }
         let brief = objects.common.shorten(memo);
-        objects.named.insert(name, Object::new(Place::Memo(Box::new(brief))));
+        objects.named.insert(name, Object::new(Place::Memo(brief)));
         Created::Now
     }
 
@@ -124,18 +133,55 @@ impl Ram {
 
     /// The folder in which other processes of this machine put blobs that are to be [adopted](Self::adopt).
     pub(super) fn exchange(&self) -> io::Result<PathBuf> {
-        self.0.files.folder("exchange")
+        match &self.0.exchange {
+            Some(exchange) => exchange.folder(),
+            None => self.0.files.folder(EXCHANGE),
+        }
     }
 
-    /// Creates a blob from the file that another process put into the exchange; `None` if there is none.
-    pub(super) fn adopt(&self, path: &str) -> Result<Option<Created>, StoreError> {
+    /// Creates a blob from the file that another process put into the exchange; `None` if there is none. It waits while
+    /// others must leave the exchange.
+    pub(super) async fn adopt(&self, path: &str) -> Result<Option<Created>, StoreError> {
         let error = |error: io::Error| StoreError::of_io(URL, "write", path, &error);
         let file = self.exchange().map_err(error)?.join(path);
         let Some(length) = found(std::fs::metadata(&file)).map_err(error)?.map(|metadata| metadata.len()) else {
             return Ok(None);
         };
-        let place = Place::File(self.0.files.adopt(&file).map_err(error)?, length);
-        Ok(Some(self.0.insert(Name::of(path), Object::new(place))))
+        let exchange = self.0.exchange.as_ref();
+        let place = exchange.map_or(&self.0.files, Exchange::files).adopt(&file).map_err(error)?;
+        let created = self.0.insert(Name::of(path), Object::new(Place::File(place, length)));
+        if created == Created::Now
+            && let Some(exchange) = exchange
+        {
+            for surplus in exchange.came(path, length) {
+                self.leave_exchange(surplus).await?;
+            }
+        }
+        Ok(Some(created))
+    }
+
+    /// Moves a blob from the exchange's memory to the disk. Its names there lead to where it is now.
+    async fn leave_exchange(&self, path: String) -> Result<(), StoreError> {
+        let (file, length) = match self.0.lock().place(&path) {
+            Some(Place::File(file, length)) => (file.clone(), *length),
+            _ => return Ok(()),
+        };
+        let inner = self.0.clone();
+        offload(length, move || {
+            let error = |error: io::Error| StoreError::of_io(URL, "write", &path, &error);
+            let Some(exchange) = &inner.exchange else { return Ok(()) };
+            // Whoever reads it checks its digest.
+            let Some(content) = found(open_file(&file)).map_err(error)? else { return Ok(()) };
+            let moved = inner.files.write(&content.into_bytes().into()).map_err(error)?;
+            match inner.lock().named.get_mut(Name::of(&path)) {
+                Some(Object { place, .. }) => *place = Place::File(moved.clone(), length),
+                // It was removed meanwhile.
+                None => return std::fs::remove_file(moved).map_err(error),
+            }
+            let shared = exchange.folder().map_err(error)?.join(&path);
+            [file, shared].iter().try_for_each(|name| exchange.moved(name, &moved)).map_err(error)
+        })
+        .await
     }
 
     /// Moves a blob from memory to a file.
@@ -235,10 +281,18 @@ impl Ram {
 
     pub(super) fn close(&self) {
         self.0.files.close();
+        self.0.exchange.iter().for_each(|exchange| exchange.files().close());
     }
 
     pub(super) fn sweep(&self, dry_run: bool) -> Result<Leftovers, StoreError> {
-        self.0.files.sweep(dry_run).map_err(|error| StoreError::of_io(URL, "remove", PREFIX, &error))
+        let folders = [Some(&self.0.files), self.0.exchange.as_ref().map(Exchange::files)];
+        let mut left = Leftovers::default();
+        for folder in folders.into_iter().flatten() {
+            let found = folder.sweep(dry_run).map_err(|error| StoreError::of_io(URL, "remove", PREFIX, &error))?;
+            left.files += found.files;
+            left.bytes += found.bytes;
+        }
+        Ok(left)
     }
 
     async fn write(&self, path: &str, content: Pieces) -> Result<PathBuf, StoreError> {
@@ -317,6 +371,35 @@ mod tests {
         assert!(wait(ram.open("blobs/aa/x")).unwrap().is_none());
         drop(ram);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_the_exchange_has_no_room_for_goes_to_the_disk_and_keeps_its_names() {
+        let (disk, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ram = Ram::with_exchange(disk.path(), Some(Exchange::new(memory.path(), PREFIX, 1_000_000)));
+        let blob = |index: u8| Bytes::from(vec![index; 400_000]);
+        let path = |index: u8| format!("blobs/aa/{index}");
+        assert_eq!(wait(ram.adopt(&path(0))).unwrap(), None);
+        for index in 0..4 {
+            let file = ram.exchange().unwrap().join(path(index));
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, blob(index)).unwrap();
+            assert_eq!(wait(ram.adopt(&path(index))).unwrap(), Some(Created::Now));
+            assert_eq!(wait(ram.adopt(&path(index))).unwrap(), Some(Created::Already));
+        }
+        let in_memory = |index| {
+            let file = ram.exchange().unwrap().join(path(index));
+            assert_eq!(std::fs::read(&file).unwrap(), blob(index), "under the exchange's name");
+            assert_eq!(wait(ram.open(&path(index))).unwrap().unwrap().into_bytes(), blob(index));
+            std::fs::symlink_metadata(file).unwrap().is_file()
+        };
+        assert_eq!([0, 1, 2, 3].map(in_memory), [false, false, true, true]);
+        let link = disk.path().join("link");
+        assert!(ram.link(&path(0), &link).unwrap());
+        assert_eq!(std::fs::read(link).unwrap(), blob(0));
+        ram.close();
+        let folders = [disk.path(), memory.path()];
+        assert_eq!(folders.map(|folder| std::fs::read_dir(folder).unwrap().count()), [1, 0]);
     }
 
     #[test]

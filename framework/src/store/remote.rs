@@ -76,7 +76,7 @@ impl Remote for Store {
             admit(self, path)?;
             match self.backend() {
                 // Whoever reads it checks its digest, as always.
-                Backend::Ram(ram) if path.starts_with(BLOBS) => ram.adopt(path),
+                Backend::Ram(ram) if path.starts_with(BLOBS) => ram.adopt(path).await,
                 _ => Ok(None),
             }
         }
