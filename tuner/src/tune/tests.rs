@@ -9,7 +9,7 @@ use rand::RngExt;
 use ropeway_framework::data::{Artifact, Digest, Frame, Kind, Metrics, Model, Ref, Tensor, Tensors};
 use ropeway_framework::stage::{
     Answer, Call, Cancel, Checkpoint, Fetch, Input, IntoStage, Keep, Models, Needs, Once, Output, Outputs, Params,
-    Pending, Progress, Report, ReportSink, Scratch, Seed, StageRef, Stored, Submit, TaskRequest, Tasks, Template,
+    Pending, Progress, Report, ReportSink, Scratch, Seed, StageRef, Submit, TaskRequest, Tasks, Template,
     Threads, pending,
 };
 use ropeway_framework::{Error, Result};
