@@ -129,6 +129,7 @@ fn options(local: u32) -> Result<Options> {
         token: Token::generate()?,
         pools: vec![Pool { name: "local".into(), min: local, max: local, ..Pool::default() }],
         memory: 2048 * MIB as u64,
+        cache: None,
     };
     Ok(Options { cores: 0, elsewhere: Some(elsewhere), ..Options::default() })
 }

@@ -17,9 +17,12 @@ pub mod command;
 pub mod evaluate;
 pub mod features;
 pub mod map;
+mod period;
 pub mod sources;
 pub mod tables;
 pub mod train;
+
+pub use period::Period;
 
 use ropeway_framework::stage::Registry;
 

@@ -184,7 +184,11 @@ fn draft<'t>(entry: &'t Entry, registry: &Registry, report: &mut Report) -> Draf
     let needs = match entry.item.get("needs") {
         Some(item) => {
             let subject = Subject { noun: "key", of: "`needs`", path: &["stage", name, "needs"] };
-            read_checked(item, subject, Needs::check, report)
+            let check = |needs: &Needs| match &stage {
+                Some(stage) => needs.check_for(uses, stage.signature()),
+                None => needs.check(),
+            };
+            read_checked(item, subject, check, report)
         }
         None => None,
     };

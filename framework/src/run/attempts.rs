@@ -10,7 +10,7 @@ use super::watch::{attempt_span, reserved_cores};
 use super::window::Reply;
 use crate::data::{Kind, Ref};
 use crate::schedule::{self, Action, Device, End, Needs, TaskId, WHOLE, WorkerId};
-use crate::stage::{self, Cancel, Models, Progress, Report as Step, Seed, TaskRequest, Tasks};
+use crate::stage::{self, Cancel, Gang, Models, Progress, Report as Step, Seed, TaskRequest, Tasks};
 use crate::store::{Entry, Store};
 use crate::worker::{self, Assignment, Failure};
 use crate::{Context, Error, Fault, Result, runtime};
@@ -53,6 +53,7 @@ impl Coordinator<'_> {
             return self.start(id, 1, HERE, self.options.cores.max(1));
         }
         let request = &task.request;
+        let members = if self.crew.has_others() { request.task.needs.workers } else { 1 };
         let inputs = || request.task.inputs.values().flatten();
         let task = schedule::Task {
             retries: request.task.needs.retries,
@@ -62,7 +63,11 @@ impl Coordinator<'_> {
             inputs: inputs().filter(|one| one.bytes >= LARGE).map(|one| ((&one.digest).into(), one.bytes)).collect(),
             size: request.size(),
             stage,
-            ..schedule::Task::new(id, needs(&request.task.needs, task.device, task.files))
+            members,
+            ..schedule::Task::new(
+                id,
+                Needs { peers: members > 1, ..needs(&request.task.needs, task.device, task.files) },
+            )
         };
         self.step(schedule::Event::Submitted(task))
     }
@@ -109,6 +114,7 @@ impl Coordinator<'_> {
         let cancel = Cancel::default();
         let request = &task.request;
         let mut needs = needs(&request.task.needs, task.device, task.files);
+        let gang = worker != HERE && self.crew.has_others() && request.task.needs.workers > 1;
         // One that runs others mostly waits.
         if task.leads {
             needs.millicores = 0;
@@ -126,7 +132,9 @@ impl Coordinator<'_> {
             task: id,
             attempt,
             needs,
-            isolate: task.is_isolated(),
+            isolate: task.is_isolated() && !gang,
+            member: gang,
+            gang: Gang::default(),
             request: request.task.clone(),
             stage: request.stage.clone(),
             key,
@@ -157,13 +165,14 @@ impl Coordinator<'_> {
             // Nobody waits for it any more; but its room is free again.
             return self.free(worker, id, attempt);
         };
+        self.absent(id, attempt);
         self.tell_ended(id, attempt, &live, &result)?;
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         let result = result.and_then(|outcome| match task.promises(&outcome.outputs) {
             true => Ok(outcome),
             false => {
                 let error = Error::new("the worker gave other outputs than the stage's signature promises");
-                Err(Failure { error, lost: None })
+                Err(Failure::from(error))
             }
         });
         let mut made = Vec::new();
@@ -344,6 +353,7 @@ impl Coordinator<'_> {
 
     pub(super) fn forget(&mut self, id: TaskId) -> Option<Task> {
         let task = self.tasks.remove(&id)?;
+        self.gangs.forget(id);
         if let Some(key) = task.key.filter(|key| self.under_way.get(key) == Some(&id)) {
             self.under_way.remove(&key);
         }
@@ -361,6 +371,7 @@ pub(super) fn needs(needs: &stage::Needs, device: Device, files: bool) -> Needs 
         gpu_memory: if on_device { needs.gpu_memory } else { 0 },
         // Where the parameters name files, the task runs where those are.
         files,
+        peers: false,
     }
 }
 

@@ -5,6 +5,7 @@ use super::crew::{Crew, EMBEDDED, HERE};
 use super::event::{Event, Line, Outcome, Report, Sink, StageReport};
 use super::fold::Fold;
 use super::forecast::Begun;
+use super::gangs::Gangs;
 use super::log::RunLog;
 use super::lookup::Lookup;
 use super::nodes::{Node, request};
@@ -79,6 +80,7 @@ pub(super) struct Coordinator<'a> {
     pub(super) recalled: Option<Costs>,
     /// The stages whose tasks are under way.
     pub(super) begun: BTreeMap<usize, Begun>,
+    pub(super) gangs: Gangs,
 }
 
 impl<'a> Coordinator<'a> {
@@ -139,6 +141,7 @@ impl<'a> Coordinator<'a> {
             stages: HashMap::new(),
             recalled: None,
             begun: BTreeMap::new(),
+            gangs: Gangs::default(),
         })
     }
 
@@ -218,6 +221,7 @@ impl<'a> Coordinator<'a> {
                 self.ended(worker, task, attempt, result)
             }
             Heard::Ended { .. } => Ok(()),
+            Heard::Present { worker, task, attempt, present } => self.present(worker, task, attempt, present),
             Heard::Said { worker, task, attempt, report } => {
                 match self.tasks.get(&task).is_some_and(|task| task.runs(attempt, worker)) {
                     true => self.said(task, report),

@@ -32,7 +32,10 @@ impl Coordinator<'_> {
     /// then on: if it is what ended them, it ends that, and its failure is told.
     fn suspect(&mut self, worker: WorkerId) -> Result<()> {
         let mut suspects = Vec::new();
-        for task in self.tasks.values_mut().filter(|task| task.live.values().any(|live| live.worker == worker)) {
+        let had = |task: &&mut Task| task.live.values().any(|live| live.worker == worker);
+        // A gang outlives its members.
+        let alone = |task: &&mut Task| task.request.task.needs.workers == 1;
+        for task in self.tasks.values_mut().filter(had).filter(alone) {
             task.losses += 1;
             if task.losses == SUSPECT {
                 suspects.push(task.label().to_owned());

@@ -10,6 +10,7 @@ mod crew;
 mod event;
 mod fold;
 mod forecast;
+mod gangs;
 mod key;
 mod log;
 mod lookup;
@@ -19,7 +20,6 @@ mod nodes;
 mod placement;
 mod plan;
 mod pools;
-mod store_metrics;
 mod task;
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,8 @@ pub struct Needs {
     pub gpu_memory: u64,
     /// Whether it must run where the coordinator's files are.
     pub files: bool,
+    /// Whether it works together with others, and must be where they reach it.
+    pub peers: bool,
 }
 
 /// What a worker has.
@@ -31,6 +33,8 @@ pub struct Capacity {
     pub devices: Vec<u64>,
     /// Whether the coordinator's files are visible there.
     pub files: bool,
+    /// Whether other workers reach it.
+    pub peers: bool,
     /// The pool it comes from, if it was started for the run.
     pub pool: Option<PoolId>,
     /// The machine it is on: workers of one machine share what they hold.
@@ -85,12 +89,17 @@ impl Needs {
 }
 
 impl Capacity {
+    /// Whether it is where a task with such needs must run.
+    pub(super) fn is_where(&self, needs: &Needs) -> bool {
+        (self.files || !needs.files) && (self.peers || !needs.peers)
+    }
+
     /// Whether `needs` fit into a worker that does nothing else.
     pub fn fits(&self, needs: &Needs) -> bool {
         let large = self.devices.iter().filter(|memory| needs.gpu_memory <= **memory).count() as u64;
         let devices = needs.devices() == 0 || needs.devices() <= large;
         let rest = needs.millicores <= self.millicores && needs.memory <= self.memory;
-        needs.is_sound() && rest && devices && (self.files || !needs.files)
+        needs.is_sound() && rest && devices && self.is_where(needs)
     }
 }
 
@@ -180,7 +189,8 @@ mod tests {
 
     #[test]
     fn needs_are_said_in_words() {
-        let needs = Needs { millicores: 1000, memory: 3 << 29, gpus: 4000, gpu_memory: 8 << 30, files: true };
+        let needs =
+            Needs { millicores: 1000, memory: 3 << 29, gpus: 4000, gpu_memory: 8 << 30, files: true, peers: false };
         let said = "1 core, 1.5 GiB of memory, 4 GPUs with 8 GiB each, the files of this machine";
         assert_eq!(needs.to_string(), said);
         let needs = Needs { millicores: 500, gpus: 250, ..Needs::default() };

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const CORE: Needs = Needs { millicores: 1000, memory: 0, gpus: 0, gpu_memory: 0, files: false };
+const CORE: Needs = Needs { millicores: 1000, memory: 0, gpus: 0, gpu_memory: 0, files: false, peers: false };
 
 /// A scheduler, and the time.
 struct Case {

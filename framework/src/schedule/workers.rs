@@ -14,7 +14,7 @@ pub(super) type Attempt = (TaskId, u32);
 /// and back.
 pub(super) const QUEUE_MICROS: u64 = 5_000;
 /// Attempts that may wait in a worker's lane.
-const QUEUE_MOST: usize = 1024;
+pub(super) const QUEUE_MOST: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -39,7 +39,7 @@ pub(super) struct Worker {
 impl Worker {
     /// Whether an attempt would start at once.
     pub(super) fn has_room(&self, needs: &Needs) -> bool {
-        self.lane.has_room(needs) && self.devices.fit(needs) && (self.has.files || !needs.files)
+        self.lane.has_room(needs) && self.devices.fit(needs) && self.has.is_where(needs)
     }
 
     pub(super) fn is_open(&self) -> bool {

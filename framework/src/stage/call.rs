@@ -1,6 +1,6 @@
 //! One call of a stage: what it was given and how it speaks to the outside.
 
-use super::{Apply, Keep, Once, Registry, Seed, Stored, Tasks, Template};
+use super::{Apply, Gang, Keep, Once, Registry, Seed, Stored, Tasks, Template};
 use crate::data::{Artifact, Model, Tensors};
 use crate::{Error, Fault, Result};
 use serde_json::Value;
@@ -38,6 +38,8 @@ pub struct Call {
     pub models: Models,
     /// How many threads the call may keep busy.
     pub threads: Threads,
+    /// Those who compute it together.
+    pub gang: Gang,
 }
 
 impl Call {
@@ -142,8 +144,8 @@ impl Progress {
 
 /// Keeps the checkpoints of one task.
 pub trait Checkpoints: Send + Sync {
-    /// The newest checkpoint that can be read.
-    fn newest(&self) -> Result<Option<Tensors>>;
+    /// The newest checkpoint that can be read; `passed_over` hears of each newer one that can't, and why.
+    fn newest(&self, passed_over: &mut dyn FnMut(String)) -> Result<Option<Tensors>>;
     /// Keeps one more.
     fn save(&self, state: Tensors) -> Result<()>;
 }
@@ -152,20 +154,30 @@ pub trait Checkpoints: Send + Sync {
 ///
 /// The result must not depend on where an attempt began.
 #[derive(Clone, Default)]
-pub struct Checkpoint(Option<Arc<dyn Checkpoints>>);
+pub struct Checkpoint {
+    keeper: Option<Arc<dyn Checkpoints>>,
+    progress: Progress,
+}
 
 impl Checkpoint {
     /// Checkpoints kept by `keeper`.
     pub fn new(keeper: Arc<dyn Checkpoints>) -> Self {
-        Self(Some(keeper))
+        Self { keeper: Some(keeper), progress: Progress::default() }
     }
 
-    /// The state that an earlier attempt kept last; `None` for the first attempt.
+    /// Where to say that a checkpoint is corrupt.
+    pub(crate) fn say_to(self, progress: Progress) -> Self {
+        Self { progress, ..self }
+    }
+
+    /// The state that an earlier attempt kept last; `None` for the first attempt. If that one is corrupt, the log says
+    /// so, and it is the one before it.
     ///
     /// # Errors
     /// The store can't be read.
     pub fn newest(&self) -> Result<Option<Tensors>> {
-        self.0.as_ref().map_or(Ok(None), |keeper| keeper.newest())
+        let Some(keeper) = &self.keeper else { return Ok(None) };
+        keeper.newest(&mut |line| self.progress.log(line))
     }
 
     /// Keeps a state.
@@ -173,7 +185,7 @@ impl Checkpoint {
     /// # Errors
     /// The store can't be written.
     pub fn save(&self, state: Tensors) -> Result<()> {
-        self.0.as_ref().map_or(Ok(()), |keeper| keeper.save(state))
+        self.keeper.as_ref().map_or(Ok(()), |keeper| keeper.save(state))
     }
 }
 

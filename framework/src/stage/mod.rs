@@ -6,6 +6,7 @@
 mod argument;
 mod call;
 mod function;
+mod gang;
 mod keep;
 mod model;
 mod needs;
@@ -22,6 +23,8 @@ mod template;
 pub use argument::{Argument, Inputs, OneOrMany, Params};
 pub use call::{Call, Cancel, Checkpoint, Checkpoints, Models, Progress, Report, ReportSink, Scratch, Threads};
 pub use function::{FnStage, IntoStage, stage};
+pub(crate) use gang::check_parts;
+pub use gang::{Collective, Gang, Meeting};
 pub use keep::{Keep, Keeper};
 pub use model::{Apply, LoadModel};
 pub use needs::{Device, Needs};

@@ -1,6 +1,6 @@
 //! What a task needs of the worker that runs it.
 
-use super::ParamError;
+use super::{ParamError, Signature};
 use crate::units;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -126,6 +126,21 @@ impl Needs {
         if self.gpus > 0.0 { self.gpus } else { 1.0 }
     }
 
+    /// Whether they make sense for a stage; `uses` is its name.
+    ///
+    /// # Errors
+    /// They don't, or contradict each other: which key, and why.
+    pub fn check_for(&self, uses: &str, signature: &Signature) -> Result<(), ParamError> {
+        self.check()?;
+        match self.workers > 1 && !signature.gang {
+            false => Ok(()),
+            true => Err(ParamError {
+                path: vec!["workers".to_owned()],
+                message: format!("`{uses}` can't be computed by {} workers together", self.workers),
+            }),
+        }
+    }
+
     /// Whether they can all be true.
     ///
     /// # Errors
@@ -153,6 +168,9 @@ impl Needs {
         }
         if self.workers == 0 {
             return wrong("workers", "nothing can run on 0 workers".into());
+        }
+        if self.workers > 1 && self.isolate {
+            return wrong("isolate", "what several workers compute together has no process of its own".into());
         }
         if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
             return wrong("deadline", "a result takes more than no time".into());
@@ -186,8 +204,14 @@ mod tests {
     #[test]
     fn what_is_written_back_means_the_same() {
         let all = json!({"cpus": 0.5, "memory": "4GiB", "gpus": 2, "gpu_memory": "512MB", "workers": 3,
-                         "deadline": "5m", "retries": 1, "isolate": true, "priority": -1});
-        for written in [all, json!({}), json!({"device": "auto", "gpus": 0.5}), json!({"device": "cuda"})] {
+                         "deadline": "5m", "retries": 1, "priority": -1});
+        for written in [
+            all,
+            json!({"isolate": true}),
+            json!({}),
+            json!({"device": "auto", "gpus": 0.5}),
+            json!({"device": "cuda"}),
+        ] {
             let needs = read(written);
             assert_eq!(read(to_value(&needs).unwrap()), needs);
             needs.check().unwrap();
@@ -202,6 +226,7 @@ mod tests {
             (json!({"gpus": 1.5}), "gpus"),
             (json!({"gpu_memory": 1}), "gpu_memory"),
             (json!({"workers": 0}), "workers"),
+            (json!({"workers": 2, "isolate": true}), "isolate"),
             (json!({"deadline": "0s"}), "deadline"),
             (json!({"cpus": -1}), "cpus"),
         ] {

@@ -19,27 +19,28 @@ const HEADER: usize = 64;
 #[derive(Clone)]
 pub struct CheckpointLog {
     store: Store,
-    key: Key,
     numbered: Numbered,
 }
 
 impl CheckpointLog {
     pub(super) fn new(store: Store, key: Key) -> Self {
-        Self { store, key, numbered: Numbered::new(format!("{CHECKPOINTS}/{key}"), "") }
+        Self { store, numbered: Numbered::new(format!("{CHECKPOINTS}/{key}"), "") }
     }
 
-    /// The newest checkpoint that can be read. Corrupt ones are passed over.
+    /// The newest checkpoint that can be read. Corrupt ones are passed over, and said.
     ///
     /// # Errors
     /// The store can't be read.
-    pub async fn newest(&self) -> Result<Option<Tensors>> {
+    pub async fn newest(&self, passed_over: &mut dyn FnMut(String)) -> Result<Option<Tensors>> {
         let backend = self.store.backend();
         for number in self.numbered.list(backend).await.map_err(StoreError::report)?.into_iter().rev() {
             // One that was removed meanwhile had a newer one after it, or its task is committed.
             let Some(bytes) = self.numbered.read(backend, number).await.map_err(StoreError::report)? else { continue };
             match open(bytes) {
                 Ok(state) => return Ok(Some(state)),
-                Err(reason) => tracing::warn!("checkpoint {number} of {} can't be used: {reason}", self.key.0.short()),
+                Err(reason) => passed_over(format!(
+                    "checkpoint {number} can't be used, and the one before it is looked at: {reason}"
+                )),
             }
         }
         Ok(None)
@@ -117,21 +118,21 @@ mod tests {
         wait(async {
             let (store, key) = (Store::memory(), Key(Digest::of(b"task")));
             let log = store.checkpoint_log(key);
-            assert!(log.newest().await.unwrap().is_none());
+            assert!(log.newest(&mut |_| ()).await.unwrap().is_none());
             for number in 0..5 {
                 log.save(&state(number)).await.unwrap();
             }
             // Another attempt, in another process.
             let other = store.checkpoint_log(key);
-            assert_eq!(step(other.newest().await.unwrap()), Some(4));
+            assert_eq!(step(other.newest(&mut |_| ()).await.unwrap()), Some(4));
             assert_eq!(other.numbered.list(store.backend()).await.unwrap(), [4, 5]);
             // Both go on: neither is in the other's way.
             other.save(&state(10)).await.unwrap();
             log.save(&state(11)).await.unwrap();
-            assert_eq!(step(other.newest().await.unwrap()), Some(11));
+            assert_eq!(step(other.newest(&mut |_| ()).await.unwrap()), Some(11));
 
             store.forget_checkpoints(key).await.unwrap();
-            assert!(other.newest().await.unwrap().is_none());
+            assert!(other.newest(&mut |_| ()).await.unwrap().is_none());
             assert!(store.backend().list(CHECKPOINTS).await.unwrap().is_empty());
         });
     }
@@ -145,7 +146,9 @@ mod tests {
             let sealed = seal(&state(2)).unwrap();
             for bad in [sealed.slice(..sealed.len() - 1), sealed.slice(..10), Bytes::new()] {
                 log.numbered.append(store.backend(), bad).await.unwrap();
-                assert_eq!(step(log.newest().await.unwrap()), Some(1));
+                let mut said = Vec::new();
+                assert_eq!(step(log.newest(&mut |line| said.push(line)).await.unwrap()), Some(1));
+                assert!(said[0].contains(" can't be used"), "{said:?}");
             }
         });
     }

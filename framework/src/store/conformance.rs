@@ -396,8 +396,8 @@ fn collecting_keeps_what_is_needed() {
         for reference in [kept, list, named] {
             assert!(open().get(reference).await.is_ok());
         }
-        assert!(open().checkpoint_log(key("under way")).newest().await.unwrap().is_some());
-        assert!(open().checkpoint_log(key("done")).newest().await.unwrap().is_none());
+        assert!(open().checkpoint_log(key("under way")).newest(&mut |_| ()).await.unwrap().is_some());
+        assert!(open().checkpoint_log(key("done")).newest(&mut |_| ()).await.unwrap().is_none());
         assert!(open().backend().list(CORRUPT).await.unwrap().is_empty());
     });
 }

@@ -26,6 +26,7 @@ mod files;
 mod lists;
 mod log;
 mod memo;
+mod metrics;
 mod named;
 mod numbered;
 mod objects;
@@ -55,8 +56,10 @@ pub use collect::{Collect, Collected};
 pub use error::StoreError;
 pub use log::Log;
 pub use memo::{Commit, Key, Memo};
+pub(crate) use metrics::{StoreMetrics, encode_traffic};
 pub use remote::{Answer, Remote};
 pub use tiers::PeerSource;
+pub(crate) use traffic::Moved;
 pub use traffic::{Tier, Traffic};
 
 use crate::Result;

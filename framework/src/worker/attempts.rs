@@ -1,10 +1,11 @@
 //! The attempts that run in a worker process, by key: whoever asks for a key that runs already gets its result.
 
+use super::gang::{AtSeat, Circle, Present, Seat, Seats};
 use super::hands::Hands;
 use super::wire::{self, Number};
-use super::{Assignment, Failure, program};
+use super::{Assignment, Failure, Token, program};
 use crate::schedule::Needs;
-use crate::stage::{self, Cancel, Models, Progress, Registry, Report, ReportSink, Seed, TaskRequest, Tasks};
+use crate::stage::{self, Cancel, Gang, Models, Progress, Registry, Report, ReportSink, Seed, TaskRequest, Tasks};
 use crate::store::Key;
 use crate::{Context, Error, Fault, Result, join_trace};
 use std::collections::HashMap;
@@ -17,18 +18,23 @@ use tracing::info_span;
 /// How often an attempt's steps are told at most; what comes between is overtaken by the next.
 const STEP_PAUSE: Duration = Duration::from_millis(50);
 
+/// An attempt here: its key, and which of the members of a gang that are here it is.
+type Name = (Key, u32);
+
 /// What an attempt's thread says.
 pub(super) enum Spoken {
     /// It ended.
     Ended(EndedHere),
     /// How far it is.
-    Said(Key, Report),
+    Said(Name, Report),
+    /// It is there, as a member of a gang.
+    Present(Name, Present),
 }
 
 /// An attempt that ended.
 pub(super) struct EndedHere {
-    key: Key,
-    /// Which one of the attempts for the key.
+    name: Name,
+    /// Which one of the attempts of that name.
     serial: u64,
     stage: String,
     end: wire::ended::End,
@@ -37,8 +43,10 @@ pub(super) struct EndedHere {
 /// Attempts under way.
 pub(super) struct Attempts {
     build: Arc<str>,
-    running: HashMap<Key, Running>,
+    running: HashMap<Name, Running>,
     begun: u64,
+    seats: Arc<Seats>,
+    token: Token,
     outbox: UnboundedSender<Spoken>,
 }
 
@@ -47,12 +55,14 @@ struct Running {
     /// What the coordinator calls it; nothing if that coordinator is gone.
     number: Option<Number>,
     cancel: Cancel,
+    /// Its place in its gang.
+    seat: Option<Arc<Seat>>,
 }
 
 impl Attempts {
     /// Attempts whose threads speak to `outbox`.
-    pub(super) fn new(outbox: UnboundedSender<Spoken>) -> Self {
-        Self { build: program::build().into(), running: HashMap::new(), begun: 0, outbox }
+    pub(super) fn new(outbox: UnboundedSender<Spoken>, seats: Arc<Seats>, token: Token) -> Self {
+        Self { build: program::build().into(), running: HashMap::new(), begun: 0, seats, token, outbox }
     }
 
     /// Begins an attempt, or takes over the one that runs for the same key.
@@ -62,9 +72,11 @@ impl Attempts {
     pub(super) fn begin(&mut self, start: wire::Start, registry: &Arc<Registry>, hands: &Hands<u64>) -> Result<()> {
         let number = wire::number(start.attempt)?;
         let key = wire::key(&start.key)?;
-        if let Some(running) = self.running.get_mut(&key).filter(|running| !running.cancel.is_cancelled()) {
+        let name = if start.gang { self.free(key) } else { (key, 0) };
+        if let Some(running) = self.running.get_mut(&name).filter(|running| !running.cancel.is_cancelled()) {
             // It was begun for a coordinator that is gone: the same key gives the same result.
             running.number = Some(number);
+            running.seat.iter().for_each(|seat| seat.greet());
             return Ok(());
         }
         let stage = registry.get(&start.stage).cloned();
@@ -72,7 +84,11 @@ impl Attempts {
         let cancel = Cancel::default();
         self.begun += 1;
         let serial = self.begun;
-        let voice = Voice { key, outbox: self.outbox.clone(), last: Mutex::new(None) };
+        let voice = Voice { name, outbox: self.outbox.clone(), last: Mutex::new(None) };
+        let seat = start.gang.then(|| {
+            let outbox = self.outbox.clone();
+            self.seats.take(key, self.token.clone(), move |present| drop(outbox.send(Spoken::Present(name, present))))
+        });
         let span = info_span!("work", otel.name = start.stage, attempt = number.1);
         join_trace(&span, &start.trace);
         let request = TaskRequest {
@@ -90,6 +106,8 @@ impl Attempts {
             needs: Needs { millicores: start.millicores, memory: start.memory, ..Needs::default() },
             seed: Seed::new(start.seed, &start.stage),
             isolate: start.isolate,
+            member: start.gang,
+            gang: seat.clone().map(|seat| Gang::new(Arc::new(AtSeat(seat)))).unwrap_or_default(),
             request: Arc::new(request),
             stage,
             key,
@@ -103,38 +121,55 @@ impl Attempts {
         };
         let outbox = self.outbox.clone();
         hands.give(serial, work, move |result| {
-            let ended = EndedHere { key, serial, stage: start.stage, end: wire::from_end(&result) };
+            let ended = EndedHere { name, serial, stage: start.stage, end: wire::from_end(&result) };
             // The process may be about to end; then nobody waits.
             let _ = outbox.send(Spoken::Ended(ended));
         })?;
-        self.running.insert(key, Running { serial, number: Some(number), cancel });
+        self.running.insert(name, Running { serial, number: Some(number), cancel, seat });
         Ok(())
+    }
+
+    /// The name for one more member of a gang: that of one whose coordinator is gone, or a new one.
+    fn free(&self, key: Key) -> Name {
+        let names = (0..).map(|member| (key, member));
+        let is_free = |name: &Name| {
+            self.running.get(name).is_none_or(|running| running.number.is_none() && !running.cancel.is_cancelled())
+        };
+        names.into_iter().find(is_free).unwrap_or((key, 0))
+    }
+
+    /// A gang has a new circle.
+    pub(super) fn gather(&self, number: Number, circle: Circle) {
+        let running = self.running.values().find(|running| running.number == Some(number));
+        if let Some(seat) = running.and_then(|running| running.seat.as_ref()) {
+            seat.hear(circle);
+        }
     }
 
     /// An attempt is over: what the coordinator hears of it.
     pub(super) fn close(&mut self, ended: EndedHere) -> wire::Ended {
         // One that was stopped may end after another was begun for its key.
-        let current = self.running.get(&ended.key).is_some_and(|running| running.serial == ended.serial);
-        let running = if current { self.running.remove(&ended.key) } else { None };
+        let current = self.running.get(&ended.name).is_some_and(|running| running.serial == ended.serial);
+        let running = if current { self.running.remove(&ended.name) } else { None };
         let attempt = running.and_then(|running| running.number).map(wire::Attempt::from);
-        wire::Ended { attempt, key: wire::key_bytes(ended.key), stage: ended.stage, end: Some(ended.end) }
+        wire::Ended { attempt, key: wire::key_bytes(ended.name.0), stage: ended.stage, end: Some(ended.end) }
     }
 
-    /// What the coordinator calls the attempt for a key.
-    pub(super) fn number(&self, key: Key) -> Option<Number> {
-        self.running.get(&key)?.number
+    /// What the coordinator calls an attempt.
+    pub(super) fn number(&self, name: Name) -> Option<Number> {
+        self.running.get(&name)?.number
     }
 
     /// Asks an attempt to stop. What is said of one that has not begun; the others say it themselves.
     pub(super) fn stop(&mut self, number: Number, hands: &Hands<u64>) -> Option<wire::Ended> {
-        let (key, running) = self.running.iter().find(|(_, one)| one.number == Some(number))?;
+        let (name, running) = self.running.iter().find(|(_, one)| one.number == Some(number))?;
         running.cancel.cancel();
-        let key = *key;
+        let name = *name;
         hands.take_back(running.serial).then(|| {
-            self.running.remove(&key);
+            self.running.remove(&name);
             let error = Error::new("it was taken back").fault(Fault::Interrupted);
-            let end = Some(wire::from_end(&Err(Failure { error, lost: None })));
-            wire::Ended { attempt: Some(number.into()), key: wire::key_bytes(key), stage: String::new(), end }
+            let end = Some(wire::from_end(&Err(Failure::from(error))));
+            wire::Ended { attempt: Some(number.into()), key: wire::key_bytes(name.0), stage: String::new(), end }
         })
     }
 
@@ -151,7 +186,7 @@ impl Attempts {
 
 /// How a running stage speaks.
 struct Voice {
-    key: Key,
+    name: Name,
     outbox: UnboundedSender<Spoken>,
     /// When it last said how far it is.
     last: Mutex<Option<Instant>>,
@@ -166,6 +201,6 @@ impl ReportSink for Voice {
             }
             *last = Some(Instant::now());
         }
-        let _ = self.outbox.send(Spoken::Said(self.key, report));
+        let _ = self.outbox.send(Spoken::Said(self.name, report));
     }
 }

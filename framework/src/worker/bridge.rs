@@ -75,8 +75,8 @@ impl Outcomes for Blocking<(Store, Key)> {
 }
 
 impl Checkpoints for Blocking<CheckpointLog> {
-    fn newest(&self) -> Result<Option<Tensors>> {
-        runtime()?.block_on(self.0.newest())
+    fn newest(&self, passed_over: &mut dyn FnMut(String)) -> Result<Option<Tensors>> {
+        runtime()?.block_on(self.0.newest(passed_over))
     }
 
     fn save(&self, state: Tensors) -> Result<()> {

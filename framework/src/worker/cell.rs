@@ -23,7 +23,7 @@ const ALONE: &str = "ROPEWAY_ALONE";
 
 /// Runs an assignment in a process of its own, and waits for it.
 pub(super) fn execute(store: &Store, work: &Assignment) -> Result<Outcome, Failure> {
-    attempt(store, work).unwrap_or_else(|error| Err(Failure { error, lost: None }))
+    attempt(store, work).unwrap_or_else(|error| Err(Failure::from(error)))
 }
 
 fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>> {
@@ -53,6 +53,8 @@ fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>>
             Ok(Heard::Said { report, .. }) => work.progress.pass_on(report),
             Ok(Heard::Ended { result, .. }) => return Ok(result),
             Ok(Heard::Lost { reason, .. }) => return Err(cell.lost(&reason)),
+            // It is alone: nobody waits for it.
+            Ok(Heard::Present { .. }) => {}
             Err(_) if cell.worker.is_none() => {
                 if let Some(status) = cell.process.try_wait()? {
                     return Err(ended(status));

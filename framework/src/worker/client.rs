@@ -1,6 +1,7 @@
 //! A worker process: it dials a coordinator and works for it until the run is over.
 
 use super::member::{Member, Parted};
+use super::metrics::WorkerMetrics;
 use super::token::Token;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{KEEPALIVE, KEEPALIVE_PATIENCE};
@@ -41,6 +42,8 @@ pub struct WorkerOptions {
     pub patience: Duration,
     /// Options of remote stores, as of [`Store::open_with`](crate::store::Store::open_with).
     pub store_options: Vec<(String, String)>,
+    /// What counts what it does.
+    pub metrics: WorkerMetrics,
 }
 
 /// Works for a coordinator until the run is over. `say` hears in words what happens, for a log.

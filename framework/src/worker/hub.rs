@@ -8,7 +8,7 @@ use super::shelf::{Chunks, Shelf};
 use super::token::Token;
 use super::wire::coordinator_server::{Coordinator, CoordinatorServer};
 use super::wire::{self, FromWorker, ToWorker, from_worker, to_worker};
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, Present};
 use crate::schedule::{Capacity, TaskId, WorkerId};
 use crate::stage::Report;
 use crate::store::{Memo, Store, kernel};
@@ -69,6 +69,17 @@ pub(crate) enum Heard {
         attempt: u32,
         /// How.
         result: Result<Outcome, Failure>,
+    },
+    /// An attempt is there, as a member of a gang.
+    Present {
+        /// Where.
+        worker: WorkerId,
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: u32,
+        /// What it says.
+        present: Present,
     },
     /// An attempt says how far it is.
     Said {
@@ -243,9 +254,11 @@ impl Desk {
             millicores: hello.millicores.min(MOST_MILLICORES),
             memory: hello.memory,
             files: near && hello.folder == current_folder(),
+            peers: !hello.peer.is_empty(),
             ..Capacity::default()
         };
-        let worker = RemoteWorker::new(id, hello.name, has, link).of_pool(hello.pool).serving_at(hello.peer);
+        let worker =
+            RemoteWorker::new(id, hello.name, has, link).of_pool(hello.pool).serving_at(hello.peer, hello.machine);
         (self.ear)(Heard::Joined(worker));
         let reason = self.listen(id, words).await;
         (self.ear)(Heard::Lost { worker: id, reason });
@@ -265,6 +278,7 @@ impl Desk {
                 Some(from_worker::Word::Heartbeat(_)) => Ok(()),
                 Some(from_worker::Word::Ended(batch)) => self.ended(worker, batch).await,
                 Some(from_worker::Word::Progress(said)) => self.said(worker, &mut pace, said).await,
+                Some(from_worker::Word::Present(present)) => self.present(worker, present),
                 Some(from_worker::Word::Hello(_)) => Err(Error::new("it said hello twice")),
                 None => Err(Error::new("it says something that this program does not know")),
             };
@@ -293,6 +307,13 @@ impl Desk {
         let (task, attempt) = wire::number(said.attempt)?;
         pace.step().await;
         (self.ear)(Heard::Said { worker, task, attempt, report: wire::report(said) });
+        Ok(())
+    }
+
+    fn present(&self, worker: WorkerId, present: wire::Present) -> Result<()> {
+        let (task, attempt) = wire::number(present.attempt)?;
+        let wire::Present { after, seat, memory, .. } = present;
+        (self.ear)(Heard::Present { worker, task, attempt, present: Present { after, seat, memory } });
         Ok(())
     }
 
@@ -325,8 +346,10 @@ impl Desk {
             settle(&store, key, &memo).await
         };
         Ok(match committed.await {
-            Ok((outputs, differs)) => Ok(Outcome { outputs, differs, seconds: memo.seconds, unsaved: None }),
-            Err(error) => Err(Failure { error, lost: None }),
+            Ok((outputs, differs)) => {
+                Ok(Outcome { outputs, differs, seconds: memo.seconds, unsaved: None, moved: outcome.moved })
+            }
+            Err(error) => Err(Failure { moved: outcome.moved, ..Failure::from(error) }),
         })
     }
 }

@@ -10,11 +10,13 @@ mod embedded;
 #[cfg(test)]
 mod enemies;
 mod execute;
+mod gang;
 mod hands;
 mod hub;
 #[cfg(test)]
 mod killed;
 mod member;
+mod metrics;
 mod peers;
 mod pool;
 pub(crate) mod process;
@@ -28,13 +30,15 @@ mod wire;
 pub use client::{WorkerOptions, work};
 pub use embedded::EmbeddedWorker;
 pub use execute::{Failure, Outcome};
+pub(crate) use gang::{Chair, Circle, Present};
 pub(crate) use hands::Hands;
 pub(crate) use hub::{Heard, Hub, Terms};
+pub use metrics::WorkerMetrics;
 pub(crate) use remote::RemoteWorker;
 pub use token::Token;
 
 use crate::schedule::{Needs, TaskId};
-use crate::stage::{Cancel, Models, Progress, Seed, Stage, TaskRequest, Tasks, Template};
+use crate::stage::{Cancel, Gang, Models, Progress, Seed, Stage, TaskRequest, Tasks, Template};
 use crate::store::Key;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,6 +59,10 @@ pub struct Assignment {
     pub needs: Needs,
     /// Whether it runs in a process of its own.
     pub isolate: bool,
+    /// Whether it is a member of a gang.
+    pub member: bool,
+    /// How it finds the others, if it is.
+    pub gang: Gang,
     /// Which stage, its parameters (normalised) and its inputs.
     pub request: Arc<TaskRequest>,
     /// The stage.

@@ -1,6 +1,7 @@
 //! Artifacts between workers: what one holds, others fetch from it, without the way over the store.
 
 use super::door::{greet, visitors};
+use super::gang::{Seats, receive};
 use super::token::Token;
 use super::wire::peer_client::PeerClient;
 use super::wire::peer_server::{Peer, PeerServer};
@@ -41,7 +42,7 @@ impl Counter {
     ///
     /// # Errors
     /// There is none, or it can't be listened at.
-    pub(super) async fn open(coordinator: &str, token: &Token) -> Result<Self> {
+    pub(super) async fn open(coordinator: &str, token: &Token, seats: Arc<Seats>) -> Result<Self> {
         let address = own_address(coordinator)?;
         let listener = TcpListener::bind((address.ip(), 0)).await.context("can't listen for other workers")?;
         let address = listener.local_addr()?;
@@ -51,7 +52,7 @@ impl Counter {
             .context("the token gives no certificate")?
             .http2_keepalive_interval(Some(wire::KEEPALIVE))
             .http2_keepalive_timeout(Some(wire::KEEPALIVE_PATIENCE))
-            .add_service(InterceptedService::new(PeerServer::new(Service(store.clone())), greet))
+            .add_service(InterceptedService::new(PeerServer::new(Service(store.clone(), seats)), greet))
             .serve_with_incoming(visitors(listener));
         let server = async move {
             if let Err(error) = server.await {
@@ -90,7 +91,7 @@ fn own_address(to: &str) -> Result<SocketAddr> {
     Ok(socket.local_addr()?)
 }
 
-struct Service(Arc<Mutex<Option<Store>>>);
+struct Service(Arc<Mutex<Option<Store>>>, Arc<Seats>);
 
 #[tonic::async_trait]
 impl Peer for Service {
@@ -114,6 +115,11 @@ impl Peer for Service {
         let pieces = stream::once(async { Ok(first) }).chain(stream::iter(rest).then(piece));
         let chunks = pieces.map(|piece| piece.map(|content| wire::Chunk { content }));
         Ok(Response::new(chunks.boxed()))
+    }
+
+    async fn give(&self, request: Request<Streaming<wire::Part>>) -> Result<Response<wire::Nothing>, Status> {
+        receive(&self.1, request.into_inner()).await?;
+        Ok(Response::new(wire::Nothing {}))
     }
 }
 
@@ -152,11 +158,7 @@ impl Peers {
         if let Some(client) = channels.get(address) {
             return Ok(client.clone());
         }
-        let endpoint = Endpoint::from_shared(format!("https://{address}"))?.tls_config(self.token.client()?)?;
-        let endpoint = endpoint.connect_timeout(PATIENCE).tcp_nodelay(true);
-        let endpoint = endpoint.http2_keep_alive_interval(wire::KEEPALIVE).keep_alive_timeout(wire::KEEPALIVE_PATIENCE);
-        let channel = endpoint.connect_lazy();
-        let client = PeerClient::new(channel);
+        let client = peer(address, &self.token)?;
         channels.insert(address.to_owned(), client.clone());
         Ok(client)
     }
@@ -171,6 +173,17 @@ impl Peers {
             Ok(Ok(chunks)) => read(chunks.into_inner(), reference.bytes).await.map(Some),
         }
     }
+}
+
+/// Another worker, which is dialled when it is first asked for something.
+///
+/// # Errors
+/// An address that is none.
+pub(super) fn peer(address: &str, token: &Token) -> Result<PeerClient<Channel>> {
+    let endpoint = Endpoint::from_shared(format!("https://{address}"))?.tls_config(token.client()?)?;
+    let endpoint = endpoint.connect_timeout(PATIENCE).tcp_nodelay(true);
+    let endpoint = endpoint.http2_keep_alive_interval(wire::KEEPALIVE).keep_alive_timeout(wire::KEEPALIVE_PATIENCE);
+    Ok(PeerClient::new(endpoint.connect_lazy()))
 }
 
 /// The pieces of an artifact, aligned so that arrays can be used where they lie.
@@ -229,7 +242,7 @@ mod tests {
     fn what_one_holds_another_fetches_and_strangers_do_not() {
         runtime().unwrap().block_on(async {
             let token = Token::generate().unwrap();
-            let counter = Counter::open("127.0.0.1:1", &token).await.unwrap();
+            let counter = Counter::open("127.0.0.1:1", &token, Arc::default()).await.unwrap();
             assert!(counter.address().ip().is_loopback());
             let (holder, peers) = (Store::memory(), Peers::new(token));
             let content: Vec<u8> = (0..3 * CHUNK_BYTES + 7).map(|index| (index % 251) as u8).collect();

@@ -1,7 +1,7 @@
 //! A worker in another process, as the coordinator sees it.
 
-use super::Assignment;
 use super::wire::{self, ToWorker, to_worker};
+use super::{Assignment, Circle};
 use crate::schedule::{Capacity, TaskId, WorkerId};
 use crate::{Result, trace_parent};
 use tokio::sync::mpsc::UnboundedSender;
@@ -22,6 +22,8 @@ pub(crate) struct RemoteWorker {
     pub(crate) pool: String,
     /// Where other workers fetch what it holds; empty if nowhere.
     pub(crate) peer: String,
+    /// The machine that it is on.
+    pub(crate) machine: String,
     starts: Vec<wire::Start>,
     link: UnboundedSender<Result<ToWorker, Status>>,
 }
@@ -34,7 +36,16 @@ impl RemoteWorker {
         has: Capacity,
         link: UnboundedSender<Result<ToWorker, Status>>,
     ) -> Self {
-        Self { id, name, has, pool: String::new(), peer: String::new(), starts: Vec::new(), link }
+        Self {
+            id,
+            name,
+            has,
+            pool: String::new(),
+            peer: String::new(),
+            machine: String::new(),
+            starts: Vec::new(),
+            link,
+        }
     }
 
     /// Says which pool it was started for.
@@ -42,9 +53,9 @@ impl RemoteWorker {
         Self { pool, ..self }
     }
 
-    /// Says where other workers fetch what it holds.
-    pub(super) fn serving_at(self, peer: String) -> Self {
-        Self { peer, ..self }
+    /// Says where other workers fetch what it holds, and on which machine it is.
+    pub(super) fn serving_at(self, peer: String, machine: String) -> Self {
+        Self { peer, machine, ..self }
     }
 
     /// Hands an attempt over with the next [`flush`](Self::flush); `peers` are workers that hold inputs of it.
@@ -59,6 +70,7 @@ impl RemoteWorker {
             millicores: work.needs.millicores,
             memory: work.needs.memory,
             isolate: work.isolate,
+            gang: work.member,
             threads: u32::try_from(work.threads).unwrap_or(u32::MAX),
             peers,
             trace: trace_parent(&work.span).unwrap_or_default(),
@@ -80,6 +92,17 @@ impl RemoteWorker {
             self.say(to_worker::Word::Start(wire::StartBatch { attempts: starts }));
             starts = rest;
         }
+    }
+
+    /// Tells a member of a gang who works with it.
+    pub(crate) fn gather(&mut self, task: TaskId, attempt: u32, circle: &Circle) {
+        self.flush();
+        self.say(to_worker::Word::Circle(wire::Circle {
+            attempt: Some((task, attempt).into()),
+            epoch: circle.epoch,
+            rank: circle.rank as u32,
+            chairs: circle.chairs.iter().cloned().map(wire::Chair::from).collect(),
+        }));
     }
 
     /// Says that the run is over.

@@ -54,6 +54,7 @@ mod process;
 
 use self::ports::Wired;
 use self::process::{Program, Travel};
+use crate::period::Period;
 use ropeway_framework::data::Frame;
 use ropeway_framework::stage::{Cancel, FnStage, Params, Progress, Registry, Scratch, Seed};
 use ropeway_framework::{Context, Error, Result};
@@ -62,7 +63,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
-use std::time::Duration;
 
 /// The parameters of `command`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -78,7 +78,7 @@ pub struct CommandParams {
     pub env: BTreeMap<String, String>,
     /// How long it may run: `"500ms"`, `"60s"`, `"5m"`, `"2h"`; as long as it needs if not stated.
     #[serde(default)]
-    pub timeout: Option<Timeout>,
+    pub timeout: Option<Period>,
     /// Whether what it writes to stderr is logged.
     #[serde(default = "yes")]
     pub log: bool,
@@ -129,42 +129,6 @@ impl From<Words> for Vec<String> {
     }
 }
 
-/// A length of time with its unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
-pub struct Timeout(Duration);
-
-impl TryFrom<String> for Timeout {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-        let unit = match text.get(digits.len()..) {
-            Some("ms") => Some(1),
-            Some("s") => Some(1000),
-            Some("m") => Some(60_000),
-            Some("h") => Some(3_600_000),
-            _ => None,
-        };
-        let millis = digits.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
-        match millis {
-            Some(millis) if millis > 0 => Ok(Self(Duration::from_millis(millis))),
-            _ => Err(format!("expected a time like \"500ms\", \"60s\", \"5m\" or \"2h\", found {text:?}")),
-        }
-    }
-}
-
-impl From<Timeout> for String {
-    fn from(timeout: Timeout) -> Self {
-        // One form for equal times, since parameters are part of the key.
-        match timeout.0.as_millis() {
-            millis if millis % 1000 == 0 => format!("{}s", millis / 1000),
-            millis => format!("{millis}ms"),
-        }
-    }
-}
-
 /// The stages of this module.
 pub fn registry() -> Registry {
     Registry::new().stage("command", stage())
@@ -211,7 +175,7 @@ fn command(
         program: params.run.program,
         arguments: params.run.arguments,
         environment,
-        timeout: params.timeout.map(|timeout| timeout.0),
+        timeout: params.timeout.map(Period::get),
         log: params.log,
     };
     program.run(&travel, &progress, &cancel)

@@ -6,7 +6,7 @@ use ropeway_framework::store::Store;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 fn frame(rows: i64) -> Frame {
     let columns: [(&str, ArrayRef); 2] = [

@@ -2,10 +2,11 @@
 
 use super::network::simd::vectorized;
 use super::optimizer::{Optimizer, Update};
+use super::phases::{Phases, Stopwatch};
 use super::pool::Pool;
 
 /// Weights that are worked on at once: they and what belongs to them stay in the processor's cache.
-const PART: usize = 16 * 1024;
+pub(super) const PART: usize = 16 * 1024;
 
 /// Values that are summed at once, on the stack.
 const BLOCK: usize = 1024;
@@ -26,11 +27,20 @@ struct Part<'a> {
     weights: &'a mut [f32],
     moments: Vec<&'a mut [f32]>,
     squares: f64,
+    phases: Phases,
 }
 
 impl Step<'_> {
-    /// Takes the step; `sum` is scratch space as long as the weights. Gives the norm of the gradient before clipping.
-    pub(super) fn take(&self, pool: &Pool, sum: &mut [f32], weights: &mut [f32], moments: &mut [Vec<f32>]) -> f64 {
+    /// Takes the step; `sum` is scratch space as long as the weights. Gives the norm of the gradient before clipping,
+    /// and adds to `phases` what it took.
+    pub(super) fn take(
+        &self,
+        pool: &Pool,
+        sum: &mut [f32],
+        weights: &mut [f32],
+        moments: &mut [Vec<f32>],
+        phases: &mut Phases,
+    ) -> f64 {
         let mut moments: Vec<_> = moments.iter_mut().map(|moment| moment.chunks_mut(PART)).collect();
         let mut parts: Vec<Part<'_>> = sum
             .chunks_mut(PART)
@@ -38,7 +48,7 @@ impl Step<'_> {
             .enumerate()
             .map(|(index, (sum, weights))| {
                 let moments = moments.iter_mut().filter_map(Iterator::next).collect();
-                Part { start: index * PART, sum, weights, moments, squares: 0.0 }
+                Part { start: index * PART, sum, weights, moments, squares: 0.0, phases: Phases::default() }
             })
             .collect();
         let Some(clip) = self.clip else {
@@ -47,6 +57,7 @@ impl Step<'_> {
                 self.add(part);
                 self.update(part, &update);
             });
+            parts.iter().for_each(|part| phases.add(&part.phases));
             return norm(&parts);
         };
         pool.each(&mut parts, |_, part| self.add(part));
@@ -54,10 +65,12 @@ impl Step<'_> {
         let scale = if norm > clip { (clip / norm) as f32 } else { 1.0 };
         let update = self.optimizer.update(self.number, self.rate, scale);
         pool.each(&mut parts, |_, part| self.update(part, &update));
+        parts.iter().for_each(|part| phases.add(&part.phases));
         norm
     }
 
     fn add(&self, part: &mut Part<'_>) {
+        let mut watch = Stopwatch::start();
         let place = part.start..part.start + part.sum.len();
         let shards: Vec<&[f32]> = self.shards.iter().map(|shard| &shard[place.clone()]).collect();
         vectorized(
@@ -70,9 +83,11 @@ impl Step<'_> {
                 }
             },
         );
+        watch.read(&mut part.phases.reduce);
     }
 
     fn update(&self, part: &mut Part<'_>, update: &Update) {
+        let mut watch = Stopwatch::start();
         match self.shards {
             [only] => {
                 let gradient = &only[part.start..part.start + part.sum.len()];
@@ -80,6 +95,7 @@ impl Step<'_> {
             }
             _ => update.apply(part.weights, part.sum, &mut part.moments),
         }
+        watch.read(&mut part.phases.optimize);
     }
 }
 
@@ -89,7 +105,7 @@ fn norm(parts: &[Part<'_>]) -> f64 {
 
 /// Sums slices of equal length pairwise: `((0 + 1) + (2 + 3)) + ...`, whoever computed them.
 #[inline(always)]
-fn tree(shards: &[&[f32]], sum: &mut [f32]) {
+pub(super) fn tree(shards: &[&[f32]], sum: &mut [f32]) {
     match shards {
         [a, b] => add(a, b, sum),
         [a, b, c, d] => {
@@ -159,7 +175,8 @@ mod tests {
         let (mut weights, mut sum) = (vec![1.0; count], vec![0.0; count]);
         let mut moments = vec![vec![0.0; count]; 2];
         let step = Step { shards, optimizer: &optimizer, number: 1, rate: 0.1, clip };
-        let norm = step.take(&Pool::new(threads).unwrap(), &mut sum, &mut weights, &mut moments);
+        let norm =
+            step.take(&Pool::new(threads).unwrap(), &mut sum, &mut weights, &mut moments, &mut Phases::default());
         (weights, norm)
     }
 
@@ -199,7 +216,7 @@ mod tests {
         let (mut weights, mut sum) = (vec![0.0; 2], vec![0.0; 2]);
         let shards = [vec![3.0, 4.0]];
         let step = Step { shards: &shards, optimizer: &optimizer, number: 1, rate: 1.0, clip: Some(1.0) };
-        let norm = step.take(&Pool::new(1).unwrap(), &mut sum, &mut weights, &mut []);
+        let norm = step.take(&Pool::new(1).unwrap(), &mut sum, &mut weights, &mut [], &mut Phases::default());
         assert_eq!((norm, weights), (5.0, vec![-0.6, -0.8]));
     }
 }

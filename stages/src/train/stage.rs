@@ -1,8 +1,9 @@
 //! The `train` stage.
 
-use super::columns::{Column, Features, columns};
+use super::columns::{Column, Features};
+use super::encoding::model_columns;
 use super::engine::{Examples, NetworkEngine, Target};
-use super::fit::{Plan, Surroundings, begin, fit};
+use super::fit::{Plan, Surroundings, fit};
 use super::fitted::Description;
 use super::loss::{Loss, Objective};
 use super::numbers::Shards;
@@ -35,9 +36,11 @@ pub(super) fn train(
     if spec.early_stop.is_some() && valid.is_none() {
         return Err(Error::usage("`early_stop` watches the validation loss, but there is no input \"valid\""));
     }
-    let (train, valid) = transformed(train, valid, features.as_ref(), &around)?;
-    let (train, valid, description) = read(&train, valid.as_ref(), &spec)?;
-    let network = description.network(train.features.width())?;
+    let (frame, valid) = transformed(train, valid, features.as_ref(), &around)?;
+    let (train, valid, description) = read(&frame, valid.as_ref(), &spec)?;
+    // What the features made of the rows is read, and goes.
+    drop(frame);
+    let network = description.network()?;
     let plan = plan(&spec, train.features.rows())?;
     let shards = spec.shards.unwrap_or(Shards::for_batch(plan.batch)).get();
 
@@ -53,8 +56,7 @@ pub(super) fn train(
         moments: vec![vec![0.0; network.parameters()]; spec.optimizer.moments()],
         ..State::default()
     };
-    let state = begin(fresh, resume.as_ref(), &plan, &around)?;
-    let state = fit(&plan, &mut engine, state, &pool, &around)?;
+    let state = fit(&plan, &mut engine, (fresh, resume.as_ref()), &pool, &around)?;
     let model = description.model(&network, state.chosen())?;
     Ok((model, state.metrics(), state.curve()?, state.tensors()?))
 }
@@ -88,7 +90,7 @@ fn read(train: &Frame, valid: Option<&Frame>, spec: &TrainSpec) -> Result<(Examp
     }
     let target = train.column(&spec.target).context("`target`")?;
     let objective = objective(spec, target.data_type())?;
-    let columns = columns(train, &spec.target).context("input \"train\"")?;
+    let columns = model_columns(&spec.model, train, &spec.target).context("input \"train\"")?;
     let (classes, values) = match objective.classifies() {
         true => {
             let (classes, values) = Classes::find(&target, &spec.target).context("input \"train\"")?;
@@ -130,7 +132,7 @@ fn objective(spec: &TrainSpec, kind: &arrow::datatypes::DataType) -> Result<Obje
         ModelSpec::Linear {} => !objective.classifies(),
         ModelSpec::Logistic {} => objective == Objective::BinaryCrossEntropy,
         ModelSpec::Softmax {} => objective == Objective::CrossEntropy,
-        ModelSpec::Mlp(_) | ModelSpec::Cnn(_) => true,
+        ModelSpec::Mlp(_) | ModelSpec::Cnn(_) | ModelSpec::Transformer(_) => true,
     };
     if !fits {
         return Err(Error::usage(format!("`loss` does not go with the model `{}`", spec.model.name()))
@@ -152,7 +154,7 @@ fn check_classes(classes: &Classes, spec: &TrainSpec, objective: Objective, rows
     Ok(())
 }
 
-fn plan(spec: &TrainSpec, rows: usize) -> Result<Plan> {
+pub(super) fn plan(spec: &TrainSpec, rows: usize) -> Result<Plan> {
     let batch = spec.batch.map_or(BATCH.min(rows), std::num::NonZeroUsize::get);
     if batch > rows {
         return Err(Error::usage(format!("`batch` is {batch}, but input \"train\" has only {rows} rows"))
@@ -165,7 +167,8 @@ fn plan(spec: &TrainSpec, rows: usize) -> Result<Plan> {
         schedule: spec.schedule.clone(),
         clip: spec.clip.map(super::numbers::Positive::get),
         early_stop: spec.early_stop.clone(),
-        checkpoint: spec.checkpoint.get() as u64,
+        checkpoint: spec.checkpoint,
+        curve: spec.curve.as_ref().map(|curve| curve.steps.get() as u64),
         shuffle: spec.shuffle,
     })
 }

@@ -1,5 +1,6 @@
 //! Where a training stands: all that it needs to go on, as tensors.
 
+use super::loss::Sums;
 use arrow::array::{ArrayRef, Float64Array, Int64Array};
 use ropeway_framework::data::{Frame, Metrics, Tensor, Tensors};
 use ropeway_framework::{Context, Error, Result};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 pub(super) const CURVE: [&str; 8] =
     ["epoch", "step", "rate", "gradient.norm", "train.loss", "train.accuracy", "valid.loss", "valid.accuracy"];
 
-/// Where a training stands after an epoch.
+/// Where a training stands after a step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct State {
     /// What the training is; a state of another one is refused.
@@ -19,6 +20,14 @@ pub(super) struct State {
     pub(super) chance: u64,
     pub(super) epoch: u64,
     pub(super) step: u64,
+    /// Steps of the epoch that is under way: where in its order of rows it stands.
+    pub(super) position: u64,
+    /// The losses of the epoch that is under way.
+    pub(super) epoch_sums: Sums,
+    /// The losses since the last point of the curve.
+    pub(super) recent_sums: Sums,
+    /// The norm of the last step's gradient.
+    pub(super) norm: f64,
     pub(super) weights: Vec<f32>,
     pub(super) moments: Vec<Vec<f32>>,
     /// The epoch with the lowest validation loss so far, and its weights, if the training looks for it.
@@ -26,6 +35,8 @@ pub(super) struct State {
     pub(super) stopped: bool,
     /// A row an epoch; NaN where there is nothing to say.
     pub(super) curve: Vec<[f64; CURVE.len()]>,
+    /// Rows between them, if the training is asked for some.
+    pub(super) points: Vec<[f64; CURVE.len()]>,
 }
 
 /// The best epoch so far.
@@ -34,6 +45,13 @@ pub(super) struct Best {
     pub(super) epoch: u64,
     pub(super) loss: f64,
     pub(super) weights: Vec<f32>,
+}
+
+fn means(sums: &Sums, row: &mut [f64; CURVE.len()], classifies: bool) {
+    row[4] = sums.mean();
+    if classifies {
+        row[5] = sums.accuracy();
+    }
 }
 
 fn one<T: ropeway_framework::data::Element>(tensors: &Tensors, name: &str) -> Result<T> {
@@ -49,16 +67,43 @@ fn floats(tensors: &Tensors, name: &str, count: usize) -> Result<Vec<f32>> {
 }
 
 impl State {
+    /// Adds the losses of a step.
+    pub(super) fn add(&mut self, sums: Sums) {
+        self.position += 1;
+        self.epoch_sums.add(sums);
+        self.recent_sums.add(sums);
+    }
+
+    /// A point of the curve within an epoch, if one is due: the means are those since the row before.
+    pub(super) fn note(&mut self, every: Option<u64>, mut row: [f64; CURVE.len()], classifies: bool) {
+        if every.is_some_and(|every| self.step.is_multiple_of(every)) {
+            means(&std::mem::take(&mut self.recent_sums), &mut row, classifies);
+            self.points.push(row);
+        }
+    }
+
+    /// Ends an epoch; gives its row of the curve, whose means are those of the epoch.
+    pub(super) fn end_epoch(&mut self, mut row: [f64; CURVE.len()], classifies: bool) -> [f64; CURVE.len()] {
+        means(&std::mem::take(&mut self.epoch_sums), &mut row, classifies);
+        self.recent_sums = Sums::default();
+        (self.epoch, self.position) = (self.epoch + 1, 0);
+        row
+    }
+
     /// The state as tensors.
     pub(super) fn tensors(&self) -> Result<Tensors> {
         let flat = |values: &[f32]| Tensor::from_vec(vec![values.len()], values.to_vec());
         let identity = self.identity.to_string().into_bytes();
-        let counts = vec![self.chance, self.epoch, self.step, u64::from(self.stopped)];
-        let curve: Vec<f64> = self.curve.iter().flatten().copied().collect();
+        let counts = vec![self.chance, self.epoch, self.step, u64::from(self.stopped), self.position];
+        let sums = [self.epoch_sums.packed(), self.recent_sums.packed()].concat();
+        let table = |rows: &[[f64; CURVE.len()]]| Tensor::from_vec(vec![rows.len(), CURVE.len()], rows.concat());
         let mut tensors = Tensors::new()
             .with("identity", Tensor::from_vec(vec![identity.len()], identity)?)
             .with("counts", Tensor::from_vec(vec![counts.len()], counts)?)
-            .with("curve", Tensor::from_vec(vec![self.curve.len(), CURVE.len()], curve)?)
+            .with("sums", Tensor::from_vec(vec![2, 4], sums)?)
+            .with("norm", Tensor::from_vec(vec![1], vec![self.norm])?)
+            .with("curve", table(&self.curve)?)
+            .with("points", table(&self.points)?)
             .with("weights", flat(&self.weights)?);
         for (index, moment) in self.moments.iter().enumerate() {
             tensors.insert(format!("moment{}", index + 1), flat(moment)?);
@@ -91,7 +136,13 @@ impl State {
             }
         }
         let counts = tensors.get("counts").context(foreign)?.values::<u64>()?;
-        let [chance, epoch, step, stopped] = *counts else { return Err(Error::new(foreign)) };
+        let [chance, epoch, step, stopped, position] = *counts else { return Err(Error::new(foreign)) };
+        let [epoch_sums, recent_sums] = *tensors.get("sums").context(foreign)?.values::<f64>()?.as_chunks().0 else {
+            return Err(Error::new(foreign));
+        };
+        let table = |name: &str| -> Result<Vec<[f64; CURVE.len()]>> {
+            Ok(tensors.get(name).context(foreign)?.values::<f64>()?.as_chunks().0.to_vec())
+        };
         let weights = fresh.weights.len();
         let best = match tensors.contains("best.weights") {
             false => None,
@@ -107,11 +158,16 @@ impl State {
             chance,
             epoch,
             step,
+            position,
+            epoch_sums: Sums::unpacked(epoch_sums),
+            recent_sums: Sums::unpacked(recent_sums),
+            norm: one(tensors, "norm")?,
             weights: floats(tensors, "weights", weights)?,
             moments: moments.collect::<Result<_>>()?,
             best,
             stopped: stopped != 0,
-            curve: tensors.get("curve").context(foreign)?.values::<f64>()?.as_chunks().0.to_vec(),
+            curve: table("curve")?,
+            points: table("points")?,
         })
     }
 
@@ -120,11 +176,13 @@ impl State {
         self.best.as_ref().map_or(&self.weights, |best| &best.weights)
     }
 
-    /// The learning curve: a row an epoch. Columns that say nothing are left out.
+    /// The learning curve: a row an epoch, and those within epochs. Columns that say nothing are left out.
     pub(super) fn curve(&self) -> Result<Frame> {
+        let mut rows: Vec<&[f64; CURVE.len()]> = self.curve.iter().chain(&self.points).collect();
+        rows.sort_by(|a, b| a[1].total_cmp(&b[1]));
         let mut columns: Vec<(&str, ArrayRef)> = Vec::new();
         for (index, name) in CURVE.into_iter().enumerate() {
-            let values: Vec<f64> = self.curve.iter().map(|row| row[index]).collect();
+            let values: Vec<f64> = rows.iter().map(|row| row[index]).collect();
             if index < 2 {
                 columns.push((name, Arc::new(values.iter().map(|value| Some(*value as i64)).collect::<Int64Array>())));
             } else if values.is_empty() || values.iter().any(|value| !value.is_nan()) {

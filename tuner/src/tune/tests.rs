@@ -9,8 +9,8 @@ use rand::RngExt;
 use ropeway_framework::data::{Artifact, Digest, Frame, Kind, Metrics, Model, Ref, Tensor, Tensors};
 use ropeway_framework::stage::{
     Answer, Call, Cancel, Checkpoint, Fetch, Input, IntoStage, Keep, Models, Needs, Once, Output, Outputs, Params,
-    Pending, Progress, Report, ReportSink, Scratch, Seed, StageRef, Submit, TaskRequest, Tasks, Template,
-    Threads, pending,
+    Pending, Progress, Report, ReportSink, Scratch, Seed, StageRef, Submit, TaskRequest, Tasks, Template, Threads,
+    pending,
 };
 use ropeway_framework::{Error, Result};
 use schemars::JsonSchema;
@@ -210,6 +210,7 @@ fn call(template: Template, params: Value, tasks: Tasks) -> Call {
         scratch: Scratch::default(),
         models: Models::default(),
         threads: Threads::default(),
+        gang: Default::default(),
     }
 }
 

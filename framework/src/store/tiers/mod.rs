@@ -26,7 +26,7 @@ use super::StoreError;
 use super::backend::{Backend, Created};
 use super::blobs::blob_path;
 use super::offload::offload;
-use super::traffic::{Meter, Tier};
+use super::traffic::{Meter, Tier, moved};
 use crate::data::{Owner, Pieces, Ref};
 use budget::{Budget, Count, Passage, Rule};
 use bytes::Bytes;
@@ -178,6 +178,7 @@ impl Tiers {
             ours |= self.machine.get().is_none() && created == Created::Now;
             if created == Created::Now {
                 self.meter.wrote(reference.bytes);
+                self.travelled(reference);
             }
             if created == Created::Now || self.backend.size(&path).await? == Some(reference.bytes) {
                 break;
@@ -256,7 +257,15 @@ impl Tiers {
             return Err(StoreError::Missing { what, url });
         };
         self.meter.read(Tier::Store, reference.bytes);
+        self.travelled(reference);
         check(reference, content).await.map_err(|reason| StoreError::Corrupt { what, reason, url })
+    }
+
+    /// Notes that an artifact was read from the store or written to it: if that is far away, it crossed the network.
+    fn travelled(&self, reference: Ref) {
+        if self.backend.is_remote() {
+            moved(reference.bytes);
+        }
     }
 
     async fn find(&self, reference: Ref) -> Result<Content, StoreError> {
@@ -299,6 +308,7 @@ impl Tiers {
             Ok(bytes) => match check(reference, Content::heap(bytes?)).await {
                 Ok(content) => {
                     self.meter.read(Tier::Peer, reference.bytes);
+                    moved(reference.bytes);
                     return Some(content);
                 }
                 Err(reason) => tracing::warn!("a peer sent something else as {}: {reason}", digest()),

@@ -1,0 +1,70 @@
+//! When a training has gone wrong: a loss or a gradient that is no number, or a loss beyond all measure.
+
+use super::state::State;
+use ropeway_framework::{Error, Result};
+
+/// How many times the first epoch's mean a later step's loss may be. Outliers and small batches stay far below it; a
+/// training beyond it does not come back.
+const EXPLODED: f64 = 1e6;
+
+/// Refuses the loss of a step that is not taken yet.
+///
+/// # Errors
+/// It is NaN or infinite, or exploded; with the step, the epoch, the rate, and what to try.
+pub(super) fn check_loss(loss: f64, rate: f64, state: &State, clip: Option<f64>) -> Result<()> {
+    if !loss.is_finite() {
+        return Err(wrong(&format!("the loss is {loss}"), rate, state, clip));
+    }
+    match state.curve.first() {
+        // A loss below 1 is no measure: one that is almost nothing may grow a million times and still be small.
+        Some(first) if loss > EXPLODED * first[4].max(1.0) => {
+            let what = format!("the loss, {:.3e} on average in the first epoch, is {loss:.3e}", first[4]);
+            Err(wrong(&what, rate, state, clip))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses the norm of a gradient.
+///
+/// # Errors
+/// It is NaN or infinite.
+pub(super) fn check_norm(norm: f64, rate: f64, state: &State, clip: Option<f64>) -> Result<()> {
+    match norm.is_finite() {
+        true => Ok(()),
+        false => Err(wrong(&format!("the norm of the gradient is {norm}"), rate, state, clip)),
+    }
+}
+
+fn wrong(what: &str, rate: f64, state: &State, clip: Option<f64>) -> Error {
+    let (step, epoch) = (state.step, state.epoch + 1);
+    let clip = if clip.is_none() { ", or set `clip`, such as clip = 1.0" } else { "" };
+    Error::new(format!("{what} at step {step} (epoch {epoch}), at the rate {rate:e}")).help(format!(
+        "lower the rate of `optimizer`, let it rise with a `warmup`, scale the features and the target{clip}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::state::CURVE;
+
+    #[test]
+    fn what_does_not_come_back_is_named() {
+        let mut state = State { step: 7, epoch: 1, ..State::default() };
+        let said = |loss: f64, state: &State| check_loss(loss, 0.001, state, None).err().map(|error| error.to_string());
+        assert_eq!(said(f64::NAN, &state).unwrap(), "the loss is NaN at step 7 (epoch 2), at the rate 1e-3");
+        // Nothing to compare with in the first epoch.
+        assert_eq!(said(1e30, &state), None);
+        let mut row = [0.0; CURVE.len()];
+        row[4] = 2.5;
+        state.curve.push(row);
+        assert_eq!(said(2e6, &state), None);
+        let expected =
+            "the loss, 2.500e0 on average in the first epoch, is 3.000e6 at step 7 (epoch 2), at the rate 1e-3";
+        assert_eq!(said(3e6, &state).unwrap(), expected);
+        assert!(
+            check_norm(f64::INFINITY, 1.0, &state, Some(1.0)).is_err() && check_norm(1e30, 1.0, &state, None).is_ok()
+        );
+    }
+}
