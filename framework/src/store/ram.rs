@@ -1,6 +1,7 @@
 //! A store that lives as long as its process, partly in its memory and partly in files of its own.
 
 use super::backend::{Created, Found, Leftovers};
+use super::blobs::BLOBS;
 use super::brief::{Brief, Common};
 use super::exchange::{EXCHANGE, Exchange};
 use super::files::{link, open_file, read_part};
@@ -100,7 +101,7 @@ impl Ram {
             object.modified = SystemTime::now();
             return Ok(Created::Already);
         }
-        let long = if matches!(name, Name::Blob(_)) { PAGE } else { LONG };
+        let long = if path.starts_with(BLOBS) { PAGE } else { LONG };
         let place = match room {
             // The memory of its own that a short object has is not counted; neither is that of memos and logs.
             _ if length <= long => Place::Memory(Bytes::copy_from_slice(&content.join()).into()),
