@@ -343,9 +343,9 @@ def run(program, case, data, scratch):
           f"1/{ratio(ours, theirs[best], 'wall'):.1f} of the whole time", flush=True)
 
 
-if sys.argv[1] == "--alone":
+if __name__ == "__main__" and sys.argv[1] == "--alone":
     torch_alone(*sys.argv[2:5], int(sys.argv[5]), sys.argv[6])
-else:
+elif __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         for case in sys.argv[3:] or CASES:
             run(os.path.abspath(sys.argv[1]), case, sys.argv[2], scratch)
