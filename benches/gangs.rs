@@ -12,11 +12,14 @@ use ropeway::worker::Token;
 use serde_json::{Value, json};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
 const BYTES: usize = 64 * MIB;
 const ROUNDS: usize = 9;
+const BEATS: Duration = Duration::from_secs(9);
+const KILL_EVERY: Duration = Duration::from_secs(2);
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -72,8 +75,32 @@ fn exchange(gang: Gang, cancel: Cancel, progress: Progress) -> Result<Metrics> {
     }
 }
 
+/// Small exchanges for some seconds; the one that began first says what the longest pause between two of them was.
+fn beat(gang: Gang, cancel: Cancel, progress: Progress) -> Result<Metrics> {
+    let (begun, mut last, mut longest) = (Instant::now(), None::<Instant>, Duration::ZERO);
+    'circle: loop {
+        let mut circle = gang.meet(&cancel)?;
+        loop {
+            let stop = u8::from(begun.elapsed() > BEATS);
+            circle.outgoing(8)?.fill(stop);
+            if !circle.exchange(&vec![0..8; circle.size()])? {
+                continue 'circle;
+            }
+            let over = (0..circle.size()).any(|rank| circle.incoming(rank).contains(&1));
+            longest = longest.max(last.map_or(Duration::ZERO, |last| last.elapsed()));
+            last = Some(Instant::now());
+            if over {
+                if stop == 1 {
+                    progress.log(longest.as_secs_f64().to_string());
+                }
+                return Ok(Metrics::new());
+            }
+        }
+    }
+}
+
 fn registry() -> Registry {
-    ropeway::standard().stage("exchange", stage(exchange).version(1))
+    ropeway::standard().stage("exchange", stage(exchange).version(1)).stage("beat", stage(beat).version(1))
 }
 
 fn options(local: u32) -> Result<Options> {
@@ -137,6 +164,33 @@ fn kill_one(number: u32) -> bool {
     Command::new("kill").args(["-9", child]).status().is_ok_and(|status| status.success())
 }
 
+/// The longest pause of a gang of three when one of the others dies every so often, and another comes for it.
+fn pause() -> Result<(f64, u32)> {
+    let pipeline = Pipeline::build("beat").stage("beat", "beat").needs(json!({ "workers": 3 })).resolve(&registry())?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let killer = std::thread::spawn({
+        let ended = ended.clone();
+        move || {
+            let (begun, mut killed) = (Instant::now(), 0);
+            while !ended.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(20));
+                // The first worker stays: it says how long the pauses were.
+                killed += u32::from(begun.elapsed() > KILL_EVERY * (killed + 1) && kill_one(1 + killed % 2));
+            }
+            killed
+        }
+    });
+    let mut longest = f64::NAN;
+    let done = with_workers(&pipeline, 3, &mut |line| {
+        if let Event::Log { line, .. } = &line.event {
+            longest = line.parse().unwrap_or(f64::NAN);
+        }
+    });
+    ended.store(true, Ordering::Release);
+    let killed = killer.join().unwrap_or(0);
+    done.map(|_| (longest, killed))
+}
+
 /// From the start of a gang to the end of its first step.
 fn start(workers: u32) -> Result<f64> {
     let begun = Instant::now();
@@ -164,7 +218,8 @@ fn measure() -> Result<Value> {
 
     let epochs = 1500;
     let whole = disturbed(2, epochs, None)?;
-    let killed = disturbed(2, epochs, Some(Duration::from_secs(2)))?;
+    let killed = disturbed(2, epochs, Some(KILL_EVERY))?;
+    let (longest, deaths) = pause()?;
     let starts = (0..5).map(|_| start(4)).collect::<Result<Vec<_>>>()?;
     Ok(json!({
         "exchange": {
@@ -175,6 +230,7 @@ fn measure() -> Result<Value> {
             "same bytes": whole.1 == killed.1, "killed": killed.2, "time over undisturbed": killed.0 / whole.0,
             "seconds a kill": (killed.0 - whole.0) / f64::from(killed.2.max(1)),
         },
+        "three workers, one killed and replaced every 2 s": { "killed": deaths, "longest pause in seconds": longest },
         "four workers, from placed to the end of an epoch of 8 steps, in seconds": median(starts),
     }))
 }

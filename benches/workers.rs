@@ -14,6 +14,10 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const WORKERS: u32 = 2;
 const CALLS: u64 = 2_000;
 const TASKS: u64 = 200_000;

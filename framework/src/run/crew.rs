@@ -198,7 +198,7 @@ impl Crew {
 
     /// Where a worker can fetch inputs of an attempt from other workers.
     fn peers(&self, worker: WorkerId, work: &Assignment) -> Vec<String> {
-        let inputs = work.inputs.values().flatten();
+        let inputs = work.request.inputs.values().flatten();
         let holders = inputs.flat_map(|input| self.holders.of(input.digest));
         let others = holders.filter(|holder| *holder != worker).filter_map(|holder| self.there.get(&holder));
         let addresses: BTreeSet<&String> = others.map(|peer| &peer.peer).filter(|peer| !peer.is_empty()).collect();

@@ -26,6 +26,7 @@ mod task;
 mod tests;
 mod voice;
 mod watch;
+mod window;
 
 pub use clock::{Clock, SystemClock};
 pub use crew::Elsewhere;

@@ -103,9 +103,9 @@ pub(super) fn execute(store: &Store, scratch: PathBuf, work: &Assignment) -> Res
 fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Inputs>) -> Result<Outcome> {
     let stored = |refs: &Vec<Ref>| refs.iter().map(|one| Stored::new(*one, source.clone())).collect();
     let call = Call {
-        inputs: work.inputs.iter().map(|(port, refs)| (port.clone(), stored(refs))).collect(),
+        inputs: work.request.inputs.iter().map(|(port, refs)| (port.clone(), stored(refs))).collect(),
         templates: work.templates.clone(),
-        params: work.params.clone(),
+        params: work.request.params.clone(),
         seed: work.seed.clone(),
         progress: work.progress.clone(),
         checkpoint: Checkpoint::new(store.checkpoints(work.key)).say_to(work.progress.clone()),
@@ -142,8 +142,13 @@ async fn commit(store: &Store, work: &Assignment, outputs: Outputs, seconds: f64
         };
         refs.insert(port, reference);
     }
-    let memo =
-        Memo { outputs: refs, stage: work.uses.clone(), seconds, device: "cpu".into(), build: work.build.clone() };
+    let memo = Memo {
+        outputs: refs,
+        stage: work.request.stage.clone(),
+        seconds,
+        device: "cpu".into(),
+        build: work.build.to_string(),
+    };
     let (outputs, differs) = settle(store, work.key, &memo).await?;
     Ok(Outcome { outputs, seconds, differs, unsaved: None, moved: 0 })
 }
@@ -162,16 +167,19 @@ pub(super) async fn settle(store: &Store, key: Key, memo: &Memo) -> Result<(BTre
 fn promised(work: &Assignment, outputs: Outputs) -> Result<BTreeMap<String, Given>> {
     let mut given = outputs.into_map();
     let mut promised = BTreeMap::new();
-    for port in work.stage.outputs(&work.params) {
+    for port in work.stage.outputs(&work.request.params) {
         let output = given.remove(&port.name).ok_or_else(|| {
-            Error::new(format!("stage {:?} gave no output {:?}, which its signature promises", work.uses, port.name))
+            Error::new(format!(
+                "stage {:?} gave no output {:?}, which its signature promises",
+                work.request.stage, port.name
+            ))
         })?;
         promised.insert(port.name, output);
     }
     match given.keys().next() {
         None => Ok(promised),
         Some(extra) => {
-            Err(Error::new(format!("stage {:?} gave an output {extra:?} that its signature lacks", work.uses)))
+            Err(Error::new(format!("stage {:?} gave an output {extra:?} that its signature lacks", work.request.stage)))
         }
     }
 }

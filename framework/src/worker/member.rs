@@ -73,7 +73,7 @@ impl Member {
     ///
     /// # Errors
     /// There is no coordinator ([`Fault::Unavailable`](crate::Fault)), or it refuses this worker.
-    pub(super) async fn attach(&mut self, say: &mut dyn FnMut(String)) -> Result<Parted> {
+    pub(super) async fn attach(&mut self, say: &mut (dyn FnMut(String) + Send)) -> Result<Parted> {
         if self.counter.is_none() {
             // Without it others fetch from the store.
             self.counter = Counter::open(&self.options.join, &self.options.token, self.seats.clone()).await.ok();

@@ -37,11 +37,9 @@ pub use metrics::WorkerMetrics;
 pub(crate) use remote::RemoteWorker;
 pub use token::Token;
 
-use crate::data::Ref;
 use crate::schedule::{Needs, TaskId};
-use crate::stage::{Cancel, Gang, Models, Progress, Seed, Stage, Tasks, Template};
+use crate::stage::{Cancel, Gang, Models, Progress, Seed, Stage, TaskRequest, Tasks, Template};
 use crate::store::Key;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -65,16 +63,12 @@ pub struct Assignment {
     pub member: bool,
     /// How it finds the others, if it is.
     pub gang: Gang,
-    /// The stage's name in the registry.
-    pub uses: String,
+    /// Which stage, its parameters (normalised) and its inputs.
+    pub request: Arc<TaskRequest>,
     /// The stage.
     pub stage: Arc<dyn Stage>,
     /// The name under which the result is remembered.
     pub key: Key,
-    /// Normalised parameters.
-    pub params: Value,
-    /// Inputs by port.
-    pub inputs: BTreeMap<String, Vec<Ref>>,
     /// Stages that are inputs themselves, by port.
     pub templates: BTreeMap<String, Template>,
     /// The source of chance.
@@ -90,7 +84,7 @@ pub struct Assignment {
     /// Whether it should stop.
     pub cancel: Cancel,
     /// What the commit says of the program that computed it.
-    pub build: String,
+    pub build: Arc<str>,
     /// What is traced of it.
     pub span: tracing::Span,
 }

@@ -1,6 +1,8 @@
 //! Which columns a model reads, and their values as rows of `f32`.
 
-use arrow::array::{Array, ArrayRef, AsArray, UInt8Array};
+use super::encoding::encode;
+use super::target::Classes;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt8Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type, Schema, SchemaRef, UInt8Type};
@@ -9,19 +11,28 @@ use ropeway_framework::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// A column that a model reads: a number, or a list of numbers of one length.
+/// A column that a model reads: a number, a list of numbers of one length, a category, or a text's bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Column {
     pub(crate) name: String,
     /// Arrow's name of the number's type: `Float64`.
     #[serde(rename = "type")]
-    kind: String,
+    pub(super) kind: String,
     /// The length of the list.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    length: Option<usize>,
+    pub(super) length: Option<usize>,
+    /// Its categories, if it is read as their places: the first is 1, and what is none of them 0.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) categories: Option<Classes>,
+    /// Bytes of a text that are read, if it is read as its bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) bytes: Option<usize>,
+    /// How many tokens there are, if its list is one of token numbers.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) vocabulary: Option<usize>,
 }
 
-/// Rows of features, dense.
+/// Rows of features.
 #[derive(Clone, Debug)]
 pub(crate) struct Features {
     rows: usize,
@@ -32,9 +43,25 @@ pub(crate) struct Features {
 #[derive(Clone, Debug)]
 enum Values {
     Numbers(Vec<f32>),
+    Sparse(Sparse),
     /// One list of bytes a row: pixels, divided by 255 when read. Kept as they are, shared with the frame.
     Pixels(ScalarBuffer<u8>),
 }
+
+/// Rows that are mostly zeros, such as one-hot columns give: the other values, and their places.
+#[derive(Clone, Debug, Default)]
+struct Sparse {
+    /// Where each row's values end.
+    ends: Vec<usize>,
+    places: Vec<u32>,
+    values: Vec<f32>,
+}
+
+/// How many values there must be for each that is not zero, so that rows are kept without their zeros.
+const SPARSE: usize = 4;
+
+/// Rows that are turned into numbers at once.
+const PART: usize = 4096;
 
 const WHITE: f32 = 255.0;
 
@@ -55,12 +82,16 @@ fn number(kind: &DataType) -> bool {
     kind.is_integer() || kind.is_floating() || matches!(kind, DataType::Boolean)
 }
 
-fn column(field: &Field) -> Result<Column> {
+/// A column of numbers.
+///
+/// # Errors
+/// It has none.
+pub(super) fn column(field: &Field) -> Result<Column> {
     let name = field.name().clone();
     match field.data_type() {
-        kind if number(kind) => Ok(Column { name, kind: kind.to_string(), length: None }),
+        kind if number(kind) => Ok(Column::new(name, kind, None)),
         DataType::FixedSizeList(item, length) if number(item.data_type()) && *length > 0 => {
-            Ok(Column { name, kind: item.data_type().to_string(), length: usize::try_from(*length).ok() })
+            Ok(Column::new(name, item.data_type(), usize::try_from(*length).ok()))
         }
         kind => Err(Error::new(format!("column {name:?} is of type {kind}; a model reads numbers only"))
             .help("turn it into numbers with a `features.fit` stage (input `features`), or leave it out with `sql`")),
@@ -68,12 +99,33 @@ fn column(field: &Field) -> Result<Column> {
 }
 
 impl Column {
+    pub(super) fn new(name: String, kind: &DataType, length: Option<usize>) -> Self {
+        Self { name, kind: kind.to_string(), length, categories: None, bytes: None, vocabulary: None }
+    }
+
     pub(crate) fn width(&self) -> usize {
-        self.length.unwrap_or(1)
+        self.bytes.or(self.length).unwrap_or(1)
+    }
+
+    fn check_tokens(&self, tokens: &[f32], row: usize) -> Result<()> {
+        let strange = |token: &&f32| self.vocabulary.is_some_and(|vocabulary| **token >= vocabulary as f32);
+        match (tokens.iter().find(strange), self.vocabulary) {
+            (Some(token), Some(vocabulary)) => Err(Error::new(format!(
+                "column {:?} has the token {token} in row {row} (the first is row 0), but `vocabulary` is {vocabulary}",
+                self.name
+            ))
+            .help("tokens are numbered from 0; give the transformer a larger `vocabulary`")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is a list of whole numbers.
+    pub(super) fn is_integers(&self) -> bool {
+        self.length.is_some() && self.kind.contains("Int")
     }
 
     fn pixels(&self) -> bool {
-        self.length.is_some() && self.kind == "UInt8"
+        self.length.is_some() && self.kind == "UInt8" && self.vocabulary.is_none()
     }
 
     fn field(&self) -> Result<Field> {
@@ -84,7 +136,8 @@ impl Column {
                 DataType::FixedSizeList(Arc::new(Field::new_list_field(kind, true)), i32::try_from(length)?)
             }
         };
-        Ok(Field::new(&self.name, kind, false))
+        // A null is a category like any other that was not seen.
+        Ok(Field::new(&self.name, kind, self.categories.is_some()))
     }
 }
 
@@ -107,19 +160,29 @@ impl Features {
             let bytes = bytes.as_primitive_opt::<UInt8Type>().context("pixels are bytes")?;
             return Ok(Self { rows, width, values: Values::Pixels(bytes.values().clone()) });
         }
+        let positions = columns.iter().map(|column| frame.position(&column.name)).collect::<Result<Vec<_>>>()?;
+        // Memory that nobody writes to costs nothing: of sparse rows only the first part's place is ever written.
         let mut values = vec![0.0f32; rows * width];
+        let mut sparse: Option<Sparse> = None;
         let mut first = 0;
-        for batch in frame.batches() {
-            let part = &mut values[first * width..(first + batch.num_rows()) * width];
+        for part in parts(frame) {
+            let start = if sparse.is_some() { 0 } else { first * width };
+            let out = &mut values[start..start + part.num_rows() * width];
             let mut offset = 0;
-            for column in columns {
-                let array = batch.column(frame.position(&column.name)?);
-                fill(array, column, first, part, (offset, width))?;
+            for (column, position) in columns.iter().zip(&positions) {
+                fill(part.column(*position), column, first, out, (offset, width))?;
                 offset += column.width();
             }
-            first += batch.num_rows();
+            if first == 0 && SPARSE * out.iter().filter(|value| !zero(**value)).count() <= out.len() {
+                sparse = Some(Sparse::default());
+            }
+            if let Some(sparse) = &mut sparse {
+                sparse.push(out, width);
+            }
+            first += part.num_rows();
         }
-        Ok(Self { rows, width, values: Values::Numbers(values) })
+        let values = sparse.map_or(Values::Numbers(values), Values::Sparse);
+        Ok(Self { rows, width, values })
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -136,6 +199,7 @@ impl Features {
             let place = row * self.width..(row + 1) * self.width;
             match &self.values {
                 Values::Numbers(values) => out.copy_from_slice(&values[place]),
+                Values::Sparse(sparse) => sparse.gather(row, out),
                 Values::Pixels(bytes) => {
                     for (out, byte) in out.iter_mut().zip(&bytes[place]) {
                         *out = f32::from(*byte) / WHITE;
@@ -144,6 +208,40 @@ impl Features {
             }
         }
     }
+}
+
+impl Sparse {
+    fn push(&mut self, rows: &[f32], width: usize) {
+        for row in rows.chunks_exact(width) {
+            for (place, value) in row.iter().enumerate().filter(|(_, value)| !zero(**value)) {
+                self.places.push(place as u32);
+                self.values.push(*value);
+            }
+            self.ends.push(self.values.len());
+        }
+    }
+
+    fn gather(&self, row: usize, out: &mut [f32]) {
+        let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let place = start..self.ends[row];
+        out.fill(0.0);
+        for (place, value) in self.places[place.clone()].iter().zip(&self.values[place]) {
+            out[*place as usize] = *value;
+        }
+    }
+}
+
+/// The rows of a frame, some at a time.
+fn parts(frame: &Frame) -> impl Iterator<Item = RecordBatch> {
+    frame.batches().iter().flat_map(|batch| {
+        let starts = (0..batch.num_rows()).step_by(PART);
+        starts.map(|start| batch.slice(start, PART.min(batch.num_rows() - start)))
+    })
+}
+
+/// Whether a value is the zero that memory begins with: not the negative one, whose bit would be lost.
+fn zero(value: f32) -> bool {
+    value.to_bits() == 0
 }
 
 /// The values of a list column, one row after the other.
@@ -168,7 +266,7 @@ fn list(array: &ArrayRef, column: &Column, first: usize) -> Result<ArrayRef> {
     Ok(values)
 }
 
-fn no_nulls(array: &dyn Array, name: &str, first: usize, width: usize) -> Result<()> {
+pub(super) fn no_nulls(array: &dyn Array, name: &str, first: usize, width: usize) -> Result<()> {
     match array
         .nulls()
         .filter(|nulls| nulls.null_count() > 0)
@@ -192,6 +290,9 @@ fn fill(
     out: &mut [f32],
     (offset, stride): (usize, usize),
 ) -> Result<()> {
+    if column.categories.is_some() || column.bytes.is_some() {
+        return encode(array, column, first, out, (offset, stride));
+    }
     let width = column.width();
     let values = match column.length {
         Some(_) => list(array, column, first)?,
@@ -214,6 +315,7 @@ fn fill(
         if let Some(bad) = from.iter().find(|value| !value.is_finite()) {
             return Err(bad_value(&column.name, first + row, bad));
         }
+        column.check_tokens(from, first + row)?;
     }
     Ok(())
 }
@@ -266,6 +368,23 @@ mod tests {
         let mut row = vec![0.0; 2];
         features.gather([0].into_iter(), &mut row);
         assert_eq!(row, [0.2, 0.4]);
+    }
+
+    #[test]
+    fn rows_of_zeros_are_kept_without_them() {
+        let rows = 2 * PART + 5;
+        let mark = |column: usize, row: usize| if row % 5 == column { row as f64 - 3.0 } else { 0.0 };
+        let column = |column: usize| -> ArrayRef {
+            Arc::new(Float64Array::from_iter_values((0..rows).map(|row| mark(column, row))))
+        };
+        let frame = frame(vec![("a", column(0)), ("b", column(1)), ("c", column(2)), ("d", column(3))]);
+        let features = Features::read(&frame, &columns(&frame, "label").unwrap()).unwrap();
+        assert!(matches!(&features.values, Values::Sparse(sparse) if sparse.ends.len() == rows));
+        for row in [0, 4, PART - 1, PART, rows - 1] {
+            let mut found = [f32::NAN; 4];
+            features.gather([row].into_iter(), &mut found);
+            assert_eq!(found, [0, 1, 2, 3].map(|column| mark(column, row) as f32), "{row}");
+        }
     }
 
     #[test]

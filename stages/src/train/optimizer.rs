@@ -151,6 +151,44 @@ impl Optimizer {
         }
     }
 
+    /// Takes step `number`, counted from 1, in one pass: every gradient is multiplied with `scale` (clipping), weights
+    /// and moments change in place. For a loop of one's own; [`Trainer`](super::Trainer) and `train` step so too.
+    ///
+    /// # Errors
+    /// Other than [`Optimizer::moments`] moments (all zeros before the first step), or slices of other lengths.
+    ///
+    /// ```
+    /// use ropeway_stages::train::{Optimizer, Positive, Share};
+    ///
+    /// let optimizer = Optimizer::sgd(Positive::try_from(0.1)?, Share::try_from(0.9)?);
+    /// let (mut weights, mut velocity) = ([1.0], [0.0]);
+    /// for number in 1..=2 {
+    ///     optimizer.step(number, optimizer.rate(), 1.0, &mut weights, &[1.0], &mut [&mut velocity])?;
+    /// }
+    /// assert!((weights[0] - 0.71f32).abs() < 1e-6);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn step(
+        &self,
+        number: u64,
+        rate: f64,
+        scale: f32,
+        weights: &mut [f32],
+        gradients: &[f32],
+        moments: &mut [&mut [f32]],
+    ) -> Result<()> {
+        let (wanted, found) = (self.moments(), moments.len());
+        if found != wanted {
+            return Err(Error::usage(format!("the optimizer keeps {wanted} moments, but there are {found}")));
+        }
+        let count = weights.len();
+        if gradients.len() != count || moments.iter().any(|moment| moment.len() != count) {
+            return Err(Error::usage(format!("there are {count} weights, but not as many gradients and moments")));
+        }
+        self.update(number, rate, scale).apply(weights, gradients, moments);
+        Ok(())
+    }
+
     /// The numbers of one update: step `step`, counted from 1, at a rate that the schedule gave; every gradient is
     /// multiplied with `scale` (clipping).
     pub(super) fn update(&self, step: u64, rate: f64, scale: f32) -> Update {
@@ -291,6 +329,19 @@ mod tests {
     fn adam_and_adamw() {
         close(&run(json!({"adam": {"rate": 0.01}}), 1.0), adam(0.0));
         close(&run(json!({"adamw": {"rate": 0.01, "weight_decay": 0.1}}), 1.0), adam(0.1));
+    }
+
+    #[test]
+    fn slices_that_do_not_fit_are_refused() {
+        let adam = Optimizer::default();
+        let step = |gradients: &[f32], moments: &mut [&mut [f32]]| {
+            adam.step(1, 1e-3, 1.0, &mut [1.0, 2.0], gradients, moments).map_err(|error| error.to_string())
+        };
+        let one = step(&[0.0; 2], &mut [&mut [0.0; 2]]).unwrap_err();
+        assert_eq!(one, "the optimizer keeps 2 moments, but there are 1");
+        assert!(step(&[0.0; 3], &mut [&mut [0.0; 2], &mut [0.0; 2]]).unwrap_err().contains("2 weights"));
+        assert!(step(&[0.0; 2], &mut [&mut [0.0; 2], &mut [0.0; 1]]).is_err());
+        step(&[0.0; 2], &mut [&mut [0.0; 2], &mut [0.0; 2]]).unwrap();
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A candle module's weights: begun from the seed, and as one flat slice.
 
+use super::fused::look;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Shape, Tensor, Var};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Shape, Tensor, Var};
 use candle_nn::init::NormalOrUniform;
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
@@ -56,7 +57,7 @@ impl Variables {
         self.vars(|vars| {
             for var in vars.values() {
                 let (own, rest) = flat.split_at(var.elem_count());
-                var.set(&Tensor::from_slice(own, var.shape(), &Device::Cpu)?)?;
+                var.inplace_op1(&Fill(own))?;
                 flat = rest;
             }
             Ok(())
@@ -70,7 +71,7 @@ impl Variables {
             for var in vars.values() {
                 let (own, rest) = flat.split_at_mut(var.elem_count());
                 if let Some(gradient) = gradients.get(var.as_tensor()) {
-                    own.copy_from_slice(&gradient.flatten_all()?.to_vec1::<f32>()?);
+                    look(gradient, |gradient| own.copy_from_slice(gradient))?;
                 }
                 flat = rest;
             }
@@ -107,6 +108,23 @@ impl Variables {
             }
         };
         Var::from_vec(values, shape, &Device::Cpu)
+    }
+}
+
+/// Writes a weight's values where they are.
+struct Fill<'a>(&'a [f32]);
+
+impl InplaceOp1 for Fill<'_> {
+    fn name(&self) -> &'static str {
+        "fill"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            return Err(candle_core::Error::Msg("weights are contiguous and f32".to_owned()));
+        };
+        values[start..end].copy_from_slice(self.0);
+        Ok(())
     }
 }
 

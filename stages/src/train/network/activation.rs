@@ -27,7 +27,7 @@ const LEAK: f32 = 0.01;
 
 impl Activation {
     /// Adds the bias to every row of sums and applies the activation.
-    pub(super) fn forward(self, bias: &[f32], output: &mut [f32]) {
+    pub(in crate::train) fn forward(self, bias: &[f32], output: &mut [f32]) {
         match self {
             Activation::Relu => rows(bias, output, |x| if x <= 0.0 { 0.0 } else { x }),
             Activation::LeakyRelu => rows(bias, output, |x| if x > 0.0 { x } else { LEAK * x }),
@@ -39,7 +39,7 @@ impl Activation {
     }
 
     /// Turns the gradient of the results into the gradient of the sums, and adds up the bias's.
-    pub(super) fn backward(self, output: &[f32], gradient: &mut [f32], bias_gradient: &mut [f32]) {
+    pub(in crate::train) fn backward(self, output: &[f32], gradient: &mut [f32], bias_gradient: &mut [f32]) {
         bias_gradient.fill(0.0);
         match self {
             Activation::Relu => back(output, gradient, bias_gradient, |y, g| if y > 0.0 { g } else { 0.0 }),

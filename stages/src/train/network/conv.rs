@@ -15,29 +15,29 @@ const BLOCK: usize = 48 * 1024;
 
 /// The sides of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Image {
-    pub(super) height: usize,
-    pub(super) width: usize,
-    pub(super) channels: usize,
+pub(in crate::train) struct Image {
+    pub(in crate::train) height: usize,
+    pub(in crate::train) width: usize,
+    pub(in crate::train) channels: usize,
 }
 
 impl Image {
-    pub(super) fn values(self) -> usize {
+    pub(in crate::train) fn values(self) -> usize {
         self.height * self.width * self.channels
     }
 }
 
 /// `activation(input * kernel + bias)` with stride 1, with a weight of shape
 /// `[kernel, kernel, input channels, output channels]`.
-pub(super) struct Conv {
-    pub(super) name: String,
-    pub(super) input: Image,
-    pub(super) output: Image,
-    pub(super) kernel: usize,
+pub(in crate::train) struct Conv {
+    pub(in crate::train) name: String,
+    pub(in crate::train) input: Image,
+    pub(in crate::train) output: Image,
+    pub(in crate::train) kernel: usize,
     /// Rows and columns of zeros that are thought above and left of the image.
-    pub(super) padding: usize,
-    pub(super) activation: Activation,
-    pub(super) start: Start,
+    pub(in crate::train) padding: usize,
+    pub(in crate::train) activation: Activation,
+    pub(in crate::train) start: Start,
 }
 
 impl Conv {
@@ -144,8 +144,8 @@ impl Layer for Conv {
     fn parameters(&self) -> Vec<Parameter> {
         let shape = vec![self.kernel, self.kernel, self.input.channels, self.output.channels];
         vec![
-            Parameter { name: "weight", shape, start: self.start },
-            Parameter { name: "bias", shape: vec![self.output.channels], start: Start::Zero },
+            Parameter { name: "weight".into(), shape, start: self.start },
+            Parameter { name: "bias".into(), shape: vec![self.output.channels], start: Start::Zero },
         ]
     }
 

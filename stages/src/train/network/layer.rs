@@ -1,16 +1,19 @@
 //! What a layer is.
 
+use super::Workspace;
 use rand::Rng;
+use std::borrow::Cow;
 
 /// One layer of a network: a function of rows with weights, and its gradient. Rows are dense `f32`, one after the
 /// other; images are channels last.
 ///
 /// The flat weight slice that a layer gets is its own part of the network's, its parameters in order.
-pub(super) trait Layer: Send + Sync {
+pub(in crate::train) trait Layer: Send + Sync {
     /// Its name in messages and in the names of its weights: `conv2`.
     fn name(&self) -> &str;
 
-    /// Values of a row of its input.
+    /// Values of a row of its input. A layer may work on a part of a row by itself, such as a pixel or a token of a
+    /// sequence; then these are its values.
     fn inputs(&self) -> usize;
 
     /// Values of a row of its output.
@@ -41,40 +44,50 @@ pub(super) trait Layer: Send + Sync {
 }
 
 /// What the backward pass of a layer reads and writes besides weights.
-pub(super) struct Pass<'a> {
-    pub(super) input: &'a [f32],
-    pub(super) output: &'a [f32],
-    pub(super) output_gradient: &'a mut [f32],
-    pub(super) input_gradient: Option<&'a mut [f32]>,
+pub(in crate::train) struct Pass<'a> {
+    pub(in crate::train) input: &'a [f32],
+    pub(in crate::train) output: &'a [f32],
+    pub(in crate::train) output_gradient: &'a mut [f32],
+    pub(in crate::train) input_gradient: Option<&'a mut [f32]>,
 }
 
 /// What a layer keeps between its forward and its backward pass, and its scratch space. Reused from step to step.
 #[derive(Default)]
-pub(super) struct Kept {
-    pub(super) marks: Vec<u8>,
-    pub(super) columns: Vec<f32>,
-    pub(super) column_gradients: Vec<f32>,
+pub(in crate::train) struct Kept {
+    pub(in crate::train) marks: Vec<u8>,
+    pub(in crate::train) columns: Vec<f32>,
+    pub(in crate::train) column_gradients: Vec<f32>,
+    /// How many tokens each row has, where rows are sequences; handed on from layer to layer.
+    pub(in crate::train) lengths: Vec<u32>,
+    /// The buffers of the layers that it is made of.
+    pub(in crate::train) branch: Option<Box<Workspace>>,
 }
 
 /// A weight tensor of a layer.
 #[derive(Clone, Debug)]
-pub(super) struct Parameter {
-    /// `weight` or `bias`.
-    pub(super) name: &'static str,
-    pub(super) shape: Vec<usize>,
-    pub(super) start: Start,
+pub(in crate::train) struct Parameter {
+    /// `weight` or `bias`; with layers inside, theirs first: `dense1.weight`.
+    pub(in crate::train) name: Cow<'static, str>,
+    pub(in crate::train) shape: Vec<usize>,
+    pub(in crate::train) start: Start,
 }
 
 /// How a weight tensor begins.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Start {
+pub(in crate::train) enum Start {
     Zero,
+    One,
     /// Uniform in `-bound..bound`.
     Uniform(f32),
+    /// Some zeros, and then uniform in `-bound..bound`.
+    UniformAfter {
+        zeros: usize,
+        bound: f32,
+    },
 }
 
 impl Parameter {
-    pub(super) fn elements(&self) -> usize {
+    pub(in crate::train) fn elements(&self) -> usize {
         self.shape.iter().product()
     }
 }

@@ -12,7 +12,7 @@ const LANES: usize = 16;
 
 /// A matrix of `f32`, row-major or the transpose of a row-major one.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix<'a> {
+pub(in crate::train) struct Matrix<'a> {
     values: &'a [f32],
     rows: usize,
     columns: usize,
@@ -22,13 +22,13 @@ pub(super) struct Matrix<'a> {
 
 impl<'a> Matrix<'a> {
     /// A row-major matrix.
-    pub(super) fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
+    pub(in crate::train) fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
         debug_assert_eq!(values.len(), rows * columns);
         Self { values, rows, columns, row_stride: columns, column_stride: 1 }
     }
 
     /// Its transpose, without moving a value.
-    pub(super) fn transposed(self) -> Self {
+    pub(in crate::train) fn transposed(self) -> Self {
         Self {
             values: self.values,
             rows: self.columns,
@@ -37,19 +37,36 @@ impl<'a> Matrix<'a> {
             column_stride: self.row_stride,
         }
     }
+
+    pub(in crate::train) fn columns(self) -> usize {
+        self.columns
+    }
+
+    /// Some of its rows, without moving a value.
+    pub(in crate::train) fn part(self, start: usize, rows: usize) -> Self {
+        debug_assert!(start + rows <= self.rows);
+        Self { values: &self.values[start * self.row_stride..], rows, ..self }
+    }
+
+    /// Whether all its elements lie in its values.
+    fn holds(self) -> bool {
+        let last = self.rows.saturating_sub(1) * self.row_stride + self.columns.saturating_sub(1) * self.column_stride;
+        self.rows == 0 || self.columns == 0 || last < self.values.len()
+    }
 }
 
 /// `out = a · b`, or `out += a · b`; `out` is row-major.
 ///
 /// An element's bits depend on its row of `a`, its column of `b` and nothing else once `a` has two rows or more:
 /// not on the number of rows, the position in the batch, threads, or caches.
-pub(super) fn multiply(a: Matrix<'_>, b: Matrix<'_>, accumulate: bool, out: &mut [f32]) {
+pub(in crate::train) fn multiply(a: Matrix<'_>, b: Matrix<'_>, accumulate: bool, out: &mut [f32]) {
     assert!(a.columns == b.rows && out.len() == a.rows * b.columns, "matrices that do not fit");
-    assert!(a.values.len() == a.rows * a.columns && b.values.len() == b.rows * b.columns, "a matrix of another size");
+    assert!(a.holds() && b.holds(), "a matrix of another size");
     if a.columns == 0 && !accumulate {
         out.fill(0.0);
     }
-    if b.columns == 1 {
+    // A vector, unless it is a column of something wider.
+    if b.columns == 1 && b.row_stride == 1 {
         return vectorized(
             #[inline(always)]
             || multiply_vector(a, b.values, accumulate, out),
@@ -60,7 +77,8 @@ pub(super) fn multiply(a: Matrix<'_>, b: Matrix<'_>, accumulate: bool, out: &mut
     for start in (0..a.columns).step_by(depth) {
         let count = depth.min(a.columns - start);
         let (a_values, b_values) = (&a.values[start * a.column_stride..], &b.values[start * b.row_stride..]);
-        // SAFETY: the assertions above say that the values of `a`, `b` and `out` are as many as their sides say, so
+        // SAFETY: the assertions above say that the last elements of `a` and `b` lie in their values, and that `out`
+        // has one for each, so
         // every element of columns `start..start + count` of `a`, of the same rows of `b`, and of `out` is in bounds;
         // `out` is borrowed mutably, so it overlaps neither.
         unsafe {
@@ -99,7 +117,8 @@ fn multiply_vector(a: Matrix<'_>, vector: &[f32], accumulate: bool, out: &mut [f
             *sum += dot(row, vector);
         }
     } else {
-        for (column, &factor) in a.values.chunks_exact(a.rows.max(1)).zip(vector) {
+        // The last of a part's columns may end with the values.
+        for (column, &factor) in a.values.chunks(a.column_stride.max(1)).zip(vector) {
             for (sum, value) in out.iter_mut().zip(column) {
                 *sum += value * factor;
             }

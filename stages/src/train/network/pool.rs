@@ -6,15 +6,15 @@ use super::simd::vectorized;
 use rand::Rng;
 
 /// The largest value of every square of `size` by `size` pixels; pixels beyond the last whole square are dropped.
-pub(super) struct MaxPool {
-    pub(super) name: String,
-    pub(super) input: Image,
+pub(in crate::train) struct MaxPool {
+    pub(in crate::train) name: String,
+    pub(in crate::train) input: Image,
     /// At most 16, so that a place in the square fits a byte.
-    pub(super) size: usize,
+    pub(in crate::train) size: usize,
 }
 
 impl MaxPool {
-    pub(super) fn output(&self) -> Image {
+    pub(in crate::train) fn output(&self) -> Image {
         Image { height: self.input.height / self.size, width: self.input.width / self.size, ..self.input }
     }
 

@@ -1,0 +1,351 @@
+"""Trains the same models with Ropeway and PyTorch: the same data, first weights and order of rows; losses, then speed.
+
+    python -m venv ../peers && ../peers/bin/pip install torch numpy
+    sh datasets/fetch.sh fashion
+    cargo build --release
+    ../peers/bin/python benches/peers/training.py target/release/ropeway data/fashion [mlp cnn logistic accurate]
+
+Ropeway trains with `train`, from training.toml. Its first weights are those after an epoch at a rate of 1e-38, which
+changes none but zeros; PyTorch begins with them, and takes the rows in the order in which they lie, as Ropeway does.
+
+First the losses are compared: step by step (on one batch, so that every epoch is a step), then epoch by epoch on all
+rows. Then both train in turns, as whole processes with two threads, and medians are shown: samples a second of the
+training alone (for PyTorch without start, imports, loading and compiling; for Ropeway all of the stage `train`), wall
+and CPU seconds and peak memory of the whole process. PyTorch's settings are tried and the fastest is the one compared
+with: fused or foreach optimisers, channels last, a bag of embeddings for the table; with COMPILE=1, torch.compile too
+(it takes minutes). ROUNDS=N sets the rounds.
+"""
+
+import os
+
+THREADS = 2
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
+
+import gzip
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+ROUNDS = int(os.environ.get("ROUNDS", "7"))
+STEPS = 32
+# Losses may differ by this share of themselves: sums are in other orders, and over thousands of steps rounding grows.
+STEP_TOLERANCE, EPOCH_TOLERANCE = 1e-3, 1e-2
+FILES = ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
+         "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"]
+HERE = os.path.dirname(os.path.abspath(__file__))
+# Rows and categorical columns of the table, categories of each: 1,000 columns of 0 and 1.
+TABLE = (100_000, 10, 100)
+ACCURACY = 0.90
+
+# Rows a step, epochs, and PyTorch's settings that are tried.
+CASES = {
+    "mlp": (128, 3, ["foreach", "fused"]),
+    "cnn": (64, 1, ["fused", "fused last"]),
+    "logistic": (256, 4, ["foreach", "fused", "fused bag"]),
+    "accurate": (64, 8, ["fused last"]),
+}
+if os.environ.get("COMPILE"):
+    CASES = {case: (*rest, [*variants, f"{variants[-1]} compiled"]) for case, (*rest, variants) in CASES.items()}
+
+
+# ---- data
+
+
+def idx(path):
+    with gzip.open(path) as file:
+        raw = file.read()
+    shape = [int.from_bytes(raw[4 + 4 * i:8 + 4 * i], "big") for i in range(raw[3])]
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+
+
+def write_idx(path, values):
+    head = bytes([0, 0, 8, values.ndim]) + b"".join(side.to_bytes(4, "big") for side in values.shape)
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(head + values.tobytes())
+
+
+def write_table(path, rows):
+    """Categories by chance, and a label that depends on them."""
+    _, columns, categories = TABLE
+    rng = np.random.default_rng(7)
+    codes = rng.integers(0, categories, (TABLE[0], columns))
+    codes[:categories] = np.arange(categories)[:, None]  # each occurs, so that the columns are known
+    score = rng.normal(0, 1, (columns, categories))[np.arange(columns), codes].sum(axis=1)
+    label = (score + rng.logistic(size=len(score)) > 0).astype(int)
+    codes, label = codes[:rows], label[:rows]
+    with open(path, "w") as file:
+        file.write(",".join(f"c{column}" for column in range(columns)) + ",label\n")
+        file.writelines(",".join(f"v{code:02}" for code in row) + f",{y}\n" for row, y in zip(codes, label))
+    np.savez(path + ".npz", codes=codes, label=label)
+
+
+def prepare(folder, data, batch=None):
+    """The files of training.toml: all rows, or one batch of them."""
+    os.makedirs(folder)
+    for name in FILES:
+        source, target = os.path.join(os.path.abspath(data), name), os.path.join(folder, name)
+        if batch is None:
+            os.symlink(source, target)
+        else:
+            write_idx(target, idx(source)[:batch])
+    write_table(os.path.join(folder, "table.csv"), batch or TABLE[0])
+
+
+# ---- Ropeway
+
+
+def ropeway(program, folder, case, epochs, store="memory://", **more):
+    """One training: what the program says when it is finished, and what the process used."""
+    sets = {f"{case}.epochs": epochs, **more}
+    command = [program, "run", os.path.join(HERE, "training.toml"), "--only", case, "--cores", str(THREADS)]
+    command += [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
+    said, used = process([*command, "--format", "json", "--store", store], folder)
+    finished = json.loads(said.splitlines()[-1])
+    stage = next(stage for stage in finished["stages"] if stage["name"] == case)
+    return {"seconds": stage["seconds"], **used}
+
+
+def exported(program, folder, artifact, file):
+    path = os.path.join(folder, file)
+    subprocess.run([program, "export", artifact, "-o", path], cwd=folder, check=True)
+    return path
+
+
+def kept(program, folder, case, epochs):
+    """The loss of each epoch, and the file with the first weights."""
+    still = "{sgd={rate=1e-38}}" if case in ("cnn", "accurate") else "{adam={rate=1e-38}}"
+    ropeway(program, folder, case, 1, "file://.ropeway", **{f"{case}.optimizer": still})
+    first = exported(program, folder, f"{case}.model", f"{case}.safetensors")
+    ropeway(program, folder, case, epochs, "file://.ropeway")
+    with open(exported(program, folder, f"{case}.curve", f"{case}.csv")) as file:
+        names, *rows = [line.strip().split(",") for line in file]
+    return [dict(zip(names, map(float, row))) for row in rows], first
+
+
+# ---- PyTorch
+
+
+def weights(path):
+    """The tensors of a safetensors file; what a rate of 1e-38 made of zeros is zero again."""
+    with open(path, "rb") as file:
+        raw = file.read()
+    start = 8 + int.from_bytes(raw[:8], "little")
+    head = json.loads(raw[8:start])
+    head.pop("__metadata__", None)
+    place = lambda entry: raw[start + entry["data_offsets"][0]:start + entry["data_offsets"][1]]
+    tensors = {name: np.frombuffer(place(entry), np.float32).reshape(entry["shape"]) for name, entry in head.items()}
+    return {name: np.where(np.abs(tensor) < 1e-30, np.float32(0), tensor) for name, tensor in tensors.items()}
+
+
+def model(case, first, settings):
+    import torch
+    from torch import nn
+
+    first = {name: torch.tensor(values) for name, values in weights(first).items()}
+
+    def fill(module, name, turn):
+        """Ropeway's weights lie the other way round: inputs first, channels last."""
+        module.weight.data.copy_(turn(first[f"{name}.weight"]))
+        if getattr(module, "bias", None) is not None:
+            module.bias.data.copy_(first[f"{name}.bias"])
+        return module
+
+    def dense(name, inputs, outputs, turn=lambda weight: weight.T):
+        return fill(nn.Linear(inputs, outputs), name, turn)
+
+    def conv(name, inputs, outputs):
+        return fill(nn.Conv2d(inputs, outputs, 3, padding=1), name, lambda weight: weight.permute(3, 2, 0, 1))
+
+    if case == "mlp":
+        return nn.Sequential(nn.Flatten(), dense("dense1", 784, 256), nn.ReLU(), dense("dense2", 256, 128), nn.ReLU(),
+                             dense("dense3", 128, 10))
+    if case == "logistic" and "bag" in settings:
+        # The sum of the rows of the weights that a row's categories name: no column of 0 and 1 is ever made.
+        class Bag(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weights = nn.EmbeddingBag(TABLE[1] * TABLE[2], 1, mode="sum")
+                self.weights.weight.data.copy_(first["dense1.weight"])
+                self.bias = nn.Parameter(first["dense1.bias"].clone())
+
+            def forward(self, codes):
+                return self.weights(codes) + self.bias
+
+        return Bag()
+    if case == "logistic":
+        return dense("dense1", TABLE[1] * TABLE[2], 1)
+    last = lambda weight: weight.reshape(7, 7, 32, 10).permute(3, 2, 0, 1).reshape(10, -1)
+    return nn.Sequential(conv("conv1", 1, 16), nn.ReLU(), nn.MaxPool2d(2), conv("conv2", 16, 32), nn.ReLU(),
+                         nn.MaxPool2d(2), nn.Flatten(), dense("dense1", 7 * 7 * 32, 10, last))
+
+
+def examples(case, folder, settings, part):
+    import torch
+
+    if case == "logistic":
+        table = np.load(os.path.join(folder, "table.csv.npz"))
+        codes = torch.from_numpy(table["codes"] + np.arange(TABLE[1]) * TABLE[2])
+        label = torch.from_numpy(table["label"]).float()[:, None]
+        if "bag" in settings:
+            return codes, label
+        return torch.zeros(len(codes), TABLE[1] * TABLE[2]).scatter_(1, codes, 1.0), label
+    images, labels = (torch.from_numpy(idx(os.path.join(folder, name)).copy()) for name in part)
+    images = (images.float() / 255)[:, None]
+    return images.contiguous(memory_format=torch.channels_last) if "last" in settings else images, labels.long()
+
+
+def torch_alone(case, folder, first, epochs, settings):
+    """One training in this process, with what it takes: prints losses, seconds and accuracies as JSON."""
+    import torch
+    from torch.nn import functional
+
+    torch.set_num_threads(THREADS)
+    settings, batch = settings.split(), CASES[case][0]
+    rows, labels = examples(case, folder, settings, FILES[:2])
+    test = examples(case, folder, settings, FILES[2:]) if case == "accurate" else None
+
+    def fresh():
+        net = model(case, first, settings)
+        net = net.to(memory_format=torch.channels_last) if "last" in settings else net
+        how = {"fused": True} if "fused" in settings else {"foreach": True}
+        if case in ("cnn", "accurate"):
+            return net, torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, **how)
+        return net, torch.optim.Adam(net.parameters(), lr=1e-3, **how)
+
+    loss_of = functional.binary_cross_entropy_with_logits if case == "logistic" else functional.cross_entropy
+    net, optimizer = fresh()
+
+    def value(rows, labels):
+        return loss_of(net(rows), labels)
+
+    def right(rows, labels):
+        return (net(rows).argmax(1) == labels).sum()
+
+    if "compiled" in settings:
+        value, right = torch.compile(value), torch.compile(right)
+
+    def epoch(rows, labels):
+        net.train()
+        total = torch.zeros(())
+        for start in range(0, len(rows), batch):
+            loss = value(rows[start:start + batch], labels[start:start + batch])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach() * len(labels[start:start + batch])
+        return total.item() / len(labels)
+
+    def accuracy(rows, labels):
+        net.eval()
+        with torch.inference_mode():
+            parts = (right(rows[start:start + 500], labels[start:start + 500]) for start in range(0, len(rows), 500))
+            return sum(part.item() for part in parts) / len(labels)
+
+    # Compiles for a whole batch and for the last one, and warms up; then begins again.
+    rest = len(rows) % batch
+    epoch(rows[:4 * batch + rest], labels[:4 * batch + rest])
+    if test:
+        accuracy(*test)
+    with torch.no_grad():
+        for old, new in zip(net.state_dict().values(), fresh()[0].state_dict().values()):
+            old.copy_(new)
+    optimizer = type(optimizer)(net.parameters(), **optimizer.defaults)
+
+    curve, begun = [], time.perf_counter()
+    for _ in range(epochs):
+        row = {"train.loss": epoch(rows, labels)}
+        if test:
+            row["valid.accuracy"] = accuracy(*test)
+        curve.append(row)
+    print(json.dumps({"seconds": time.perf_counter() - begun, "curve": curve}))
+
+
+def pytorch(case, folder, first, epochs, settings):
+    command = [sys.executable, os.path.abspath(__file__), "--alone", case, folder, first, str(epochs), settings]
+    said, used = process(command, folder)
+    return {**json.loads(said.splitlines()[-1]), **used}
+
+
+# ---- the comparison
+
+
+def process(command, folder):
+    """What a process printed; its wall and CPU seconds and peak memory."""
+    begun = time.perf_counter()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen(command, cwd=folder, stdout=out, stderr=errors)
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        wall = time.perf_counter() - begun
+        out.seek(0), errors.seek(0)
+        if child.returncode:
+            sys.exit(f"{command} failed:\n{errors.read().decode()}")
+        return out.read().decode(), {"wall": wall, "cpu": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss / 1024}
+
+
+def largest_gap(ours, theirs):
+    return max(abs(a["train.loss"] - b["train.loss"]) / b["train.loss"] for a, b in zip(ours, theirs, strict=True))
+
+
+def compare(program, case, folder, small, settings):
+    """The same losses: stops where they are not."""
+    epochs = CASES[case][1]
+    parts = (small, STEPS, "steps", STEP_TOLERANCE), (folder, epochs, "epochs", EPOCH_TOLERANCE)
+    for where, count, what, tolerance in parts:
+        curve, first = kept(program, where, case, count)
+        gap = largest_gap(curve, pytorch(case, where, first, count, settings)["curve"])
+        print(f"{case}: losses of {count} {what} differ by {gap:.1e} of themselves at most ({settings})")
+        assert gap < tolerance, "the losses are not the same"
+    return curve, first
+
+
+def line(name, rounds, samples):
+    middle = {key: statistics.median(one[key] for one in rounds) for key in ("seconds", "wall", "cpu", "peak")}
+    print(f"  {name:<30}{samples / middle['seconds']:>12,.0f}{middle['seconds']:>9.2f}{middle['wall']:>9.2f}"
+          f"{middle['cpu']:>9.2f}{middle['peak']:>9.0f}", flush=True)
+    return middle["seconds"]
+
+
+def ratio(ours, theirs, key):
+    """Each round by itself: what disturbs a machine disturbs neighbours alike."""
+    return statistics.median(b[key] / a[key] for a, b in zip(ours, theirs))
+
+
+def run(program, case, data, scratch):
+    batch, epochs, variants = CASES[case]
+    folder, small = os.path.join(scratch, case), os.path.join(scratch, f"{case}-small")
+    prepare(folder, data), prepare(small, data, batch)
+    curve, first = compare(program, case, folder, small, variants[0])
+    samples = (TABLE[0] if case == "logistic" else 60_000) * epochs
+    if case == "accurate":
+        epochs = 1 + next(epoch for epoch, row in enumerate(curve) if row["valid.accuracy"] >= ACCURACY)
+        samples = 60_000 * epochs
+        print(f"accurate: {curve[epochs - 1]['valid.accuracy']:.4f} after {epochs} epochs")
+    ours, theirs = [], {settings: [] for settings in variants}
+    for _ in range(ROUNDS):
+        ours.append(ropeway(program, folder, case, epochs))
+        for settings in variants:
+            theirs[settings].append(pytorch(case, folder, first, epochs, settings))
+    if case == "accurate":
+        for settings, rounds in theirs.items():
+            print(f"  PyTorch, {settings}: {rounds[0]['curve'][-1]['valid.accuracy']:.4f} after as many")
+    print(f"{case}, medians of {ROUNDS}{'':<12}samples/s  seconds    whole      CPU      MiB")
+    line("Ropeway", ours, samples)
+    best = min(theirs, key=lambda settings: line(f"PyTorch, {settings}", theirs[settings], samples))
+    print(f"{case}: Ropeway / PyTorch ({best}): {ratio(ours, theirs[best], 'seconds'):.2f} times the samples a second, "
+          f"1/{ratio(ours, theirs[best], 'peak'):.1f} of the memory, "
+          f"1/{ratio(ours, theirs[best], 'wall'):.1f} of the whole time", flush=True)
+
+
+if __name__ == "__main__" and sys.argv[1] == "--alone":
+    torch_alone(*sys.argv[2:5], int(sys.argv[5]), sys.argv[6])
+elif __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        for case in sys.argv[3:] or CASES:
+            run(os.path.abspath(sys.argv[1]), case, sys.argv[2], scratch)
