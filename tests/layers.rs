@@ -115,6 +115,19 @@ fn only_the_program_prints_and_exits() {
     }
 }
 
+/// Whoever sets the clock of a machine must not end a wait too soon or prolong it: what waits reads a clock that never
+/// goes back. Only the time for people and the ages of files are the calendar's.
+#[test]
+fn nothing_waits_by_the_calendar() {
+    for (name, _) in CRATES {
+        for file in sources(&root().join(name).join("src")).iter().filter(|file| !only_for_tests(file)) {
+            let path = file.strip_prefix(root()).unwrap().to_str().unwrap();
+            let allowed = path == "framework/src/run/clock.rs" || path.starts_with("framework/src/store/");
+            assert!(allowed || !code(file).contains("SystemTime::now"), "{path} reads the calendar");
+        }
+    }
+}
+
 #[test]
 fn folders_are_at_most_two_levels_deep() {
     for (name, _) in CRATES {

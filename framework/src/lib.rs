@@ -1,5 +1,7 @@
 //! Artifacts, stages, pipelines, the store, the scheduler and workers of Ropeway.
 
+#[cfg(test)]
+mod damage;
 mod error;
 mod nearest;
 mod runtime;

@@ -86,14 +86,16 @@ fn price(span: &Span, worker: &WorkerLife) -> f64 {
 
 impl Cost {
     fn add(&mut self, span: &Span, price: f64) {
-        self.attempts += span.attempts;
-        self.failed += span.failed;
+        // A log may be damaged: a sum that is too large is no reason to tell nothing.
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+        add(&mut self.attempts, span.attempts);
+        add(&mut self.failed, span.failed);
         self.waited += span.waited;
         self.core_seconds += span.core_seconds;
         self.gpu_seconds += span.gpu_seconds;
-        self.read += span.read;
-        self.written += span.written;
-        self.moved += span.moved;
+        add(&mut self.read, span.read);
+        add(&mut self.written, span.written);
+        add(&mut self.moved, span.moved);
         self.price = self.price.map(|sum| sum + price);
     }
 }

@@ -1,6 +1,7 @@
 //! A story, and what is read from it.
 
 use super::*;
+use crate::damage::damaged;
 use crate::run::{AttemptEnd, AttemptStart, Ended, Event, Line, Outcome, Report, StageReport, WorkerInfo};
 use indexmap::IndexMap;
 
@@ -142,4 +143,31 @@ fn what_ran_on_a_lost_worker_ended_with_it() {
     let span = told.spans.iter().find(|span| span.worker == "b").unwrap();
     assert_eq!((span.from, span.to), (1.5, 2.0));
     assert_eq!(told.workers[1].lost.as_deref(), Some("no heartbeat"));
+}
+
+#[test]
+fn a_damaged_story_is_told_or_refused() {
+    let lines: Vec<Vec<u8>> = story().iter().map(|line| serde_json::to_vec(line).unwrap()).collect();
+    let whole: Vec<u8> = lines.join(&b'\n');
+    damaged(1, 4_000, &lines, |line| {
+        // What is believed of one line must not be more than the others bear.
+        if let Ok(line) = serde_json::from_slice::<Line>(line) {
+            for at in [0, 5, 11, 17] {
+                let mut story = story();
+                story.insert(at, line.clone());
+                tell(&story);
+            }
+        }
+    });
+    damaged(2, 2_000, &[whole], |text| {
+        let lines = text.split(|byte| *byte == b'\n').map(serde_json::from_slice::<Line>);
+        tell(&lines.filter_map(Result::ok).collect::<Vec<_>>());
+    });
+}
+
+fn tell(story: &[Line]) {
+    let told = Timeline::of(story);
+    let bill = Bill::of(&told);
+    serde_json::to_vec(&bill).unwrap();
+    chrome_trace(&told, &mut Vec::new()).unwrap();
 }

@@ -159,6 +159,12 @@ impl Timeline {
     }
 }
 
+impl StageLife {
+    fn cache(&mut self, tasks: u64) {
+        self.cached = self.cached.saturating_add(tasks);
+    }
+}
+
 #[derive(Default)]
 struct Reading {
     story: Timeline,
@@ -188,9 +194,9 @@ impl Reading {
                 (stage.to, stage.outcome) = (Some(at), Some(report.outcome));
             }
             Event::TaskFinished { name, outcome: Outcome::Cached, .. } => {
-                self.stage(name.split('/').next().unwrap_or(name)).cached += 1;
+                self.stage(name.split('/').next().unwrap_or(name)).cache(1);
             }
-            Event::TasksFolded { name, cached, .. } => self.stage(name).cached += cached,
+            Event::TasksFolded { name, cached, .. } => self.stage(name).cache(*cached),
             Event::WorkerJoined(info) => {
                 self.story.workers.push(WorkerLife { info: info.clone(), from: at, to: None, lost: None });
             }

@@ -195,7 +195,7 @@ impl Coordinator<'_> {
             }
             Err(_) if live.cancel.is_cancelled() => End::Stopped,
             Err(failure) => {
-                if let Some(lost) = failure.lost
+                if let Some(lost) = failure.lost.as_deref().copied()
                     && task.recoveries < MOST_RECOVERIES
                     && let Some(maker) = maker(&self.made, &self.store, lost)
                 {

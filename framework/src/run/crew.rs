@@ -1,6 +1,7 @@
 //! The workers of a run: the one inside this process, and those in other processes.
 
 use super::Options;
+use super::holders::Holders;
 use super::placement::WorkerInfo;
 use super::pools::Pools;
 use super::voice::Message;
@@ -11,8 +12,7 @@ use crate::schedule::{self, Capacity, PoolId, Scheduler, Site, TaskId, Time, Vie
 use crate::store::Store;
 use crate::worker::{Assignment, Circle, EmbeddedWorker, Failure, Hands, Hub, RemoteWorker, Terms, Token, program};
 use crate::{Error, Fault, Result};
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -51,10 +51,7 @@ pub(super) struct Crew {
     there: BTreeMap<WorkerId, RemoteWorker>,
     /// Those that were told to go.
     leaving: BTreeSet<WorkerId>,
-    /// Who made large artifacts, and so may still hold them.
-    holders: HashMap<Digest, BTreeSet<WorkerId>>,
-    /// What each of them holds.
-    held: HashMap<WorkerId, Vec<Digest>>,
+    holders: Holders,
     outbox: mpsc::Sender<Message>,
     pools: Option<Pools>,
     hub: Option<Hub>,
@@ -69,8 +66,7 @@ impl Crew {
             has,
             there: BTreeMap::new(),
             leaving: BTreeSet::new(),
-            holders: HashMap::new(),
-            held: HashMap::new(),
+            holders: Holders::default(),
             outbox: outbox.clone(),
             pools: None,
             hub: None,
@@ -145,7 +141,7 @@ impl Crew {
     /// Its process can't be stopped.
     pub(super) fn lose(&mut self, worker: WorkerId) -> Result<()> {
         let leaves = self.leaving.remove(&worker);
-        self.lets_go(worker);
+        self.holders.forget(worker);
         match (self.there.remove(&worker), &mut self.pools) {
             // One that leaves ends by itself.
             (Some(there), Some(pools)) if !leaves => pools.lose(&there.name),
@@ -195,33 +191,16 @@ impl Crew {
 
     /// A worker holds artifacts that it made.
     pub(super) fn holds(&mut self, worker: WorkerId, made: impl Iterator<Item = Digest>) {
-        if !self.there.contains_key(&worker) {
-            return;
-        }
-        for digest in made {
-            if self.holders.entry(digest).or_default().insert(worker) {
-                self.held.entry(worker).or_default().push(digest);
-            }
-        }
-    }
-
-    /// A worker is gone, and with it what it held.
-    fn lets_go(&mut self, worker: WorkerId) {
-        for digest in self.held.remove(&worker).unwrap_or_default() {
-            if let Entry::Occupied(mut holders) = self.holders.entry(digest) {
-                holders.get_mut().remove(&worker);
-                if holders.get().is_empty() {
-                    holders.remove();
-                }
-            }
+        if self.there.contains_key(&worker) {
+            made.for_each(|digest| self.holders.add(worker, digest));
         }
     }
 
     /// Where a worker can fetch inputs of an attempt from other workers.
     fn peers(&self, worker: WorkerId, work: &Assignment) -> Vec<String> {
         let inputs = work.request.inputs.values().flatten();
-        let holders = inputs.filter_map(|input| self.holders.get(&input.digest)).flatten();
-        let others = holders.filter(|holder| **holder != worker).filter_map(|holder| self.there.get(holder));
+        let holders = inputs.flat_map(|input| self.holders.of(input.digest));
+        let others = holders.filter(|holder| *holder != worker).filter_map(|holder| self.there.get(&holder));
         let addresses: BTreeSet<&String> = others.map(|peer| &peer.peer).filter(|peer| !peer.is_empty()).collect();
         addresses.into_iter().cloned().collect()
     }

@@ -11,6 +11,7 @@ mod event;
 mod fold;
 mod forecast;
 mod gangs;
+mod holders;
 mod key;
 mod log;
 mod lookup;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct Rows {
@@ -137,6 +138,42 @@ fn fresh_stores_and_any_number_of_cores_give_the_same_bytes() {
     let reference = digests(&go(CHAIN, &Store::memory(), 1).0);
     for cores in [1, 2, 4, 8] {
         assert_eq!(digests(&go(CHAIN, &Store::memory(), cores).0), reference);
+    }
+}
+
+/// A clock that somebody sets. What it says to people jumps about, years ahead and back. The other can't go back, but
+/// jumps an hour ahead once, as when the machine was asleep.
+struct Restless {
+    since: Instant,
+    asked: AtomicUsize,
+    jumps_at: usize,
+}
+
+impl Clock for Restless {
+    fn elapsed(&self) -> Duration {
+        let asleep = self.asked.fetch_add(1, Ordering::SeqCst) >= self.jumps_at;
+        self.since.elapsed() + if asleep { Duration::from_secs(3600) } else { Duration::ZERO }
+    }
+
+    fn unix_millis(&self) -> u64 {
+        if self.asked.load(Ordering::SeqCst).is_multiple_of(2) { 0 } else { u64::MAX }
+    }
+}
+
+#[test]
+fn a_clock_that_jumps_changes_nothing() {
+    let registry = registry();
+    let reference = digests(&go(SWEEP, &Store::memory(), 2).0);
+    for jumps_at in [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, usize::MAX] {
+        let clock = Arc::new(Restless { since: Instant::now(), asked: AtomicUsize::new(0), jumps_at });
+        let options = Options { cores: 2, clock: clock.clone(), ..Options::default() };
+        let mut lines = Vec::new();
+        let mut sink = |line: &Line| lines.push(line.clone());
+        let report = run(&pipeline(SWEEP, &registry), &registry, &Store::memory(), &options, &mut sink).unwrap();
+        assert!(report.succeeded() && digests(&report) == reference, "{jumps_at}: {report:?}");
+        assert!(lines.windows(2).all(|pair| pair[0].at <= pair[1].at), "the story goes on in order");
+        let asked = clock.asked.load(Ordering::SeqCst);
+        assert!(asked > 55, "it was asked {asked} times only");
     }
 }
 

@@ -74,7 +74,7 @@ impl Scheduler {
         self.starts += 1;
         let line = entry.line;
         self.lines.use_more(line);
-        self.workers.refresh(slot);
+        self.workers.changed(slot);
         let needed = self.lines.get(line).needs.millicores.div_ceil(1000);
         let sharing = running + (self.lines.waiting() / self.workers.len().max(1)) as u64;
         let threads = (cores / sharing.max(1)).max(needed).max(1) as usize;
@@ -113,7 +113,7 @@ impl Scheduler {
             worker.recalled += 1;
         }
         self.actions.push(Action::Stop { task: id, attempt: number, worker: worker.id });
-        self.workers.refresh(live.slot);
+        self.workers.changed(live.slot);
     }
 
     pub(super) fn stop_all(&mut self, id: TaskId) {
@@ -144,7 +144,7 @@ impl Scheduler {
             if let Some(worker) = self.workers.get_mut(slot).filter(|worker| worker.lane.running().len() == 0) {
                 worker.idle = Some(now);
             }
-            self.workers.refresh(slot);
+            self.workers.changed(slot);
             self.roomy.push_back(slot);
         }
         Some(live)

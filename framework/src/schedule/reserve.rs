@@ -48,7 +48,7 @@ impl Scheduler {
             kept.target = None;
         }
         worker.reserved = true;
-        self.workers.refresh(slot);
+        self.workers.changed(slot);
         if kept.held.values().map(|places| u64::from(*places)).sum::<u64>() < u64::from(line.members) {
             return;
         }
@@ -92,7 +92,7 @@ impl Scheduler {
         }
         if let Some(worker) = self.workers.get_mut(slot) {
             worker.reserved = true;
-            self.workers.refresh(slot);
+            self.workers.changed(slot);
             self.recall(slot, usize::MAX);
         }
         if let Some((before, _)) = before {
@@ -104,7 +104,7 @@ impl Scheduler {
     fn free(&mut self, slot: u32) {
         if let Some(worker) = self.workers.get_mut(slot) {
             worker.reserved = false;
-            self.workers.refresh(slot);
+            self.workers.changed(slot);
             self.roomy.push_back(slot);
         }
     }
@@ -128,7 +128,7 @@ impl Scheduler {
         }
         if let Some(worker) = self.workers.get_mut(slot) {
             worker.reserved = false;
-            self.workers.refresh(slot);
+            self.workers.changed(slot);
         }
         let line = kept.line;
         if !self.possible_now(line) {

@@ -139,6 +139,7 @@ impl Scheduler {
         }
         self.ring();
         self.settle();
+        self.workers.refresh();
         if let Some(at) = self.timers.ask(self.now) {
             self.actions.push(Action::Wake(at));
         }

@@ -105,6 +105,9 @@ pub(super) struct Workers {
     room: [Index<ROOM>; 2],
     queue: Index<QUEUE>,
     backlog: Index<1>,
+    /// Workers that changed since the indices were last brought up to date. What ends and starts again in one step
+    /// changes nothing in the end, and who searches nothing need not wait for the indices.
+    stale: Vec<u32>,
     holders: Holders,
     /// How many workers there are of each kind that take new work.
     kinds: BTreeMap<Capacity, u32>,
@@ -122,6 +125,7 @@ impl Workers {
             room: [Index::new(), Index::new()],
             queue: Index::new(),
             backlog: Index::new(),
+            stale: Vec::new(),
             holders: Holders::default(),
             kinds: BTreeMap::new(),
             total: (0, 0),
@@ -159,7 +163,7 @@ impl Workers {
             recalled: 0,
             held: BTreeSet::new(),
         });
-        self.refresh(slot);
+        self.changed(slot);
         Some(slot)
     }
 
@@ -180,7 +184,7 @@ impl Workers {
             }
         }
         worker.held.iter().for_each(|blob| self.holders.remove(*blob, slot));
-        self.refresh(slot);
+        self.changed(slot);
         Some((slot, worker))
     }
 
@@ -190,7 +194,7 @@ impl Workers {
         worker.draining = true;
         let has = worker.has.clone();
         self.forget_kind(&has);
-        self.refresh(slot);
+        self.changed(slot);
         Some(slot)
     }
 
@@ -212,7 +216,7 @@ impl Workers {
         self.slots.get(slot as usize)?.as_ref()
     }
 
-    /// For changes; [`Workers::refresh`] must follow.
+    /// For changes; [`Workers::changed`] must follow.
     pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Worker> {
         self.slots.get_mut(slot as usize)?.as_mut()
     }
@@ -231,8 +235,21 @@ impl Workers {
         self.total
     }
 
-    /// Brings the indices up to date after a change of a worker.
-    pub(super) fn refresh(&mut self, slot: u32) {
+    /// Notes that a worker changed.
+    pub(super) fn changed(&mut self, slot: u32) {
+        if self.stale.last() != Some(&slot) {
+            self.stale.push(slot);
+        }
+    }
+
+    /// Brings the indices up to date.
+    pub(super) fn refresh(&mut self) {
+        while let Some(slot) = self.stale.pop() {
+            self.index(slot);
+        }
+    }
+
+    fn index(&mut self, slot: u32) {
         let (mut room, mut queue, mut backlog) = ([[0; ROOM]; 2], [0; QUEUE], [0]);
         if let Some(worker) = self.get(slot) {
             backlog = [(worker.lane.waiting().len() - worker.recalled) as u64];
@@ -256,11 +273,12 @@ impl Workers {
     }
 
     /// The emptiest worker with room, but for one; a worker without devices for a task that needs none, if there is.
-    pub(super) fn with_room(&self, needs: &Needs, but: Option<u32>) -> Option<u32> {
+    pub(super) fn with_room(&mut self, needs: &Needs, but: Option<u32>) -> Option<u32> {
         let share = needs.share();
         let whole = if share == super::WHOLE { needs.devices() } else { 0 };
         let open = 1 + u64::from(needs.files);
         let want = [needs.millicores, needs.memory, share, needs.gpu_memory, whole, open];
+        self.refresh();
         let fits = |slot| Some(slot) != but && self.get(slot).is_some_and(|worker| worker.has_room(needs));
         let without = || self.room[0].find(&want, fits);
         let with = || self.room[1].find(&want, fits);
@@ -303,8 +321,9 @@ impl Workers {
     }
 
     /// The worker whose lane may best take one more attempt of so many microseconds.
-    pub(super) fn with_queue(&self, needs: &Needs, micros: u64) -> Option<u32> {
+    pub(super) fn with_queue(&mut self, needs: &Needs, micros: u64) -> Option<u32> {
         let want = [micros.max(1), needs.millicores, needs.memory, 1 + u64::from(needs.files)];
+        self.refresh();
         self.queue.find(&want, |_| true)
     }
 
@@ -315,7 +334,8 @@ impl Workers {
     }
 
     /// The worker with the longest lane that is not asked back yet, but for one.
-    pub(super) fn with_backlog(&self, but: u32) -> Option<u32> {
+    pub(super) fn with_backlog(&mut self, but: u32) -> Option<u32> {
+        self.refresh();
         self.backlog.find(&[1], |slot| slot != but)
     }
 }

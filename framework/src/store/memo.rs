@@ -93,6 +93,7 @@ impl Memo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::damage::damaged;
     use crate::data::Kind;
 
     fn memo() -> Memo {
@@ -133,5 +134,21 @@ mod tests {
         let key = Key(Digest::of(b"task"));
         assert_eq!(key.to_string().parse::<Key>().unwrap(), key);
         assert_eq!(serde_json::from_str::<Key>(&serde_json::to_string(&key).unwrap()).unwrap(), key);
+    }
+
+    #[test]
+    fn a_damaged_memo_is_told_and_one_that_is_sealed_again_is_read_or_refused() {
+        let whole = memo().seal().unwrap();
+        damaged(1, 5_000, std::slice::from_ref(&whole), |bytes| {
+            assert!(Memo::unseal(bytes).is_err() || bytes == whole, "it is taken for whole");
+        });
+        let body = whole[..whole.len() - CHECK.len() - 66].to_vec();
+        damaged(2, 5_000, &[body], |body| {
+            let check = Digest::of(body).to_string();
+            let sealed = [body, CHECK, check.as_bytes(), b"\"}"].concat();
+            if let Ok(memo) = Memo::unseal(&sealed) {
+                let _ = memo.seal();
+            }
+        });
     }
 }

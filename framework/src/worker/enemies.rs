@@ -5,6 +5,7 @@ use super::token::DOMAIN;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, FromWorker, ToWorker, ended, from_worker, to_worker};
 use super::{Heard, Hub, Terms, Token, WorkerMetrics, WorkerOptions, program, work};
+use crate::damage::damaged;
 use crate::data::{Digest, Metrics};
 use crate::pipeline::{SourceFile, resolve};
 use crate::run::{Elsewhere, Event, Line, Options, run};
@@ -388,6 +389,64 @@ fn read<M: Message + Default>(bytes: &[u8], convert: impl Fn(M)) {
     if let Ok(message) = M::decode(bytes) {
         convert(message);
     }
+}
+
+/// One of each message that travels, with all that can be in it.
+fn messages() -> Vec<Vec<u8>> {
+    let artifact = artifact(b"true");
+    let attempt = Some(wire::Attempt { task: 7, attempt: 2 });
+    let failed =
+        wire::Failed { message: "no".into(), help: "try".into(), fault: 1, lost: Some(artifact.clone()), moved: 300 };
+    let failed = wire::Ended { end: Some(ended::End::Failed(failed)), ..done(3, 1, artifact.clone(), b"true") };
+    let inputs = vec![wire::Input { port: "rows".into(), artifacts: vec![artifact.clone(), artifact.clone()] }];
+    let start = wire::Start {
+        attempt,
+        stage: "train".into(),
+        key: Bytes::copy_from_slice(&[9; 32]),
+        params: Bytes::from_static(b"{\"epochs\":3}"),
+        inputs,
+        seed: 7,
+        threads: 2,
+        millicores: 2000,
+        memory: 1 << 30,
+        peers: vec!["127.0.0.1:7777".into()],
+        trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+        ..wire::Start::default()
+    };
+    let metrics = vec![wire::Metric { name: "loss".into(), value: 0.5 }];
+    let progress = wire::Progress { attempt, done: 3, total: Some(9), unit: "epochs".into(), metrics, line: None };
+    let ended = wire::EndedBatch { attempts: vec![done(1, 1, artifact.clone(), b"true"), failed] };
+    let up = [hello(), from_worker::Word::Ended(ended), from_worker::Word::Progress(progress)];
+    let down = [
+        to_worker::Word::Start(wire::StartBatch { attempts: vec![start.clone(), start] }),
+        to_worker::Word::Stop(wire::Attempt { task: 1, attempt: 1 }),
+        to_worker::Word::Welcome(wire::Welcome { worker: 1, run: "digits-1".into(), ..wire::Welcome::default() }),
+    ];
+    let up = up.into_iter().map(|word| FromWorker { word: Some(word) }.encode_to_vec());
+    up.chain(down.into_iter().map(|word| ToWorker { word: Some(word) }.encode_to_vec())).collect()
+}
+
+#[test]
+fn damaged_messages_are_read_or_refused() {
+    damaged(1, 20_000, &messages(), |bytes| {
+        read(bytes, |message: FromWorker| match message.word {
+            Some(from_worker::Word::Ended(batch)) => batch.attempts.iter().for_each(|ended| {
+                let end = ended.end.as_ref().map(wire::end);
+                drop((wire::key(&ended.key), end));
+            }),
+            Some(from_worker::Word::Progress(progress)) => drop(wire::report(progress)),
+            _ => {}
+        });
+        read(bytes, |message: ToWorker| {
+            if let Some(to_worker::Word::Start(batch)) = message.word {
+                for start in batch.attempts {
+                    let params = serde_json::from_slice::<serde_json::Value>(&start.params);
+                    drop((wire::number(start.attempt), wire::key(&start.key), wire::inputs(&start.inputs), params));
+                    crate::join_trace(&tracing::Span::none(), &start.trace);
+                }
+            }
+        });
+    });
 }
 
 proptest! {

@@ -36,7 +36,7 @@ pub struct Failure {
     /// What went wrong.
     pub error: Error,
     /// An input that the store has lost; it must be made again.
-    pub lost: Option<Ref>,
+    pub lost: Option<Box<Ref>>,
     /// Bytes of artifacts that crossed the network all the same.
     pub moved: u64,
 }
@@ -95,7 +95,7 @@ pub(super) fn execute(store: &Store, scratch: PathBuf, work: &Assignment) -> Res
         Ok(outcome) => Ok(Outcome { moved, ..outcome }),
         Err(error) => {
             let lost = *inputs.lost.lock().unwrap_or_else(PoisonError::into_inner);
-            Err(Failure { error, lost, moved })
+            Err(Failure { error, lost: lost.map(Box::new), moved })
         }
     }
 }

@@ -77,7 +77,7 @@ impl WorkerMetrics {
     }
 
     /// From now on this is where attempts run; nothing once the worker ends.
-    pub(super) fn works_at(&self, place: Option<(Store, Hands<u64>)>) {
+    pub(super) fn works_at(&self, place: Option<Work>) {
         *self.0.place.open() = place;
     }
 
@@ -93,12 +93,15 @@ impl WorkerMetrics {
     }
 }
 
+/// A store, and what runs attempts on it.
+type Work = (Store, Hands<u64>);
+
 /// Where attempts run, looked at when somebody asks.
 #[derive(Clone, Default)]
-struct Place(Arc<Mutex<Option<(Store, Hands<u64>)>>>);
+struct Place(Arc<Mutex<Option<Work>>>);
 
 impl Place {
-    fn open(&self) -> MutexGuard<'_, Option<(Store, Hands<u64>)>> {
+    fn open(&self) -> MutexGuard<'_, Option<Work>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -142,7 +142,7 @@ pub(super) fn end(wire: &ended::End) -> Result<Result<Outcome, Failure>> {
             let lost = failed.lost.as_ref().map(|lost| reference(Some(lost))).transpose()?;
             let error = Error::new(&failed.message).fault(fault(failed));
             let error = if failed.help.is_empty() { error } else { error.help(&failed.help) };
-            Ok(Err(Failure { error, lost, moved: failed.moved.min(MOST_BYTES) }))
+            Ok(Err(Failure { error, lost: lost.map(Box::new), moved: failed.moved.min(MOST_BYTES) }))
         }
     }
 }
@@ -175,7 +175,7 @@ pub(super) fn from_end(end: &Result<Outcome, Failure>) -> ended::End {
             message: failure.error.to_string(),
             help: failure.error.advice().unwrap_or_default().to_owned(),
             fault: FAULTS.iter().position(|fault| *fault == failure.error.whose()).unwrap_or_default() as u32,
-            lost: failure.lost.map(Artifact::from),
+            lost: failure.lost.as_deref().copied().map(Artifact::from),
             moved: failure.moved,
         }),
     }

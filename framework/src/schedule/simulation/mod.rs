@@ -81,12 +81,16 @@ fn thousands_of_workers_are_no_different() {
 
 #[test]
 fn the_coordinator_may_be_killed_at_every_event() {
-    let scenario = Scenario::small(7);
-    let events = World::new(scenario.clone()).run().events;
-    assert!(events > 100, "{events}");
-    for event in 1..events {
-        World::new(Scenario { crashes: vec![event], ..scenario.clone() }).run();
+    let mut all = 0;
+    for seed in 0..10 {
+        let scenario = Scenario::small(seed);
+        let events = World::new(scenario.clone()).run().events;
+        for event in 1..events {
+            World::new(Scenario { crashes: vec![event], ..scenario.clone() }).run();
+        }
+        all += events;
     }
+    assert!(all > 300, "{all}");
 }
 
 #[test]
@@ -102,6 +106,6 @@ fn what_is_hard_happens_often() {
     let counts: Counts = (0..200).map(|seed| World::new(Scenario::of(seed)).run().counts).sum();
     println!("{counts:?}");
     let Counts { queued, taken_back, replaced, doubled, expired, refused } = counts;
-    assert!(queued > 1_000 && taken_back > 100, "{counts:?}");
-    assert!(replaced > 100 && doubled > 10 && expired > 20 && refused > 20, "{counts:?}");
+    assert!(queued > 2_000 && taken_back > 70, "{counts:?}");
+    assert!(replaced > 15 && doubled > 15 && expired > 70 && refused > 40, "{counts:?}");
 }
