@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn slices_that_do_not_fit_are_refused() {
         let adam = Optimizer::default();
-        let mut step = |gradients: &[f32], moments: &mut [&mut [f32]]| {
+        let step = |gradients: &[f32], moments: &mut [&mut [f32]]| {
             adam.step(1, 1e-3, 1.0, &mut [1.0, 2.0], gradients, moments).map_err(|error| error.to_string())
         };
         let one = step(&[0.0; 2], &mut [&mut [0.0; 2]]).unwrap_err();
