@@ -73,8 +73,8 @@ pub mod prelude {
     pub use crate::data::{Artifact, Frame, List, Metrics, Model, Tensor, Tensors};
     pub use crate::pipeline::Pipeline;
     pub use crate::stage::{
-        Apply, Cancel, Checkpoint, Inputs, Keep, Models, Once, OneOrMany, Outputs, Params, Progress, Registry, Scratch,
-        Seed, Stage, Stored, Tasks, Template, Threads, stage,
+        Apply, Cancel, Checkpoint, Collective, Gang, Inputs, Keep, Models, Once, OneOrMany, Outputs, Params, Progress,
+        Registry, Scratch, Seed, Stage, Stored, Tasks, Template, Threads, stage,
     };
     pub use crate::store::Store;
     pub use crate::{Context, Error, Result};

@@ -13,6 +13,7 @@ mod broken_store;
 mod command_line;
 mod configs;
 mod examples;
+mod gangs;
 mod kills;
 mod lab;
 mod layers;

@@ -3,7 +3,8 @@
 use super::*;
 use crate::data::{Artifact, Frame, Kind, Metrics, Model};
 use crate::stage::{
-    Call, Device, Input, Inputs, OneOrMany, Outputs, ParamSchema, Params, Registry, Seed, Signature, Template, stage,
+    Call, Device, Gang, Input, Inputs, OneOrMany, Outputs, ParamSchema, Params, Registry, Seed, Signature, Template,
+    stage,
 };
 use crate::{Error, Result};
 use proptest::prelude::*;
@@ -212,7 +213,7 @@ fn registry() -> Registry {
         outputs: vec![Output::new("first", Kind::Frame)],
         ..Signature::default()
     });
-    fn train(_: Frame, _: Option<Frame>, _: Option<Model>, _: Params<Train>, _: Seed) -> (Model, Frame) {
+    fn train(_: Frame, _: Option<Frame>, _: Option<Model>, _: Params<Train>, _: Seed, _: Gang) -> (Model, Frame) {
         (model(), frame())
     }
     Registry::new()
@@ -728,7 +729,7 @@ fn overrides_reach_everything() {
             "fit.epochs=3",
             "fit.with.optimizer = {sgd = {rate = 1e-2}}",
             "stage.fit.with.model.mlp.hidden=[8]",
-            "best.needs.workers=4",
+            "best.needs.retries=4",
             "fit.from.valid=split.test",
             "fit.model.mlp.hidden.0=9",
             "split.stratify=label",
@@ -744,7 +745,7 @@ fn overrides_reach_everything() {
     assert_eq!(fit.params["model"], json!({"mlp": {"hidden": [9], "dropout": 0.0}}));
     assert_eq!(fit.params["weights"], json!({"a.b": 1.0}));
     assert_eq!(fit.inputs["valid"], Source::Outputs(vec![(1, "test".into())]));
-    assert_eq!(pipeline.stage("best").unwrap().needs.workers, 4);
+    assert_eq!(pipeline.stage("best").unwrap().needs.retries, 4);
     assert_eq!(pipeline.stage("split").unwrap().params["stratify"], json!("2024-01-01"));
     assert_eq!(pipeline.serve["digits"].batch.wait.as_millis(), 5);
 }

@@ -204,8 +204,14 @@ mod tests {
     #[test]
     fn what_is_written_back_means_the_same() {
         let all = json!({"cpus": 0.5, "memory": "4GiB", "gpus": 2, "gpu_memory": "512MB", "workers": 3,
-                         "deadline": "5m", "retries": 1, "isolate": true, "priority": -1});
-        for written in [all, json!({}), json!({"device": "auto", "gpus": 0.5}), json!({"device": "cuda"})] {
+                         "deadline": "5m", "retries": 1, "priority": -1});
+        for written in [
+            all,
+            json!({"isolate": true}),
+            json!({}),
+            json!({"device": "auto", "gpus": 0.5}),
+            json!({"device": "cuda"}),
+        ] {
             let needs = read(written);
             assert_eq!(read(to_value(&needs).unwrap()), needs);
             needs.check().unwrap();
@@ -220,6 +226,7 @@ mod tests {
             (json!({"gpus": 1.5}), "gpus"),
             (json!({"gpu_memory": 1}), "gpu_memory"),
             (json!({"workers": 0}), "workers"),
+            (json!({"workers": 2, "isolate": true}), "isolate"),
             (json!({"deadline": "0s"}), "deadline"),
             (json!({"cpus": -1}), "cpus"),
         ] {

@@ -53,9 +53,11 @@ mod tests {
             for entry in ["one", "two", "three"] {
                 store.add_costs(entry.into()).await.unwrap();
             }
+            assert_eq!(entries().list(store.backend()).await.unwrap().len(), 3);
             let collect = Collect { runs: Some(0), grace: Duration::ZERO, ..Collect::default() };
-            assert_eq!(store.collect(collect.clone()).await.unwrap().leftovers, 2);
-            assert_eq!(store.collect(collect).await.unwrap().leftovers, 0);
+            // Of other stores' dead processes there may be leftovers too.
+            assert!(store.collect(collect).await.unwrap().leftovers >= 2);
+            assert_eq!(entries().list(store.backend()).await.unwrap().len(), 1);
             assert_eq!(store.costs().await.unwrap().unwrap(), "three");
             store.add_costs("four".into()).await.unwrap();
             assert_eq!(store.costs().await.unwrap().unwrap(), "four");

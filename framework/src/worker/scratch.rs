@@ -20,8 +20,11 @@ impl ScratchRoot {
         sweep(parent);
         let making = || format!("can't make a folder for temporary files in {}", parent.display());
         let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent).context(making())?;
-        let lock = File::create(folder.path().join(LOCK)).context(making())?;
+        // It gets its name when it is locked: others that start now must not take it for a dead one's.
+        let unnamed = folder.path().join("new-lock");
+        let lock = File::create(&unnamed).context(making())?;
         lock.try_lock().context(making())?;
+        fs::rename(&unnamed, folder.path().join(LOCK)).context(making())?;
         Ok(Self { folder, _lock: lock })
     }
 
@@ -48,6 +51,17 @@ fn sweep(parent: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_that_start_at_once_do_not_sweep_each_other() {
+        let parent = tempfile::tempdir().unwrap();
+        let start = || (0..50).map(|_| ScratchRoot::create(parent.path()).unwrap()).collect::<Vec<_>>();
+        let all: Vec<ScratchRoot> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(all.iter().all(|one| one.path().join(LOCK).exists()));
+    }
 
     #[test]
     fn the_dead_are_swept_and_the_living_stay() {

@@ -6,7 +6,7 @@ use super::phases::{Phases, Stopwatch};
 use super::pool::Pool;
 
 /// Weights that are worked on at once: they and what belongs to them stay in the processor's cache.
-const PART: usize = 16 * 1024;
+pub(super) const PART: usize = 16 * 1024;
 
 /// Values that are summed at once, on the stack.
 const BLOCK: usize = 1024;
@@ -105,7 +105,7 @@ fn norm(parts: &[Part<'_>]) -> f64 {
 
 /// Sums slices of equal length pairwise: `((0 + 1) + (2 + 3)) + ...`, whoever computed them.
 #[inline(always)]
-fn tree(shards: &[&[f32]], sum: &mut [f32]) {
+pub(super) fn tree(shards: &[&[f32]], sum: &mut [f32]) {
     match shards {
         [a, b] => add(a, b, sum),
         [a, b, c, d] => {

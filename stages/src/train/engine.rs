@@ -9,6 +9,7 @@ use super::pool::Pool;
 use rand::Rng;
 use ropeway_framework::Result;
 use ropeway_framework::stage::Seed;
+use std::ops::Range;
 
 /// Rows that validation and prediction look at together.
 const BLOCK: usize = 64;
@@ -86,7 +87,7 @@ impl<'a> NetworkEngine<'a> {
             valid,
             pool,
             shards: (0..shards).map(|_| Shard::default()).collect(),
-            gradients: vec![vec![0.0; network.parameters()]; shards],
+            gradients: vec![Vec::new(); shards],
         }
     }
 
@@ -110,16 +111,21 @@ impl Engine for NetworkEngine<'_> {
         self.objective.classifies()
     }
 
-    fn gradients(&mut self, weights: &[f32], rows: &[u32], chance: &Seed) -> Result<Sums> {
+    fn gradients(&mut self, weights: &[f32], rows: &[u32], chance: &Seed, mine: Range<usize>) -> Result<Vec<Sums>> {
         let scale = (1.0 / self.weight(rows)) as f32;
         let count = self.shards.len();
         let (network, objective, train, class_weights) = (self.network, self.objective, self.train, &self.weights);
-        let mut parts: Vec<_> = self.shards.iter_mut().zip(&mut self.gradients).collect();
-        self.pool.each(&mut parts, |index, (shard, gradient)| {
+        self.shards.iter_mut().for_each(|shard| shard.phases = Phases::default());
+        let parts = self.shards.iter_mut().zip(&mut self.gradients).enumerate();
+        let mut parts: Vec<_> = parts.skip(mine.start).take(mine.len()).collect();
+        self.pool.each(&mut parts, |_, (index, (shard, gradient))| {
+            let index = *index;
+            // Those of others take no memory.
+            gradient.resize(weights.len(), 0.0);
             let rows = &rows[rows.len() * index / count..rows.len() * (index + 1) / count];
             if rows.is_empty() {
                 gradient.fill(0.0);
-                (shard.sums, shard.phases) = (Sums::default(), Phases::default());
+                shard.sums = Sums::default();
                 return;
             }
             let (mut watch, mut phases) = (Stopwatch::start(), Phases::default());
@@ -143,9 +149,7 @@ impl Engine for NetworkEngine<'_> {
             watch.read(&mut phases.backward);
             shard.phases = phases;
         });
-        let mut total = Sums::default();
-        self.shards.iter().for_each(|shard| total.add(shard.sums));
-        Ok(total)
+        Ok(self.shards[mine].iter().map(|shard| shard.sums).collect())
     }
 
     fn shards(&self) -> &[Vec<f32>] {
@@ -158,18 +162,20 @@ impl Engine for NetworkEngine<'_> {
         phases
     }
 
-    fn evaluate(&mut self, weights: &[f32]) -> Result<Option<Sums>> {
-        let Some(valid) = self.valid else { return Ok(None) };
+    fn blocks(&self) -> usize {
+        self.valid.map_or(0, |valid| valid.features.rows().div_ceil(BLOCK))
+    }
+
+    fn evaluate(&mut self, weights: &[f32], blocks: Range<usize>) -> Result<Vec<Sums>> {
+        let Some(valid) = self.valid else { return Ok(Vec::new()) };
         let rows = valid.features.rows();
-        let sums = self.pool.map(rows.div_ceil(BLOCK), Shard::default, |shard, block| {
+        Ok(self.pool.map(blocks.len(), Shard::default, |shard, index| {
+            let block = blocks.start + index;
             let place = block * BLOCK..rows.min((block + 1) * BLOCK);
             let output = predict_block(self.network, weights, &valid.features, place.clone(), &mut shard.workspace);
             let truth = valid.truth(place, &mut shard.truth);
             self.objective.losses(output, truth, &self.weights, 1.0, None)
-        });
-        let mut total = Sums::default();
-        sums.into_iter().for_each(|sums| total.add(sums));
-        Ok(Some(total))
+        }))
     }
 }
 
@@ -177,7 +183,7 @@ fn predict_block<'w>(
     network: &Network,
     weights: &[f32],
     features: &Features,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     workspace: &'w mut Workspace,
 ) -> &'w [f32] {
     // A single row would go another way through the matrix products, with other bits: it gets company.

@@ -5,17 +5,19 @@ use super::cadence::Cadence;
 use super::descent::Step;
 use super::loss::Sums;
 use super::optimizer::Optimizer;
-use super::phases::Phases;
+use super::phases::{Phases, Stopwatch};
 use super::pool::Pool;
 use super::schedule::Schedule;
 use super::spec::EarlyStop;
 use super::state::{Best, CURVE, State};
+use super::team::Team;
 use super::watch::Watch;
 use super::writer::Writer;
 use rand::seq::SliceRandom;
 use ropeway_framework::stage::{Argument, Call, Signature};
-use ropeway_framework::stage::{Cancel, Checkpoint, Models, Progress, Seed, Threads};
+use ropeway_framework::stage::{Cancel, Checkpoint, Gang, Models, Progress, Seed, Threads};
 use ropeway_framework::{Error, Result};
+use std::ops::Range;
 
 /// What computes losses and gradients of a model whose weights are one flat slice.
 pub(super) trait Engine {
@@ -25,15 +27,18 @@ pub(super) trait Engine {
     /// Whether rows have classes, so that accuracy means something.
     fn classifies(&self) -> bool;
 
-    /// Computes the gradient of the mean loss of some rows, a part a shard. Which rows a shard has, and its bits,
-    /// depend on nothing but the arguments.
-    fn gradients(&mut self, weights: &[f32], rows: &[u32], chance: &Seed) -> Result<Sums>;
+    /// Computes the gradient of the mean loss of some rows, a part a shard, for the shards `mine`, and gives their losses.
+    /// Which rows a shard has, and its bits, depend on nothing but the other arguments.
+    fn gradients(&mut self, weights: &[f32], rows: &[u32], chance: &Seed, mine: Range<usize>) -> Result<Vec<Sums>>;
 
-    /// The gradients that were computed last, by shard.
+    /// The gradients that were computed last, by shard: of those that were asked for.
     fn shards(&self) -> &[Vec<f32>];
 
-    /// The losses over the validation part, if there is one.
-    fn evaluate(&mut self, weights: &[f32]) -> Result<Option<Sums>>;
+    /// Into how many blocks the validation part is cut; none if there is none.
+    fn blocks(&self) -> usize;
+
+    /// The losses over some blocks of the validation part, by block.
+    fn evaluate(&mut self, weights: &[f32], blocks: Range<usize>) -> Result<Vec<Sums>>;
 
     /// What the gradients that were computed last took, if it is measured.
     fn phases(&self) -> Phases {
@@ -68,10 +73,14 @@ pub struct Surroundings {
     pub models: Models,
     /// How many threads it may keep busy.
     pub threads: Threads,
+    /// Those who train it together.
+    pub gang: Gang,
 }
 
 impl Argument for Surroundings {
-    fn describe(_: &mut Signature) {}
+    fn describe(signature: &mut Signature) {
+        signature.gang = true;
+    }
 
     fn take(call: &mut Call, _: &Signature, _: &mut usize) -> Result<Self> {
         Ok(Self {
@@ -80,6 +89,7 @@ impl Argument for Surroundings {
             cancel: call.cancel.clone(),
             models: call.models.clone(),
             threads: call.threads,
+            gang: call.gang.clone(),
         })
     }
 }
@@ -113,51 +123,161 @@ pub(super) fn begin(
     Ok(state)
 }
 
-/// Trains until the plan's last epoch, or until early stopping ends it.
+/// Trains until the plan's last epoch, or until early stopping ends it, together with the other members of the gang.
 pub(super) fn fit(
     plan: &Plan,
     engine: &mut dyn Engine,
-    mut state: State,
+    (fresh, resume): (State, Option<&ropeway_framework::data::Tensors>),
     pool: &Pool,
     around: &Surroundings,
 ) -> Result<State> {
-    let chance = Seed::new(state.chance, "train");
-    let mut sum = vec![0.0; state.weights.len()];
-    let mut watch = Watch::new(around, plan.epochs, &state);
-    let mut writer = Writer::start(plan.checkpoint, around.checkpoint.clone())?;
     let steps = engine.rows().div_ceil(plan.batch) as u64;
-    while state.epoch < plan.epochs && !state.stopped {
-        let order = order(plan, engine.rows(), &state, &chance)?;
-        let mut row = [f64::NAN; CURVE.len()];
-        for rows in order.chunks(plan.batch).skip(usize::try_from(state.position)?) {
-            around.cancel.check()?;
-            let chance = chance.child(&format!("step-{}", state.step));
-            row = step(plan, engine, &mut state, (rows, steps, &chance), &mut sum, (pool, &mut watch.phases))?;
-            watch.step(&state, steps, row[2], row[3]);
-            if state.position < steps {
-                state.note(plan.curve, row, engine.classifies());
-                writer.keep(&state)?;
+    let mut course = Course {
+        plan,
+        chance: Seed::new(fresh.chance, "train"),
+        steps,
+        sum: vec![0.0; fresh.weights.len()],
+        gradient: Vec::new(),
+        pool,
+        around,
+        watch: Watch::new(around, plan.epochs),
+        writer: Writer::start(plan.checkpoint, around.checkpoint.clone())?,
+    };
+    let mut state = None;
+    loop {
+        let mut team = Team::meet(&around.gang, &around.cancel, engine.shards().len())?;
+        let begin = || begin(fresh.clone(), resume, plan, around);
+        let Some(()) = team.align(&mut state, &fresh, begin)? else { continue };
+        let Some(state) = &mut state else { continue };
+        if let Some(()) = course.run(engine, state, &mut team)? {
+            let Course { watch, writer, .. } = course;
+            writer.finish();
+            watch.end(state);
+            return Ok(std::mem::take(state));
+        }
+    }
+}
+
+/// A training under way.
+struct Course<'a> {
+    plan: &'a Plan,
+    chance: Seed,
+    /// Of an epoch.
+    steps: u64,
+    /// Scratch space for a gradient.
+    sum: Vec<f32>,
+    /// The gradient that a team has summed.
+    gradient: Vec<f32>,
+    pool: &'a Pool,
+    around: &'a Surroundings,
+    watch: Watch<'a>,
+    writer: Writer,
+}
+
+impl Course<'_> {
+    /// Goes on from a state to the end, unless the team changes.
+    fn run(&mut self, engine: &mut dyn Engine, state: &mut State, team: &mut Team) -> Result<Option<()>> {
+        let (plan, steps) = (self.plan, self.steps);
+        self.watch.begin(state);
+        while state.epoch < plan.epochs && !state.stopped {
+            let order = order(plan, engine.rows(), state, &self.chance)?;
+            for rows in order.chunks(plan.batch).skip(usize::try_from(state.position)?) {
+                self.around.cancel.check()?;
+                let Some(()) = self.step(engine, state, rows, team)? else { return Ok(None) };
+                if team.leads() {
+                    let rate = self.rate(state);
+                    self.watch.step(state, steps, rate);
+                }
+                if state.position < steps {
+                    state.note(plan.curve, self.row(state), engine.classifies());
+                    self.keep(state, team)?;
+                }
+            }
+            let blocks = team.mine(engine.blocks());
+            let valid = engine.evaluate(&state.weights, blocks)?;
+            let Some(valid) = team.gather(valid)? else { return Ok(None) };
+            self.end_epoch(engine, state, valid);
+            if team.leads() {
+                self.watch.epoch(state, steps);
+            }
+            if state.epoch < plan.epochs && !state.stopped {
+                self.keep(state, team)?;
             }
         }
-        row = state.end_epoch(row, engine.classifies());
-        if let Some(valid) = engine.evaluate(&state.weights)? {
+        Ok(Some(()))
+    }
+
+    fn keep(&mut self, state: &State, team: &Team) -> Result<()> {
+        if team.leads() { self.writer.keep(state) } else { Ok(()) }
+    }
+
+    /// The rate of the last step.
+    fn rate(&self, state: &State) -> f64 {
+        self.plan.optimizer.rate() * self.plan.schedule.factor(state.step.saturating_sub(1), self.steps)
+    }
+
+    /// The beginning of a row of the curve, after a step.
+    fn row(&self, state: &State) -> [f64; CURVE.len()] {
+        let mut row = [f64::NAN; CURVE.len()];
+        (row[0], row[1]) = (state.epoch as f64 + 1.0, state.step as f64);
+        (row[2], row[3]) = (self.rate(state), state.norm);
+        row
+    }
+
+    /// One step. Nothing of the state changes before all of the gradient is there.
+    fn step(
+        &mut self,
+        engine: &mut dyn Engine,
+        state: &mut State,
+        rows: &[u32],
+        team: &mut Team,
+    ) -> Result<Option<()>> {
+        let chance = self.chance.child(&format!("step-{}", state.step));
+        let sums = engine.gradients(&state.weights, rows, &chance, team.mine(engine.shards().len()))?;
+        self.watch.phases.add(&engine.phases());
+        let shared = !team.is_alone();
+        let sums = match shared {
+            true => {
+                let mut watch = Stopwatch::start();
+                self.gradient.resize(state.weights.len(), 0.0);
+                let Some(sums) = team.reduce(engine.shards(), sums, &mut self.gradient, self.pool)? else {
+                    return Ok(None);
+                };
+                watch.read(&mut self.watch.phases.reduce);
+                sums
+            }
+            false if team.is_over() => return Ok(None),
+            false => sums,
+        };
+        let (plan, sums) = (self.plan, Sums::total(sums));
+        state.step += 1;
+        let rate = self.rate(state);
+        bounds::check_loss(sums.mean(), rate, state, plan.clip)?;
+        let shards = if shared { std::slice::from_ref(&self.gradient) } else { engine.shards() };
+        let step = Step { shards, optimizer: &plan.optimizer, number: state.step, rate, clip: plan.clip };
+        let (weights, moments) = (&mut state.weights, &mut state.moments);
+        state.norm = step.take(self.pool, &mut self.sum, weights, moments, &mut self.watch.phases);
+        bounds::check_norm(state.norm, rate, state, plan.clip)?;
+        state.add(sums);
+        Ok(Some(()))
+    }
+
+    /// The epoch is over: what validation said, and whether to stop.
+    fn end_epoch(&self, engine: &dyn Engine, state: &mut State, valid: Vec<Sums>) {
+        let row = self.row(state);
+        let mut row = state.end_epoch(row, engine.classifies());
+        if !valid.is_empty() {
+            let valid = Sums::total(valid);
             row[6] = valid.mean();
             if engine.classifies() {
                 row[7] = valid.accuracy();
             }
         }
         state.curve.push(row);
-        if let Some(rule) = &plan.early_stop {
-            look(rule, &mut state, row[6]);
-        }
-        watch.epoch(&state, steps, &row);
-        if state.epoch < plan.epochs && !state.stopped {
-            writer.keep(&state)?;
+        if let Some(rule) = &self.plan.early_stop {
+            look(rule, state, row[6]);
         }
     }
-    writer.finish();
-    watch.end(&state);
-    Ok(state)
 }
 
 /// The rows of an epoch, in its order.
@@ -167,29 +287,6 @@ fn order(plan: &Plan, rows: usize, state: &State, chance: &Seed) -> Result<Vec<u
         order.shuffle(&mut chance.rng(&format!("shuffle/epoch-{}", state.epoch)));
     }
     Ok(order)
-}
-
-/// One step; gives the beginning of a row of the curve.
-fn step(
-    plan: &Plan,
-    engine: &mut dyn Engine,
-    state: &mut State,
-    (rows, steps, chance): (&[u32], u64, &Seed),
-    sum: &mut [f32],
-    (pool, phases): (&Pool, &mut Phases),
-) -> Result<[f64; CURVE.len()]> {
-    let sums = engine.gradients(&state.weights, rows, chance)?;
-    phases.add(&engine.phases());
-    let rate = plan.optimizer.rate() * plan.schedule.factor(state.step, steps);
-    state.step += 1;
-    let step = Step { shards: engine.shards(), optimizer: &plan.optimizer, number: state.step, rate, clip: plan.clip };
-    bounds::check_loss(sums.mean(), rate, state, plan.clip)?;
-    let norm = step.take(pool, sum, &mut state.weights, &mut state.moments, phases);
-    bounds::check_norm(norm, rate, state, plan.clip)?;
-    state.add(sums);
-    let mut row = [f64::NAN; CURVE.len()];
-    (row[0], row[1], row[2], row[3]) = (state.epoch as f64 + 1.0, state.step as f64, rate, norm);
-    Ok(row)
 }
 
 /// Keeps the best epoch, and ends the training when it lies too far back.

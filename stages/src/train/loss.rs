@@ -69,6 +69,23 @@ impl Sums {
         self.rows += other.rows;
     }
 
+    /// The sums as numbers: counts of rows are below 2^53.
+    pub(crate) fn packed(&self) -> [f64; 4] {
+        [self.loss, self.weight, self.correct as f64, self.rows as f64]
+    }
+
+    /// The sums of such numbers.
+    pub(crate) fn unpacked([loss, weight, correct, rows]: [f64; 4]) -> Self {
+        Self { loss, weight, correct: correct as u64, rows: rows as u64 }
+    }
+
+    /// The sum of sums, in their order.
+    pub(crate) fn total(sums: Vec<Sums>) -> Self {
+        let mut total = Self::default();
+        sums.into_iter().for_each(|sums| total.add(sums));
+        total
+    }
+
     /// The mean loss.
     pub(crate) fn mean(&self) -> f64 {
         self.loss / self.weight

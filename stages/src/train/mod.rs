@@ -23,11 +23,13 @@ mod optimizer;
 mod phases;
 mod pool;
 mod reader;
+mod reduce;
 mod schedule;
 mod spec;
 mod stage;
 mod state;
 mod target;
+mod team;
 #[cfg(test)]
 mod tests;
 mod trainer;

@@ -2,7 +2,7 @@
 
 use super::columns::{Column, Features, columns};
 use super::engine::{Examples, NetworkEngine, Target};
-use super::fit::{Plan, Surroundings, begin, fit};
+use super::fit::{Plan, Surroundings, fit};
 use super::fitted::Description;
 use super::loss::{Loss, Objective};
 use super::numbers::Shards;
@@ -55,8 +55,7 @@ pub(super) fn train(
         moments: vec![vec![0.0; network.parameters()]; spec.optimizer.moments()],
         ..State::default()
     };
-    let state = begin(fresh, resume.as_ref(), &plan, &around)?;
-    let state = fit(&plan, &mut engine, state, &pool, &around)?;
+    let state = fit(&plan, &mut engine, (fresh, resume.as_ref()), &pool, &around)?;
     let model = description.model(&network, state.chosen())?;
     Ok((model, state.metrics(), state.curve()?, state.tensors()?))
 }

@@ -26,6 +26,8 @@ pub(super) struct State {
     pub(super) epoch_sums: Sums,
     /// The losses since the last point of the curve.
     pub(super) recent_sums: Sums,
+    /// The norm of the last step's gradient.
+    pub(super) norm: f64,
     pub(super) weights: Vec<f32>,
     pub(super) moments: Vec<Vec<f32>>,
     /// The epoch with the lowest validation loss so far, and its weights, if the training looks for it.
@@ -50,15 +52,6 @@ fn means(sums: &Sums, row: &mut [f64; CURVE.len()], classifies: bool) {
     if classifies {
         row[5] = sums.accuracy();
     }
-}
-
-/// The sums as numbers, which are counts of rows below 2^53 where they are no losses.
-fn packed(sums: &Sums) -> [f64; 4] {
-    [sums.loss, sums.weight, sums.correct as f64, sums.rows as f64]
-}
-
-fn unpacked([loss, weight, correct, rows]: [f64; 4]) -> Sums {
-    Sums { loss, weight, correct: correct as u64, rows: rows as u64 }
 }
 
 fn one<T: ropeway_framework::data::Element>(tensors: &Tensors, name: &str) -> Result<T> {
@@ -102,12 +95,13 @@ impl State {
         let flat = |values: &[f32]| Tensor::from_vec(vec![values.len()], values.to_vec());
         let identity = self.identity.to_string().into_bytes();
         let counts = vec![self.chance, self.epoch, self.step, u64::from(self.stopped), self.position];
-        let sums = [packed(&self.epoch_sums), packed(&self.recent_sums)].concat();
+        let sums = [self.epoch_sums.packed(), self.recent_sums.packed()].concat();
         let table = |rows: &[[f64; CURVE.len()]]| Tensor::from_vec(vec![rows.len(), CURVE.len()], rows.concat());
         let mut tensors = Tensors::new()
             .with("identity", Tensor::from_vec(vec![identity.len()], identity)?)
             .with("counts", Tensor::from_vec(vec![counts.len()], counts)?)
             .with("sums", Tensor::from_vec(vec![2, 4], sums)?)
+            .with("norm", Tensor::from_vec(vec![1], vec![self.norm])?)
             .with("curve", table(&self.curve)?)
             .with("points", table(&self.points)?)
             .with("weights", flat(&self.weights)?);
@@ -165,8 +159,9 @@ impl State {
             epoch,
             step,
             position,
-            epoch_sums: unpacked(epoch_sums),
-            recent_sums: unpacked(recent_sums),
+            epoch_sums: Sums::unpacked(epoch_sums),
+            recent_sums: Sums::unpacked(recent_sums),
+            norm: one(tensors, "norm")?,
             weights: floats(tensors, "weights", weights)?,
             moments: moments.collect::<Result<_>>()?,
             best,

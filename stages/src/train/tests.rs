@@ -307,11 +307,12 @@ fn an_interrupted_training_goes_on_from_its_checkpoint() {
 
 /// The loop on a model that is no network, so that it can be stopped at any step.
 mod steps {
-    use super::fit::{Engine, Plan, begin, fit};
+    use super::fit::{Engine, Plan, fit};
     use super::loss::Sums;
     use super::pool::Pool;
     use super::state::State;
     use super::*;
+    use std::ops::Range;
 
     /// Draws its weights towards the rows' numbers, and fails after so many steps.
     struct Magnet {
@@ -328,21 +329,25 @@ mod steps {
             true
         }
 
-        fn gradients(&mut self, weights: &[f32], rows: &[u32], chance: &Seed) -> Result<Sums> {
+        fn gradients(&mut self, weights: &[f32], rows: &[u32], chance: &Seed, _: Range<usize>) -> Result<Vec<Sums>> {
             self.left = self.left.checked_sub(1).ok_or_else(|| Error::new("the plug was pulled"))?;
             let noise = chance.rng("noise").random::<f32>();
             let pulls = |weight: f32| rows.iter().map(move |row| weight - *row as f32 * noise).sum::<f32>();
             self.gradient = vec![weights.iter().map(|weight| pulls(*weight)).collect()];
             let loss = f64::from(self.gradient[0][0].abs());
-            Ok(Sums { loss, weight: 3.0, correct: u64::from(rows[0]), rows: rows.len() as u64 })
+            Ok(vec![Sums { loss, weight: 3.0, correct: u64::from(rows[0]), rows: rows.len() as u64 }])
         }
 
         fn shards(&self) -> &[Vec<f32>] {
             &self.gradient
         }
 
-        fn evaluate(&mut self, weights: &[f32]) -> Result<Option<Sums>> {
-            Ok(Some(Sums { loss: f64::from(weights[0]), weight: 1.0, correct: 1, rows: 2 }))
+        fn blocks(&self) -> usize {
+            1
+        }
+
+        fn evaluate(&mut self, weights: &[f32], _: Range<usize>) -> Result<Vec<Sums>> {
+            Ok(vec![Sums { loss: f64::from(weights[0]), weight: 1.0, correct: 1, rows: 2 }])
         }
     }
 
@@ -354,8 +359,8 @@ mod steps {
 
     fn train(plan: &Plan, steps: usize, around: &Surroundings) -> Result<State> {
         let fresh = State { chance: 3, weights: vec![1.0; 2], moments: vec![vec![0.0; 2]; 2], ..State::default() };
-        let mut engine = Magnet { left: steps, gradient: vec![] };
-        fit(plan, &mut engine, begin(fresh, None, plan, around)?, &Pool::new(1)?, around)
+        let mut engine = Magnet { left: steps, gradient: vec![Vec::new()] };
+        fit(plan, &mut engine, (fresh, None), &Pool::new(1)?, around)
     }
 
     #[test]

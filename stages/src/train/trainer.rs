@@ -1,7 +1,7 @@
 //! Trains any candle module.
 
 use super::cadence::Cadence;
-use super::fit::{Engine, Plan, Surroundings, begin, fit};
+use super::fit::{Engine, Plan, Surroundings, fit};
 use super::loss::Sums;
 use super::numbers::{Positive, Shards};
 use super::optimizer::Optimizer;
@@ -17,6 +17,7 @@ use ropeway_framework::stage::Seed;
 use ropeway_framework::{Context, Error, Result};
 use serde::Serialize;
 use serde_json::json;
+use std::ops::Range;
 
 /// Rows with what they are to give, as tensors whose first dimension is the row.
 #[derive(Clone, Debug)]
@@ -214,12 +215,14 @@ impl<M: 'static> Trainer<M> {
             weights,
             ..State::default()
         };
-        let state = begin(fresh, self.resume.as_ref(), &plan, around)?;
         let rows = train.rows()?;
         let gradients = vec![Vec::new(); shards];
         let loss = &self.loss;
-        let mut engine = CandleEngine { module, loss, variables: &variables, train, valid, rows, gradients };
-        let state = fit(&plan, &mut engine, state, &Pool::new(around.threads.0)?, around)?;
+        let valid_rows = valid.map_or(Ok(0), Examples::rows)?;
+        let mut engine =
+            CandleEngine { module, loss, variables: &variables, train, valid, rows, valid_rows, gradients };
+        let start = (fresh, self.resume.as_ref());
+        let state = fit(&plan, &mut engine, start, &Pool::new(around.threads.0)?, around)?;
         Ok(Trained {
             weights: variables.tensors(state.chosen())?,
             metrics: state.metrics(),
@@ -301,8 +304,12 @@ struct CandleEngine<'a, M: 'static> {
     train: &'a Examples,
     valid: Option<&'a Examples>,
     rows: usize,
+    valid_rows: usize,
     gradients: Vec<Vec<f32>>,
 }
+
+/// Rows that validation looks at together.
+const BLOCK: usize = 256;
 
 impl<M: 'static> CandleEngine<'_, M> {
     fn loss(&self, batch: &Batch) -> Result<Tensor> {
@@ -325,43 +332,48 @@ impl<M: 'static> Engine for CandleEngine<'_, M> {
     }
 
     /// One shard after the other: candle's products use all threads, and their bits do not depend on them.
-    fn gradients(&mut self, weights: &[f32], rows: &[u32], _: &Seed) -> Result<Sums> {
+    fn gradients(&mut self, weights: &[f32], rows: &[u32], _: &Seed, mine: Range<usize>) -> Result<Vec<Sums>> {
         self.variables.set(weights)?;
-        let (count, mut total) = (self.gradients.len(), Sums::default());
-        for index in 0..count {
+        let (count, mut sums) = (self.gradients.len(), Vec::new());
+        for index in mine {
             let part = &rows[rows.len() * index / count..rows.len() * (index + 1) / count];
             let mut gradient = std::mem::take(&mut self.gradients[index]);
             gradient.clear();
             gradient.resize(weights.len(), 0.0);
+            let mut losses = Sums::default();
             if !part.is_empty() {
                 let loss = self.loss(&self.train.pick(part)?)?;
                 let share = part.len() as f64 / rows.len() as f64;
                 self.variables.gradient(&loss.affine(share, 0.0)?.backward()?, &mut gradient)?;
                 let mean = f64::from(loss.to_dtype(candle_core::DType::F32)?.to_scalar::<f32>()?);
                 let count = part.len() as u64;
-                total.add(Sums { loss: mean * count as f64, weight: count as f64, correct: 0, rows: count });
+                losses = Sums { loss: mean * count as f64, weight: count as f64, correct: 0, rows: count };
             }
             self.gradients[index] = gradient;
+            sums.push(losses);
         }
-        Ok(total)
+        Ok(sums)
     }
 
     fn shards(&self) -> &[Vec<f32>] {
         &self.gradients
     }
 
-    fn evaluate(&mut self, weights: &[f32]) -> Result<Option<Sums>> {
-        const BLOCK: usize = 256;
-        let Some(valid) = self.valid else { return Ok(None) };
+    fn blocks(&self) -> usize {
+        self.valid_rows.div_ceil(BLOCK)
+    }
+
+    fn evaluate(&mut self, weights: &[f32], blocks: Range<usize>) -> Result<Vec<Sums>> {
+        let Some(valid) = self.valid else { return Ok(Vec::new()) };
         self.variables.set(weights)?;
-        let rows: Vec<u32> = (0..u32::try_from(valid.rows()?)?).collect();
-        let mut total = Sums::default();
-        for part in rows.chunks(BLOCK) {
+        let rows: Vec<u32> = (0..u32::try_from(self.valid_rows)?).collect();
+        let mut sums = Vec::new();
+        for part in rows.chunks(BLOCK).skip(blocks.start).take(blocks.len()) {
             let loss = self.loss(&valid.pick(part)?)?;
             let mean = f64::from(loss.to_dtype(candle_core::DType::F32)?.to_scalar::<f32>()?);
             let count = part.len() as u64;
-            total.add(Sums { loss: mean * count as f64, weight: count as f64, correct: 0, rows: count });
+            sums.push(Sums { loss: mean * count as f64, weight: count as f64, correct: 0, rows: count });
         }
-        Ok(Some(total))
+        Ok(sums)
     }
 }

@@ -18,19 +18,24 @@ pub(super) struct Watch<'a> {
     begun: Instant,
     /// When it last reported, and at which step.
     last: (Instant, u64),
-    first: u64,
+    first: Option<u64>,
     pub(super) phases: Phases,
 }
 
 impl<'a> Watch<'a> {
-    pub(super) fn new(around: &'a Surroundings, epochs: u64, state: &State) -> Self {
+    pub(super) fn new(around: &'a Surroundings, epochs: u64) -> Self {
         let now = Instant::now();
-        let phases = Phases::default();
-        Self { around, epochs, begun: now, last: (now, state.step), first: state.step, phases }
+        Self { around, epochs, begun: now, last: (now, 0), first: None, phases: Phases::default() }
+    }
+
+    /// It goes on from a state, with others perhaps.
+    pub(super) fn begin(&mut self, state: &State) {
+        self.last = (Instant::now(), state.step);
+        self.first.get_or_insert(state.step);
     }
 
     /// After a step: a report now and then.
-    pub(super) fn step(&mut self, state: &State, steps_an_epoch: u64, rate: f64, norm: f64) {
+    pub(super) fn step(&mut self, state: &State, steps_an_epoch: u64, rate: f64) {
         let (time, step) = self.last;
         let passed = time.elapsed();
         if passed < PAUSE {
@@ -41,7 +46,7 @@ impl<'a> Watch<'a> {
             ("epoch", state.epoch as f64 + 1.0),
             ("train.loss", state.epoch_sums.mean()),
             ("rate", rate),
-            ("gradient.norm", norm),
+            ("gradient.norm", state.norm),
             ("steps/s", (state.step - step) as f64 / passed.as_secs_f64()),
         ];
         metrics.extend(self.phases.shares());
@@ -49,7 +54,8 @@ impl<'a> Watch<'a> {
     }
 
     /// After an epoch: its row of the curve.
-    pub(super) fn epoch(&mut self, state: &State, steps_an_epoch: u64, row: &[f64; CURVE.len()]) {
+    pub(super) fn epoch(&mut self, state: &State, steps_an_epoch: u64) {
+        let Some(row) = state.curve.last() else { return };
         let metrics = CURVE.into_iter().zip(*row).skip(4).filter(|(_, value)| !value.is_nan());
         let mut metrics: Vec<(&str, f64)> = std::iter::once(("epoch", row[0])).chain(metrics).collect();
         metrics.push(("steps/s", self.speed(state)));
@@ -70,12 +76,12 @@ impl<'a> Watch<'a> {
         }
         let shares = self.phases.shares();
         let shares: Vec<String> = shares.iter().map(|(name, share)| format!("{name} {:.0} %", share * 100.0)).collect();
-        let (steps, speed) = (state.step - self.first, self.speed(state));
+        let (steps, speed) = (state.step - self.first.unwrap_or(0), self.speed(state));
         let line = format!("{steps} steps in {:.0} s, {speed:.0} a second; {}", time.as_secs_f64(), shares.join(", "));
         self.around.progress.log(line);
     }
 
     fn speed(&self, state: &State) -> f64 {
-        (state.step - self.first) as f64 / self.begun.elapsed().as_secs_f64().max(1e-9)
+        (state.step - self.first.unwrap_or(0)) as f64 / self.begun.elapsed().as_secs_f64().max(1e-9)
     }
 }

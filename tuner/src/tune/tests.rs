@@ -208,6 +208,7 @@ fn call(template: Template, params: Value, tasks: Tasks) -> Call {
         scratch: Scratch::default(),
         models: Models::default(),
         threads: Threads::default(),
+        gang: Default::default(),
     }
 }
 

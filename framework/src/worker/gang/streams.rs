@@ -58,7 +58,7 @@ impl Mailbox {
     }
 
     /// Waits for a part; nothing if `over` says so first.
-    fn take(&self, place: Place, over: impl Fn() -> Result<bool>) -> Result<Option<MutableBuffer>> {
+    pub(super) fn take(&self, place: Place, over: impl Fn() -> Result<bool>) -> Result<Option<MutableBuffer>> {
         let mut letters = lock(&self.letters);
         loop {
             if let Some(content) = letters.of.remove(&place) {

@@ -339,3 +339,44 @@ fn a_stopped_member_waits_no_longer() {
         assert!(table.places[&0].seats.get(1).is_some());
     }
 }
+
+#[test]
+fn what_makes_no_sense_is_refused_and_disturbs_nobody() {
+    use crate::worker::peers::peer;
+    use crate::worker::wire::{Part, key_bytes};
+    use tonic::Code;
+
+    let mut table = Table::new(Way::Connections);
+    let _gang = table.seat(0);
+    let place = &table.places[&0];
+    let address = place.counter.address().to_string();
+    let key = key_bytes(Key(Digest::of(b"gang")));
+    let head = Part { seat: 1, key: key.clone(), ..Part::default() };
+    let piece = |bytes: u64, content: &'static [u8]| Part { bytes, content: content.into(), ..Part::default() };
+    let other = Part { turn: 9, ..piece(6, b"def") };
+    let cases: [(Code, Vec<Part>); 8] = [
+        (Code::Ok, vec![]),
+        (Code::NotFound, vec![Part { seat: 2, ..head.clone() }]),
+        (Code::NotFound, vec![Part { key: key_bytes(Key(Digest::of(b"another"))), ..head.clone() }]),
+        (Code::InvalidArgument, vec![head.clone(), piece(2, b"abc")]),
+        (Code::InvalidArgument, vec![head.clone(), piece(6, b"abc")]),
+        (Code::InvalidArgument, vec![head.clone(), piece(6, b"abc"), other]),
+        (Code::InvalidArgument, vec![head.clone(), piece(6, b"abc"), piece(6, b"")]),
+        (Code::InvalidArgument, vec![head.clone(), piece(u64::MAX, b"abc")]),
+    ];
+    runtime().unwrap().block_on(async {
+        for (code, parts) in cases {
+            let mut client = peer(&address, &table.token).unwrap();
+            let status =
+                client.give(tokio_stream::iter(parts.clone())).await.map_or_else(|status| status.code(), |_| Code::Ok);
+            assert_eq!(status, code, "{parts:?}");
+        }
+        let mut stranger = peer(&address, &Token::generate().unwrap()).unwrap();
+        assert!(stranger.give(tokio_stream::iter(vec![head.clone()])).await.is_err());
+        // What comes after all that is taken.
+        let good = vec![head, Part { epoch: 1, turn: 1, ..piece(3, b"abc") }];
+        peer(&address, &table.token).unwrap().give(tokio_stream::iter(good)).await.unwrap();
+    });
+    let got = table.places[&0].seat.mailbox.take((1, 1, 0), || Ok(true)).unwrap().unwrap();
+    assert_eq!(got.as_slice(), b"abc");
+}
