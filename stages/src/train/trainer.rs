@@ -344,7 +344,7 @@ impl<M: 'static> Engine for CandleEngine<'_, M> {
             if !part.is_empty() {
                 let loss = self.loss(&self.train.pick(part)?)?;
                 let share = part.len() as f64 / rows.len() as f64;
-                self.variables.gradient(&loss.affine(share, 0.0)?.backward()?, &mut gradient)?;
+                self.variables.backward(&loss.affine(share, 0.0)?, &mut gradient)?;
                 let mean = f64::from(loss.to_dtype(candle_core::DType::F32)?.to_scalar::<f32>()?);
                 let count = part.len() as u64;
                 losses = Sums { loss: mean * count as f64, weight: count as f64, correct: 0, rows: count };
