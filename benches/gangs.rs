@@ -106,7 +106,8 @@ fn registry() -> Registry {
 fn options(local: u32) -> Result<Options> {
     let pool = Pool { name: "local".into(), min: local, max: local, cpus: 1.0, ..Pool::default() };
     let (token, memory) = (Token::generate()?, 1 << 30);
-    let elsewhere = Elsewhere { listen: "127.0.0.1:0".into(), open: false, token, pools: vec![pool], memory };
+    let elsewhere =
+        Elsewhere { listen: "127.0.0.1:0".into(), open: false, token, pools: vec![pool], memory, cache: None };
     Ok(Options { cores: 0, elsewhere: Some(elsewhere), ..Options::default() })
 }
 

@@ -4,15 +4,22 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark says what it measured")]
 
+use ropeway::data::Artifact;
 use ropeway::pipeline::Pool;
 use ropeway::prelude::*;
 use ropeway::run::{Elsewhere, Event, Line, Options, Report, run};
+use ropeway::runtime;
 use ropeway::stage::TaskRequest;
 use ropeway::worker::Token;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const WORKERS: u32 = 2;
 const CALLS: u64 = 2_000;
@@ -86,6 +93,24 @@ fn at_once(each: Template, tasks: Tasks, Params(p): Params<Count>) -> Result<Met
     Ok(Metrics::new().with("seconds", begun.elapsed().as_secs_f64()))
 }
 
+/// Bytes of memory of this process and those that it started, once they have nothing to do; shared pages count in parts.
+fn idle(each: Template, tasks: Tasks) -> Result<Metrics> {
+    tasks.submit(task(&each, 0)).wait()?;
+    std::thread::sleep(Duration::from_secs(2));
+    let mut processes = vec!["self".to_owned()];
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        let children = std::fs::read_to_string(thread?.path().join("children"))?;
+        processes.extend(children.split_whitespace().map(str::to_owned));
+    }
+    let pss = |process: &String| {
+        let told = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+        let line = told.lines().find_map(|line| line.strip_prefix("Pss:")).context("Linux says it")?;
+        line.trim().trim_end_matches(" kB").parse::<f64>().map_err(Error::new)
+    };
+    let kib = processes.iter().map(pss).sum::<Result<f64>>()?;
+    Ok(Metrics::new().with("bytes", kib * 1024.0).with("processes", processes.len() as f64))
+}
+
 fn registry() -> Registry {
     Registry::new()
         .stage("nothing", stage(nothing).version(1))
@@ -94,6 +119,7 @@ fn registry() -> Registry {
         .stage("take", stage(take).version(1))
         .stage("one_by_one", stage(one_by_one).version(1))
         .stage("at_once", stage(at_once).version(1))
+        .stage("idle", stage(idle).version(1))
 }
 
 fn options(local: u32) -> Result<Options> {
@@ -103,20 +129,25 @@ fn options(local: u32) -> Result<Options> {
         token: Token::generate()?,
         pools: vec![Pool { name: "local".into(), min: local, max: local, ..Pool::default() }],
         memory: 2048 * MIB as u64,
+        cache: None,
     };
     Ok(Options { cores: 0, elsewhere: Some(elsewhere), ..Options::default() })
 }
 
-fn lead(stage: &str, count: u64) -> Result<Report> {
+fn lead(stage: &str, params: Value, local: u32) -> Result<Report> {
     let registry = Arc::new(registry());
     let pipeline = Pipeline::build("workers")
         .stage("each", "nothing")
         .with(json!({ "number": 0 }))
         .stage("all", stage)
         .from("each")
-        .with(json!({ "count": count }))
+        .with(params)
         .resolve(&registry)?;
-    done(run(&pipeline, &registry, &Store::memory(), &options(WORKERS)?, &mut |_: &Line| {})?)
+    done(run(&pipeline, &registry, &Store::memory(), &options(local)?, &mut |_: &Line| {})?)
+}
+
+fn many(stage: &str, count: u64) -> Result<Report> {
+    lead(stage, json!({ "count": count }), WORKERS)
 }
 
 fn done(report: Report) -> Result<Report> {
@@ -180,9 +211,37 @@ fn memcpy_rate(bytes: usize) -> f64 {
     bytes as f64 / median(times.collect())
 }
 
+/// Tensors of so many bytes: the seconds until a task of the same worker has them; and those until another process does,
+/// which maps the file that this one writes.
+fn hand_over(bytes: usize) -> Result<(f64, f64)> {
+    let tensors = || array(Params(Size { bytes, round: 0 })).map(Artifact::Tensors);
+    let store = Store::memory().with_memory(4 * bytes as u64);
+    let made = runtime()?.block_on(store.put_owned(tensors()?))?;
+    let timed = |work: &mut dyn FnMut() -> Result<Artifact>| -> Result<f64> {
+        let begun = Instant::now();
+        std::hint::black_box(work()?);
+        Ok(begun.elapsed().as_secs_f64())
+    };
+    let same = rounds(|| timed(&mut || runtime()?.block_on(store.get(made))))?;
+    drop(store);
+    let other = rounds(|| {
+        // Files in memory, where there are such: workers of one machine hand over so.
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }?;
+        let url = format!("file://{}", folder.path().display());
+        let [here, there] = [0, 1].map(|_| runtime().and_then(|runtime| runtime.block_on(Store::open(&url))));
+        let (here, there, tensors) = (here?, there?, tensors()?);
+        timed(&mut || {
+            let made = runtime()?.block_on(here.put_owned(tensors.clone()))?;
+            runtime()?.block_on(there.get(made))
+        })
+    })?;
+    Ok((same, other))
+}
+
 fn measure() -> Result<Value> {
-    let call = rounds(|| Ok(metric(&lead("one_by_one", CALLS)?, "median")))?;
-    let seconds = rounds(|| Ok(metric(&lead("at_once", TASKS)?, "seconds")))?;
+    let call = rounds(|| Ok(metric(&many("one_by_one", CALLS)?, "median")))?;
+    let seconds = rounds(|| Ok(metric(&many("at_once", TASKS)?, "seconds")))?;
     let first_result = rounds(|| {
         let begun = Instant::now();
         again("first")?;
@@ -191,13 +250,17 @@ fn measure() -> Result<Value> {
     let new_worker = rounds(|| Ok(again("first")?["new_worker"].as_f64().unwrap_or(f64::NAN)))?;
     let chain_seconds = rounds(|| chain(&["add", "add", "add", "add"], 10 * MIB, WORKERS))?;
     let million = again("million")?;
+    let (same_worker, another_process) = hand_over(512 * MIB)?;
     Ok(json!({
         "call": call,
         "tasks_per_second": TASKS as f64 / seconds,
         "first_result": first_result,
         "new_worker": new_worker,
         "chain": chain_seconds,
+        "same_worker": same_worker,
+        "hand_over_rate": (512 * MIB) as f64 / another_process,
         "memcpy_rate": memcpy_rate(512 * MIB),
+        "idle_bytes": again("idle")?["bytes"],
         "million_tasks": million["seconds"],
         "million_tasks_peak": million["peak"],
     }))
@@ -213,7 +276,7 @@ fn first() -> Result<Value> {
 }
 
 fn million() -> Result<Value> {
-    let seconds = metric(&lead("at_once", MILLION)?, "seconds");
+    let seconds = metric(&many("at_once", MILLION)?, "seconds");
     Ok(json!({ "seconds": seconds, "peak": status("VmHWM") }))
 }
 
@@ -222,8 +285,12 @@ fn main() -> ExitCode {
         Some("worker") => return ropeway::main(registry()),
         Some("first") => first(),
         Some("million") => million(),
-        Some("call") => lead("one_by_one", CALLS).map(|report| json!(metric(&report, "median"))),
-        Some("tasks") => lead("at_once", TASKS).map(|report| json!(TASKS as f64 / metric(&report, "seconds"))),
+        Some("idle") => lead("idle", Value::Null, 1)
+            .map(|report| json!({ "bytes": metric(&report, "bytes"), "processes": metric(&report, "processes") })),
+        Some("hand_over") => hand_over(512 * MIB).map(|(same, other)| json!([same, (512 * MIB) as f64 / other])),
+        Some("memcpy") => Ok(json!(memcpy_rate(512 * MIB))),
+        Some("call") => many("one_by_one", CALLS).map(|report| json!(metric(&report, "median"))),
+        Some("tasks") => many("at_once", TASKS).map(|report| json!(TASKS as f64 / metric(&report, "seconds"))),
         Some("chain") => chain(&["add", "add", "add", "add"], 10 * MIB, WORKERS).map(|seconds| json!(seconds)),
         _ => measure(),
     };

@@ -1,6 +1,6 @@
 //! A run, seen from outside: its timeline, its trace, its metrics.
 
-use crate::support::{Ended, Project};
+use crate::support::{Ended, Process, Project, Running, TOKEN};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -251,12 +251,6 @@ fn a_run_can_be_scraped_while_it_runs() {
     let mut held = Held(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
     let mut said = BufReader::new(held.0.stderr.take().unwrap()).lines();
     let url = said.find_map(|line| line.unwrap().strip_prefix("metrics at ").map(str::to_owned)).unwrap();
-    let scrape = || {
-        let mut answer = ureq::get(&url).call().unwrap();
-        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
-        assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
-        parse_metrics(&answer.body_mut().read_to_string().unwrap())
-    };
     // A scrape is no snapshot: what happens meanwhile stands in some of its lines. But once the second stage is held,
     // nothing happens any more.
     let expected = [
@@ -270,13 +264,58 @@ fn a_run_can_be_scraped_while_it_runs() {
         ("ropeway_commits_total{outcome=\"first\"}", 1.0),
     ];
     let values = until(|| {
-        Some(scrape()).filter(|values| expected.iter().all(|(series, value)| values.get(*series) == Some(value)))
+        Some(scrape(&url)).filter(|values| expected.iter().all(|(series, value)| values.get(*series) == Some(value)))
     });
     assert!(values["ropeway_store_written_bytes_total{tier=\"store\"}"] > 0.0);
     let lost = ureq::get(url.replace("/metrics", "/")).call().unwrap_err();
     assert!(matches!(lost, ureq::Error::StatusCode(404)), "{lost}");
     held.release(&project);
     drop(said);
+}
+
+/// What is served for Prometheus.
+fn scrape(url: &str) -> BTreeMap<String, f64> {
+    let mut answer = ureq::get(url).call().unwrap();
+    let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+    assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    parse_metrics(&answer.body_mut().read_to_string().unwrap())
+}
+
+#[test]
+fn a_worker_can_be_scraped_while_it_works_and_says_what_moved() {
+    let project = project();
+    let listen = ["--workers", "0", "--listen", "127.0.0.1:0", "--token", TOKEN];
+    let run = [&["run", "held.toml", "--store", "memory://", "--format", "json"][..], &listen].concat();
+    let mut running = Running::start(&project, &run);
+    let address = running.address();
+    let join = ["worker", "--join", &address, "--token", TOKEN, "--metrics", "127.0.0.1:0", "--memory", "64MiB"];
+    let mut worker = Process::start(project.command(&join));
+    let url = worker.hears("metrics at ");
+    let expected = [
+        ("ropeway_worker_connected", 1.0),
+        ("ropeway_worker_connections_total", 1.0),
+        ("ropeway_worker_attempts_total{outcome=\"done\"}", 1.0),
+        ("ropeway_worker_attempts_total{outcome=\"failed\"}", 0.0),
+        ("ropeway_worker_attempts_here{state=\"running\"}", 1.0),
+        ("ropeway_worker_attempts_here{state=\"waiting\"}", 0.0),
+        ("ropeway_memory_cap_bytes", f64::from(64 << 20)),
+    ];
+    let values = until(|| {
+        // Before the store is open there are fewer lines.
+        let values = scrape(&url);
+        expected.iter().all(|(series, value)| values.get(*series) == Some(value)).then_some(values)
+    });
+    // The first stage's output went to the coordinator.
+    let moved = values["ropeway_worker_moved_bytes_total"];
+    assert!(moved > 1000.0 && values["ropeway_memory_held_bytes"] > 0.0, "{values:?}");
+    project.write("go", "");
+    let ended = running.end().ok();
+    worker.end().ok();
+    let attempts = ended.events().into_iter().filter(|event| event["event"] == "attempt_ended");
+    let moved_by: BTreeMap<String, u64> =
+        attempts.map(|end| (end["name"].as_str().unwrap().to_owned(), end["moved"].as_u64().unwrap_or(0))).collect();
+    assert_eq!(moved_by["rows"] as f64, moved, "{moved_by:?}");
+    assert!(moved_by.values().all(|moved| *moved > 0), "{moved_by:?}");
 }
 
 #[test]

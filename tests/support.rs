@@ -129,6 +129,16 @@ impl Process {
         self.child().wait().unwrap();
     }
 
+    /// Waits until it says on standard error what begins so; gives the rest of the line. What it says later is lost.
+    pub(crate) fn hears(&mut self, begin: &str) -> String {
+        let said = BufReader::new(self.child().stderr.take().unwrap());
+        let mut lines = said.lines().map(Result::unwrap);
+        let found = lines.find_map(|line| line.strip_prefix(begin).map(str::to_owned)).expect("it never said that");
+        // Who writes to a pipe that nobody reads is ended.
+        std::thread::spawn(move || lines.for_each(drop));
+        found
+    }
+
     /// Sends it a signal, such as `STOP`.
     pub(crate) fn signal(&self, name: &str) {
         let arguments = [format!("-{name}"), self.id().to_string()];

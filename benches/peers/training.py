@@ -80,6 +80,7 @@ def write_table(path):
 
 def prepare(folder, data):
     """The files of training.toml."""
+    os.makedirs(folder, exist_ok=True)
     for name in FILES:
         os.symlink(os.path.join(os.path.abspath(data), name), os.path.join(folder, name))
     write_table(os.path.join(folder, "table.csv"))
@@ -352,9 +353,9 @@ def run(program, case, folder):
           f"1/{ratio(ours, theirs[best], 'wall'):.1f} of the whole time", flush=True)
 
 
-if sys.argv[1] == "--alone":
+if __name__ == "__main__" and sys.argv[1] == "--alone":
     torch_alone(*sys.argv[2:5], int(sys.argv[5]), sys.argv[6])
-else:
+elif __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         prepare(folder, sys.argv[2])
         for case in sys.argv[3:] or CASES:

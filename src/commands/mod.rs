@@ -14,11 +14,12 @@ pub(crate) mod stages;
 mod trace;
 pub(crate) mod worker;
 
-use crate::cli::{Context, PipelineArgs};
+use crate::cli::{Context, PipelineArgs, complain};
 use crate::data::{Artifact, Ref};
 use crate::diagnostics;
 use crate::pipeline::{Override, Pipeline, SourceFile, resolve};
 use crate::run::{Event, Line, StageReport, read_events};
+use crate::serving::MetricsServer;
 use crate::store::Store;
 use crate::{Context as _, Error, Result, nearest, runtime};
 use serde::Serialize;
@@ -141,4 +142,16 @@ pub(crate) fn did_you_mean<'a>(error: Error, name: &str, known: impl Iterator<It
         Some(near) => error.help(format!("did you mean {near:?}?")),
         None => error.help(format!("there are: {}", known.join(", "))),
     }
+}
+
+/// Serves numbers for Prometheus at an address, as long as this process lives, and says where.
+fn serve_metrics(address: &str, text: impl Fn() -> Result<String> + Clone + Send + Sync + 'static) -> Result<()> {
+    let server = MetricsServer::bind(address)?;
+    complain(&format!("metrics at http://{}/metrics", server.local_addr()));
+    runtime()?.spawn(async move {
+        if let Err(error) = server.serve(text).await {
+            complain(&format!("warning: {error}"));
+        }
+    });
+    Ok(())
 }

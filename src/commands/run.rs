@@ -1,15 +1,13 @@
 //! `ropeway run`
 
 use super::trace::TraceFile;
-use super::{load, open_store, print, print_json};
+use super::{load, open_store, print, print_json, serve_metrics};
 use crate::cli::{Context, Exit, Format, PipelineArgs, TierArgs, complain};
 use crate::live::Live;
 use crate::observe::Timeline;
 use crate::pipeline::Pool;
 use crate::run::{Elsewhere, Event, Line, Metrics, Options, Report, Sink, read_events, run};
-use crate::serving::MetricsServer;
 use crate::stage::Cancel;
-use crate::store::Store;
 use crate::table::summary;
 use crate::worker::Token;
 use crate::{Error, Fault, Result, runtime, units};
@@ -62,7 +60,7 @@ struct ElsewhereArgs {
 
 impl ElsewhereArgs {
     /// With workers of its own, a run computes nothing in this process; the cores are theirs.
-    fn read(self, pools: &[Pool], cores: Option<u16>, memory: u64, here: &mut usize) -> Result<Option<Elsewhere>> {
+    fn read(self, pools: &[Pool], cores: Option<u16>, tiers: &TierArgs, here: &mut usize) -> Result<Option<Elsewhere>> {
         if self.embedded || (self.workers.is_none() && self.listen.is_none() && pools.is_empty()) {
             return Ok(None);
         }
@@ -88,7 +86,8 @@ impl ElsewhereArgs {
         }
         let open = self.listen.is_some();
         let listen = self.listen.unwrap_or_else(|| "127.0.0.1:0".into());
-        Ok(Some(Elsewhere { listen, open, token, pools, memory }))
+        let (memory, cache) = (tiers.memory, tiers.cache());
+        Ok(Some(Elsewhere { listen, open, token, pools, memory, cache }))
     }
 }
 
@@ -108,10 +107,13 @@ impl Run {
         if let Some(cores) = self.cores {
             options.cores = cores.into();
         }
-        options.elsewhere = self.elsewhere.read(&pipeline.pools, self.cores, self.tiers.memory, &mut options.cores)?;
+        options.elsewhere = self.elsewhere.read(&pipeline.pools, self.cores, &self.tiers, &mut options.cores)?;
         let trace = self.trace.as_deref().map(TraceFile::create).transpose()?;
         if let Some(address) = &self.metrics {
-            options.metrics = Some(serve_metrics(address, &store)?);
+            let metrics = Metrics::of(&store);
+            let served = metrics.clone();
+            serve_metrics(address, move || served.text())?;
+            options.metrics = Some(metrics);
         }
         interrupt_with(options.cancel.clone())?;
         let mut sink: Box<dyn Sink> = match self.format {
@@ -139,19 +141,6 @@ impl Run {
         store.close();
         code
     }
-}
-
-/// Serves what a run counts, from now until the process ends.
-fn serve_metrics(address: &str, store: &Store) -> Result<Metrics> {
-    let (metrics, server) = (Metrics::of(store), MetricsServer::bind(address)?);
-    complain(&format!("metrics at http://{}/metrics", server.local_addr()));
-    let served = metrics.clone();
-    runtime()?.spawn(async move {
-        if let Err(error) = server.serve(move || served.text()).await {
-            complain(&format!("warning: {error}"));
-        }
-    });
-    Ok(metrics)
 }
 
 /// The first Ctrl-C stops the run in good order, the second at once. What is committed stays either way.

@@ -1,8 +1,9 @@
 //! `ropeway worker`
 
+use super::serve_metrics;
 use crate::cli::{Context, Exit, TierArgs, complain};
 use crate::units;
-use crate::worker::{Token, WorkerOptions, work};
+use crate::worker::{Token, WorkerMetrics, WorkerOptions, work};
 use crate::{Error, Result};
 use ropeway_framework::parse_size;
 use std::io::Read;
@@ -34,6 +35,9 @@ pub(crate) struct Worker {
     /// How many seconds to look for a run that can't be reached
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
+    /// Serve metrics of this worker for Prometheus at http://ADDR/metrics; port 0 takes any free one
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics: Option<String>,
     /// Say nothing but errors
     #[arg(long)]
     quiet: bool,
@@ -48,6 +52,11 @@ impl Worker {
         if self.leash {
             hold_leash()?;
         }
+        let metrics = WorkerMetrics::default();
+        if let Some(address) = &self.metrics {
+            let served = metrics.clone();
+            serve_metrics(address, move || served.text())?;
+        }
         let options = WorkerOptions {
             name: self.name.unwrap_or_else(own_name),
             join: self.join,
@@ -59,6 +68,7 @@ impl Worker {
             pool: self.pool,
             patience: Duration::from_secs(self.patience),
             store_options: std::env::vars().collect(),
+            metrics,
         };
         let quiet = self.quiet;
         let mut say = |line: String| {

@@ -12,7 +12,8 @@
 //! JSON has its keys in order and no spaces. All NaNs of metrics are one; those of frames and tensors keep their bits.
 
 use super::{
-    Artifact, Digest, Frame, Kind, List, Metrics, Model, Pieces, Ref, canonical_json, ipc, json::read_json, tensor_file,
+    Artifact, Digest, Kind, List, Metrics, Model, Pieces, Ref, Tensors, canonical_json, ipc, json::read_json,
+    tensor_file,
 };
 use crate::{Context, Error, Result};
 use bytes::Bytes;
@@ -26,14 +27,14 @@ pub struct Encoded {
     pub reference: Ref,
     /// Its canonical bytes.
     pub pieces: Pieces,
-    /// A frame as [`decode`] gives it, which shares the bytes; nothing for every other kind.
-    pub frame: Option<Frame>,
+    /// The artifact as [`decode`] gives it, sharing the pieces, where those are more than one.
+    pub whole: Option<Artifact>,
     /// The items of a list, in order; empty for everything else.
     pub items: Vec<Encoded>,
 }
 
 impl Encoded {
-    /// The canonical bytes in one row: of a frame a copy.
+    /// The canonical bytes in one row; a copy, where they are in several pieces.
     pub fn bytes(&self) -> Bytes {
         self.pieces.join()
     }
@@ -41,11 +42,12 @@ impl Encoded {
     fn new(kind: Kind, pieces: impl Into<Pieces>) -> Self {
         let pieces = pieces.into();
         let reference = Ref { kind, digest: Digest::of_pieces(&pieces), bytes: pieces.len() as u64 };
-        Self { reference, pieces, frame: None, items: Vec::new() }
+        Self { reference, pieces, whole: None, items: Vec::new() }
     }
 }
 
-/// The canonical form of an artifact. What of a frame's columns is in canonical form already is shared, not copied.
+/// The canonical form of an artifact. Columns of frames that are in canonical form already, and large tensors, are
+/// shared and not copied.
 ///
 /// # Errors
 /// Something that has no canonical form: a column that is a union, nulls where the schema says that there are none,
@@ -74,12 +76,21 @@ pub fn encode_owned(artifact: Artifact) -> Result<Encoded> {
     Ok(match artifact {
         Artifact::Frame(frame) => {
             let (pieces, frame) = ipc::write(frame)?;
-            Encoded { frame: Some(frame), ..Encoded::new(kind, pieces) }
+            Encoded { whole: Some(frame.into()), ..Encoded::new(kind, pieces) }
         }
-        Artifact::Tensors(tensors) => Encoded::new(kind, tensor_file::write(&tensors, None)?),
+        Artifact::Tensors(tensors) => {
+            let (pieces, tensors) = tensor_file::write(&tensors, None)?;
+            // Bytes in one piece are sooner decoded.
+            let whole = (pieces.iter().len() > 1).then(|| tensors.into());
+            Encoded { whole, ..Encoded::new(kind, pieces) }
+        }
         Artifact::Model(model) => {
             let about = canonical_json(&json!({"kind": model.kind(), "spec": model.spec()}));
-            Encoded::new(kind, tensor_file::write(model.tensors(), Some(about))?)
+            let (pieces, tensors) = tensor_file::write(model.tensors(), Some(about.clone()))?;
+            let encoded = Encoded::new(kind, pieces);
+            // Its description as it is read, which may be in another order.
+            let whole = (encoded.pieces.iter().len() > 1).then(|| described(&about, tensors)).transpose()?;
+            Encoded { whole: whole.map(Artifact::Model), ..encoded }
         }
         Artifact::Metrics(metrics) => {
             let fields: Map<String, Value> =
@@ -150,10 +161,14 @@ fn read_tensors(bytes: Bytes) -> Result<Artifact> {
 
 fn read_model(bytes: Bytes) -> Result<Artifact> {
     let (tensors, about) = tensor_file::read(bytes)?;
-    let about = read_json(about.context("the model has no description")?.as_bytes())?;
+    described(&about.context("the model has no description")?, tensors).map(Artifact::Model)
+}
+
+fn described(about: &str, tensors: Tensors) -> Result<Model> {
+    let about = read_json(about.as_bytes())?;
     let kind = about.get("kind").and_then(Value::as_str).context("the model has no kind")?;
     let spec = about.get("spec").context("the model has no description")?;
-    Model::new(kind, spec, tensors).map(Artifact::Model)
+    Model::new(kind, spec, tensors)
 }
 
 fn read_metrics(bytes: &[u8]) -> Result<Artifact> {
@@ -192,7 +207,7 @@ fn read_number(value: &Value) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Tensor, Tensors};
+    use super::super::{Frame, Tensor};
     use super::*;
     use arrow::array::{ArrayRef, Int64Array, StringArray};
     use proptest::prelude::*;

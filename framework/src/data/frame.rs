@@ -1,13 +1,12 @@
 //! Tables.
 
+use super::held::{Owner, hold};
 use super::weight::with_buffers;
 use crate::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::buffer::Buffer;
 use arrow::compute::{cast, concat, concat_batches};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
-use bytes::Bytes;
-use std::any::Any;
 use std::sync::Arc;
 
 /// Rows in every record batch of a canonical frame but the last.
@@ -30,18 +29,6 @@ pub struct Frame {
     schema: SchemaRef,
     batches: Arc<[RecordBatch]>,
     rows: usize,
-}
-
-/// A buffer, and what must live as long as it.
-struct Owned {
-    buffer: Buffer,
-    _owner: Arc<dyn Any + Send + Sync>,
-}
-
-impl AsRef<[u8]> for Owned {
-    fn as_ref(&self) -> &[u8] {
-        self.buffer.as_slice()
-    }
 }
 
 impl Frame {
@@ -102,11 +89,8 @@ impl Frame {
     }
 
     /// The same frame, whose columns keep `owner` alive as long as anybody has them.
-    pub(crate) fn held_by(&self, owner: &Arc<dyn Any + Send + Sync>) -> Result<Self> {
-        let hold = |buffer: &Buffer| match buffer.is_empty() {
-            true => buffer.clone(),
-            false => Buffer::from(Bytes::from_owner(Owned { buffer: buffer.clone(), _owner: owner.clone() })),
-        };
+    pub(super) fn held_by(&self, owner: &Owner) -> Result<Self> {
+        let hold = |buffer: &Buffer| hold(buffer, owner);
         let batches = self.batches.iter().map(|batch| with_buffers(batch, &hold)).collect::<Result<_>>()?;
         Ok(Self { schema: self.schema.clone(), batches, rows: self.rows })
     }

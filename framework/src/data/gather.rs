@@ -79,7 +79,7 @@ impl Write for Gather {
 }
 
 /// A buffer as an owner of [`Bytes`].
-struct Lent(Buffer);
+pub(super) struct Lent(pub(super) Buffer);
 
 impl AsRef<[u8]> for Lent {
     fn as_ref(&self) -> &[u8] {

@@ -10,18 +10,54 @@ const MAX_DEPTH: usize = 128;
 
 /// JSON with the keys of every object in order: equal values give equal text.
 pub fn canonical_json(value: &Value) -> String {
-    fn sorted(value: &Value) -> Value {
-        match value {
-            Value::Object(map) => {
-                let mut entries: Vec<_> = map.iter().collect();
-                entries.sort_by_key(|(key, _)| key.as_str());
-                Value::Object(entries.into_iter().map(|(key, value)| (key.clone(), sorted(value))).collect())
-            }
-            Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
-            other => other.clone(),
+    let mut text = String::new();
+    write(value, &mut text);
+    text
+}
+
+fn write(value: &Value, text: &mut String) {
+    let separated = |first: bool, text: &mut String| {
+        if !first {
+            text.push(',');
         }
+    };
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<(&String, &Value)> = map.iter().collect();
+            entries.sort_unstable_by_key(|(key, _)| key.as_str());
+            text.push('{');
+            for (index, (key, value)) in entries.into_iter().enumerate() {
+                separated(index == 0, text);
+                write_text(key, text);
+                text.push(':');
+                write(value, text);
+            }
+            text.push('}');
+        }
+        Value::Array(items) => {
+            text.push('[');
+            for (index, item) in items.iter().enumerate() {
+                separated(index == 0, text);
+                write(item, text);
+            }
+            text.push(']');
+        }
+        Value::String(value) => write_text(value, text),
+        Value::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
+        Value::Null => text.push_str("null"),
+        Value::Number(number) => text.push_str(&number.to_string()),
     }
-    sorted(value).to_string()
+}
+
+/// A text as JSON has it: as it is in most cases.
+fn write_text(value: &str, text: &mut String) {
+    if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        text.push('"');
+        text.push_str(value);
+        text.push('"');
+    } else {
+        text.push_str(&Value::from(value).to_string());
+    }
 }
 
 /// Reads JSON; every float is the nearest one to its text, so that what [`canonical_json`] wrote comes back bit for
@@ -67,6 +103,15 @@ mod tests {
     fn canonical_json_has_one_form() {
         let value: Value = serde_json::from_str(r#"{"b": [1, {"z": 0, "a": null}], "a": 2}"#).unwrap();
         assert_eq!(canonical_json(&value), r#"{"a":2,"b":[1,{"a":null,"z":0}]}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn texts_are_written_as_serde_does(value: String, control in "[\\x00-\\x7f]*") {
+            for value in [Value::from(value), Value::from(control)] {
+                prop_assert_eq!(canonical_json(&value), value.to_string());
+            }
+        }
     }
 
     #[test]

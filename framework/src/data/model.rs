@@ -25,6 +25,11 @@ impl Model {
         Ok(Self { kind: kind.into(), spec: Arc::new(spec), tensors })
     }
 
+    /// The same model with other weights.
+    pub(super) fn with_tensors(self, tensors: Tensors) -> Self {
+        Self { tensors, ..self }
+    }
+
     /// What knows how to apply it.
     pub fn kind(&self) -> &str {
         &self.kind

@@ -4,6 +4,7 @@ use super::{Ended, Fleet, Recipe};
 use crate::worker::process;
 use crate::{Context, Error, Result};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -47,10 +48,8 @@ impl LocalFleet {
 
 impl Fleet for LocalFleet {
     fn start(&mut self, name: &str) -> Result<()> {
-        let Recipe { join, token, pool, cores, room, memory } = &self.recipe;
-        let child = process::command(join, token, name)?
-            .args([format!("--pool={pool}"), format!("--cores={cores}"), format!("--memory={memory}")])
-            .args(room.map(|room| format!("--room={room}")))
+        let child = process::command(&self.recipe.join, &self.recipe.token, name)?
+            .args(arguments(&self.recipe))
             .spawn()
             .map_err(|error| Error::unavailable(format!("can't start worker {name}: {error}")))?;
         self.children.insert(name.to_owned(), child);
@@ -75,8 +74,42 @@ impl Fleet for LocalFleet {
     }
 }
 
+/// What a worker is told, besides where it joins.
+fn arguments(recipe: &Recipe) -> Vec<OsString> {
+    let Recipe { pool, cores, room, memory, cache, .. } = recipe;
+    let mut arguments = vec![format!("--pool={pool}"), format!("--cores={cores}"), format!("--memory={memory}")];
+    arguments.extend(room.map(|room| format!("--room={room}")));
+    arguments.extend(cache.as_ref().map(|(_, limit)| format!("--cache-size={limit}")));
+    let folder = cache.iter().flat_map(|(folder, _)| [OsString::from("--cache"), folder.into()]);
+    arguments.into_iter().map(OsString::from).chain(folder).collect()
+}
+
 impl Drop for LocalFleet {
     fn drop(&mut self) {
         self.disband();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::Token;
+
+    #[test]
+    fn workers_are_told_all_that_the_recipe_says() {
+        let recipe = Recipe {
+            join: "127.0.0.1:7777".into(),
+            token: Token::generate().unwrap(),
+            pool: "local".into(),
+            cores: 1.5,
+            room: Some(1 << 30),
+            memory: 1 << 20,
+            cache: Some(("/tmp/a cache".into(), 1 << 40)),
+        };
+        let told = "--pool=local --cores=1.5 --memory=1048576 --room=1073741824 --cache-size=1099511627776 --cache";
+        let mut expected: Vec<&str> = told.split(' ').collect();
+        expected.push("/tmp/a cache");
+        assert_eq!(arguments(&recipe), expected);
+        assert_eq!(arguments(&Recipe { room: None, cache: None, ..recipe }), expected[..3]);
     }
 }

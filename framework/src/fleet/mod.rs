@@ -7,6 +7,7 @@ pub use local::LocalFleet;
 
 use crate::Result;
 use crate::worker::Token;
+use std::path::PathBuf;
 
 /// The workers of a fleet: all are alike.
 #[derive(Clone, Debug)]
@@ -23,6 +24,9 @@ pub struct Recipe {
     pub room: Option<u64>,
     /// Bytes of artifacts that each holds in memory.
     pub memory: u64,
+    /// Where they share what they read from a store that is far away, and how many bytes of it; nothing for where
+    /// workers do by default.
+    pub cache: Option<(PathBuf, u64)>,
 }
 
 /// Starts and stops workers.

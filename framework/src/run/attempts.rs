@@ -4,12 +4,13 @@ use super::coordinator::{Coordinator, Ending};
 use super::crew::HERE;
 use super::event::{Event, Outcome};
 use super::nodes::Node;
-use super::task::{Live, Reply, Request, Task, Waiter};
+use super::task::{Live, Request, Task, Waiter};
 use super::voice::{Looked, Voice};
 use super::watch::{attempt_span, reserved_cores};
+use super::window::Reply;
 use crate::data::{Kind, Ref};
 use crate::schedule::{self, Action, Device, End, Needs, TaskId, WHOLE, WorkerId};
-use crate::stage::{self, Cancel, Gang, Models, Progress, Report as Step, Seed, Stored, TaskRequest, Tasks};
+use crate::stage::{self, Cancel, Gang, Models, Progress, Report as Step, Seed, TaskRequest, Tasks};
 use crate::store::{Entry, Store};
 use crate::worker::{self, Assignment, Failure};
 use crate::{Context, Error, Fault, Result, runtime};
@@ -26,7 +27,8 @@ impl Coordinator<'_> {
         let Looked { key, files, memo } = looked;
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         task.key = Some(key);
-        task.request.files = files;
+        task.files = files;
+        self.lookup.note(&task.request.task.stage, files);
         if let Some(memo) = memo.filter(|_| !task.again) {
             return self.succeed(id, Outcome::Cached, memo.outputs, memo.seconds);
         }
@@ -64,7 +66,7 @@ impl Coordinator<'_> {
             members,
             ..schedule::Task::new(
                 id,
-                Needs { peers: members > 1, ..needs(&request.task.needs, task.device, request.files) },
+                Needs { peers: members > 1, ..needs(&request.task.needs, task.device, task.files) },
             )
         };
         self.step(schedule::Event::Submitted(task))
@@ -111,7 +113,7 @@ impl Coordinator<'_> {
         let key = task.key.context("a task starts after its key is known")?;
         let cancel = Cancel::default();
         let request = &task.request;
-        let mut needs = needs(&request.task.needs, task.device, request.files);
+        let mut needs = needs(&request.task.needs, task.device, task.files);
         let gang = worker != HERE && self.crew.has_others() && request.task.needs.workers > 1;
         // One that runs others mostly waits.
         if task.leads {
@@ -125,7 +127,7 @@ impl Coordinator<'_> {
             gpus: needs.gpus as f64 / WHOLE as f64,
         };
         task.live.insert(attempt, live);
-        let voice = Arc::new(Voice { task: id, outbox: self.outbox.clone() });
+        let voice = Arc::new(Voice { task: id, outbox: self.outbox.clone(), window: Arc::default() });
         let work = Assignment {
             task: id,
             attempt,
@@ -133,11 +135,9 @@ impl Coordinator<'_> {
             isolate: task.is_isolated() && !gang,
             member: gang,
             gang: Gang::default(),
-            uses: request.task.stage.clone(),
+            request: request.task.clone(),
             stage: request.stage.clone(),
             key,
-            params: request.task.params.clone(),
-            inputs: request.task.inputs.clone(),
             templates: request.templates.clone(),
             seed: Seed::new(request.task.seed, &request.task.stage),
             threads,
@@ -172,7 +172,7 @@ impl Coordinator<'_> {
             true => Ok(outcome),
             false => {
                 let error = Error::new("the worker gave other outputs than the stage's signature promises");
-                Err(Failure { error, lost: None })
+                Err(Failure::from(error))
             }
         });
         let mut made = Vec::new();
@@ -240,7 +240,7 @@ impl Coordinator<'_> {
     }
 
     /// An input is lost: whatever made it runs again, and the task after it.
-    pub(super) fn recover(&mut self, id: TaskId, lost: Ref, maker: Request, error: Error) -> Result<()> {
+    pub(super) fn recover(&mut self, id: TaskId, lost: Ref, maker: Arc<Request>, error: Error) -> Result<()> {
         self.tell_stopped(id)?;
         let Some(mut task) = self.tasks.remove(&id) else { return Ok(()) };
         if let Some(key) = task.key {
@@ -261,7 +261,7 @@ impl Coordinator<'_> {
 
     pub(super) fn submitted(&mut self, parent: TaskId, task: TaskRequest, reply: Reply) -> Result<()> {
         let Some(stage) = self.registry.get(&task.stage).cloned() else {
-            let _ = reply.send(Err(Error::usage(format!("there is no stage {:?}", task.stage))));
+            reply.fail(Error::usage(format!("there is no stage {:?}", task.stage)));
             return Ok(());
         };
         match stage.normalise(&task.params) {
@@ -272,7 +272,7 @@ impl Coordinator<'_> {
                 let task = TaskRequest { params, label, ..task };
                 self.look(Task::new(Request::new(task, stage, BTreeMap::new()), Waiter::Stage(reply)));
             }
-            Err(error) => drop(reply.send(Err(Error::usage(error)))),
+            Err(error) => reply.fail(Error::usage(error)),
         }
         Ok(())
     }
@@ -303,9 +303,11 @@ impl Coordinator<'_> {
         let Some(task) = self.forget(id) else { return Ok(()) };
         task.span.record("outcome", outcome.name());
         outputs.values().for_each(|made| drop(self.made.insert(*made, task.request.clone())));
+        let mut moved = false;
         for waiter in task.waiters {
             match waiter {
                 Waiter::Node(node) => {
+                    moved = true;
                     self.nodes[node] = Node::Ready(outputs.clone());
                     self.close(
                         node,
@@ -315,10 +317,7 @@ impl Coordinator<'_> {
                 Waiter::Stage(reply) => {
                     let name = task.request.task.label.clone();
                     self.tell(Event::TaskFinished { name, outcome, seconds, error: None })?;
-                    let fetch = self.store.fetcher();
-                    let stored = outputs.iter().map(|(port, one)| (port.clone(), Stored::new(*one, fetch.clone())));
-                    // A stage that no longer waits has failed or was stopped.
-                    let _ = reply.send(Ok(stored.collect()));
+                    reply.give(&outputs, self.fetch.clone());
                 }
                 Waiter::Task(waiting) => {
                     if let Some(task) = self.tasks.remove(&waiting) {
@@ -327,7 +326,7 @@ impl Coordinator<'_> {
                 }
             }
         }
-        self.advance()
+        if moved { self.advance() } else { Ok(()) }
     }
 
     pub(super) fn fail(&mut self, id: TaskId, error: Error) -> Result<()> {
@@ -344,7 +343,7 @@ impl Coordinator<'_> {
                     let name = task.request.task.label.clone();
                     let said = Some(error.to_string());
                     self.tell(Event::TaskFinished { name, outcome: Outcome::Failed, seconds: 0.0, error: said })?;
-                    let _ = reply.send(Err(error.clone()));
+                    reply.fail(error.clone());
                 }
                 Waiter::Task(waiting) => self.fail(waiting, error.clone())?,
             }
@@ -377,7 +376,7 @@ pub(super) fn needs(needs: &stage::Needs, device: Device, files: bool) -> Needs 
 }
 
 /// Who made an artifact: alone, or as an item of a list.
-fn maker(made: &HashMap<Ref, Request>, store: &Store, lost: Ref) -> Option<Request> {
+fn maker(made: &HashMap<Ref, Arc<Request>>, store: &Store, lost: Ref) -> Option<Arc<Request>> {
     let has = |list: &Ref| -> Result<bool> { Ok(runtime()?.block_on(store.items(*list))?.contains(&lost)) };
     let mut lists = made.iter().filter(|(reference, _)| reference.kind == Kind::List);
     // A list that can't be read is no help; whoever needs it finds that out.

@@ -15,7 +15,7 @@ use super::watch::worker_info;
 use crate::data::{Artifact, Kind, Metrics, Ref};
 use crate::pipeline::Pipeline;
 use crate::schedule::{self, Costs, Scheduler, StageId, TaskId};
-use crate::stage::Registry;
+use crate::stage::{Fetch, Registry};
 use crate::store::{Key, Store, StoreError};
 use crate::worker::{Heard, program};
 use crate::{Error, Result, runtime};
@@ -51,12 +51,14 @@ pub(super) struct Coordinator<'a> {
     pub(super) pipeline: &'a Pipeline,
     pub(super) registry: Arc<Registry>,
     pub(super) store: Store,
+    /// Reads artifacts for the stages that asked for tasks.
+    pub(super) fetch: Arc<dyn Fetch>,
     pub(super) options: &'a Options,
     pub(super) sink: &'a mut dyn Sink,
     pub(super) fold: Fold,
     pub(super) log: RunLog,
     pub(super) run: String,
-    pub(super) build: String,
+    pub(super) build: Arc<str>,
     pub(super) crew: Crew,
     pub(super) scheduler: Scheduler,
     pub(super) wanted: Vec<usize>,
@@ -67,7 +69,7 @@ pub(super) struct Coordinator<'a> {
     /// The tasks under way by key, so that one that is asked for twice runs once.
     pub(super) under_way: HashMap<Key, TaskId>,
     /// Who made what in this run, so that what the store loses can be made again.
-    pub(super) made: HashMap<Ref, Request>,
+    pub(super) made: HashMap<Ref, Arc<Request>>,
     pub(super) lookup: Lookup,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) outbox: mpsc::Sender<Message>,
@@ -115,13 +117,14 @@ impl<'a> Coordinator<'a> {
         Ok(Self {
             pipeline,
             registry,
+            fetch: store.fetcher(),
             store,
             options,
             sink,
             fold: Fold::default(),
             log,
             run,
-            build,
+            build: build.into(),
             crew,
             scheduler,
             wanted,
@@ -162,7 +165,9 @@ impl<'a> Coordinator<'a> {
                 Ok(message) => self.hear(message)?,
                 Err(_) => {
                     // Nothing more to hear at the moment: what was decided goes out, in as few messages as can be.
-                    self.look_up();
+                    if self.look_up()? {
+                        continue;
+                    }
                     self.scale()?;
                     self.crew.flush();
                     match self.next_message() {
@@ -188,11 +193,13 @@ impl<'a> Coordinator<'a> {
         message
     }
 
-    fn hear(&mut self, message: Message) -> Result<()> {
+    pub(super) fn hear(&mut self, message: Message) -> Result<()> {
         self.crew.stir();
         match message {
-            Message::Looked(id, Ok(looked)) => self.looked(id, looked),
-            Message::Looked(id, Err(error)) => self.fail(id, error),
+            Message::Looked(all) => all.into_iter().try_for_each(|(id, looked)| match looked {
+                Ok(looked) => self.looked(id, looked),
+                Err(error) => self.fail(id, error),
+            }),
             Message::Ended(worker, id, attempt, result) => self.ended(worker, id, attempt, result),
             Message::Submitted(parent, task, reply) => self.submitted(parent, task, reply),
             Message::Said(id, step) => self.said(id, step),

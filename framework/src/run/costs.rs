@@ -3,7 +3,7 @@
 use super::attempts::needs;
 use super::coordinator::Coordinator;
 use super::forecast::Begun;
-use super::task::{Request, Waiter};
+use super::task::{Task, Waiter};
 use crate::schedule::{Costs, Device, Site, StageId, TaskId, Time, offers};
 use crate::{Context, Result, runtime, stage};
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ impl Coordinator<'_> {
         task.device = match task.request.task.needs.device {
             stage::Device::Cpu => Device::Cpu,
             stage::Device::Cuda => Device::Cuda,
-            stage::Device::Auto => cheapest(costs, stage, &task.request, &self.crew.sites(), now),
+            stage::Device::Auto => cheapest(costs, stage, task, &self.crew.sites(), now),
         };
         let takes = costs.expect(stage, task.device, task.request.size()).map(|estimate| estimate.median);
         for waiter in &task.waiters {
@@ -89,16 +89,17 @@ impl Coordinator<'_> {
 }
 
 /// Where a task costs least and is in time: `device = "auto"`.
-fn cheapest(costs: &Costs, stage: StageId, request: &Request, sites: &[Site<'_>], now: Time) -> Device {
-    let asked = &request.task.needs;
-    let offers = offers(sites, |device| needs(asked, device, request.files));
+fn cheapest(costs: &Costs, stage: StageId, task: &Task, sites: &[Site<'_>], now: Time) -> Device {
+    let asked = &task.request.task.needs;
+    let offers = offers(sites, |device| needs(asked, device, task.files));
     let left = asked.deadline.map(|deadline| deadline.saturating_sub(now));
     // What fits nowhere is refused, and the reason named.
-    costs.choose(stage, request.size(), &offers, left).unwrap_or(Device::Cpu)
+    costs.choose(stage, task.request.size(), &offers, left).unwrap_or(Device::Cpu)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::task::Request;
     use super::*;
     use crate::Error;
     use crate::data::Frame;
@@ -109,7 +110,7 @@ mod tests {
 
     const STAGE: StageId = StageId(0);
 
-    fn request(deadline: Option<u64>) -> Request {
+    fn task(deadline: Option<u64>) -> Task {
         let registry = Registry::new().stage("fit", stage::stage(|rows: Frame| Ok::<_, Error>(rows)).version(1));
         let needs = Needs { deadline: deadline.map(Time::from_secs), ..Needs::default() };
         let task = TaskRequest {
@@ -120,7 +121,8 @@ mod tests {
             seed: 1,
             needs,
         };
-        Request::new(task, registry.get("fit").unwrap().clone(), BTreeMap::new())
+        let request = Request::new(task, registry.get("fit").unwrap().clone(), BTreeMap::new());
+        Task::new(request, Waiter::Node(0))
     }
 
     #[test]
@@ -132,9 +134,8 @@ mod tests {
         let gpu = Capacity { devices: vec![16 << 30], ..plain.clone() };
         let cheap = Site { has: &plain, price: 1.0, ready: Time::ZERO };
         let dear = Site { has: &gpu, price: 100.0, ready: Time::from_secs(20) };
-        let decide = |deadline, now, sites: &[Site<'_>]| {
-            cheapest(&costs, STAGE, &request(deadline), sites, Time::from_secs(now))
-        };
+        let decide =
+            |deadline, now, sites: &[Site<'_>]| cheapest(&costs, STAGE, &task(deadline), sites, Time::from_secs(now));
         assert_eq!(decide(None, 0, &[cheap, dear]), Device::Cpu);
         assert_eq!(decide(Some(200), 0, &[cheap, dear]), Device::Cpu);
         assert_eq!(decide(Some(200), 150, &[cheap, dear]), Device::Cuda, "50 s are left");

@@ -11,7 +11,9 @@ use crate::schedule::{self, Capacity, PoolId, Scheduler, Site, TaskId, Time, Vie
 use crate::store::Store;
 use crate::worker::{Assignment, Circle, EmbeddedWorker, Failure, Hands, Hub, RemoteWorker, Terms, Token, program};
 use crate::{Error, Fault, Result};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -37,6 +39,9 @@ pub struct Elsewhere {
     pub pools: Vec<Pool>,
     /// Bytes of artifacts that each of these holds in memory.
     pub memory: u64,
+    /// Where these share what they read from a store that is far away, and how many bytes of it; nothing for where
+    /// workers do by default.
+    pub cache: Option<(PathBuf, u64)>,
 }
 
 /// Who works for a run.
@@ -47,7 +52,9 @@ pub(super) struct Crew {
     /// Those that were told to go.
     leaving: BTreeSet<WorkerId>,
     /// Who made large artifacts, and so may still hold them.
-    holders: HashMap<Digest, Vec<WorkerId>>,
+    holders: HashMap<Digest, BTreeSet<WorkerId>>,
+    /// What each of them holds.
+    held: HashMap<WorkerId, Vec<Digest>>,
     outbox: mpsc::Sender<Message>,
     pools: Option<Pools>,
     hub: Option<Hub>,
@@ -63,6 +70,7 @@ impl Crew {
             there: BTreeMap::new(),
             leaving: BTreeSet::new(),
             holders: HashMap::new(),
+            held: HashMap::new(),
             outbox: outbox.clone(),
             pools: None,
             hub: None,
@@ -74,7 +82,7 @@ impl Crew {
         // The run may have ended; then nobody listens.
         let ear = Arc::new(move |heard| drop(ear.send(Message::Heard(heard))));
         let hub = Hub::listen(&elsewhere.listen, &elsewhere.token, terms, store.clone(), ear)?;
-        let mut pools = Pools::new(&elsewhere.pools, &hub.address().to_string(), &elsewhere.token, elsewhere.memory);
+        let mut pools = Pools::new(elsewhere, &hub.address().to_string());
         // Those that are always there come at once.
         pools.step(options.clock.elapsed(), &View::default())?;
         crew.pools = Some(pools);
@@ -137,6 +145,7 @@ impl Crew {
     /// Its process can't be stopped.
     pub(super) fn lose(&mut self, worker: WorkerId) -> Result<()> {
         let leaves = self.leaving.remove(&worker);
+        self.lets_go(worker);
         match (self.there.remove(&worker), &mut self.pools) {
             // One that leaves ends by itself.
             (Some(there), Some(pools)) if !leaves => pools.lose(&there.name),
@@ -180,20 +189,37 @@ impl Crew {
             self.there.get_mut(&worker).map_or(Ok(()), |there| there.start(&work, peers))
         };
         if let Err(error) = begun {
-            let _ = self.outbox.send(Message::Ended(worker, task, attempt, Err(Failure { error, lost: None })));
+            let _ = self.outbox.send(Message::Ended(worker, task, attempt, Err(Failure::from(error))));
         }
     }
 
     /// A worker holds artifacts that it made.
     pub(super) fn holds(&mut self, worker: WorkerId, made: impl Iterator<Item = Digest>) {
-        if worker != HERE {
-            made.for_each(|digest| self.holders.entry(digest).or_default().push(worker));
+        if !self.there.contains_key(&worker) {
+            return;
+        }
+        for digest in made {
+            if self.holders.entry(digest).or_default().insert(worker) {
+                self.held.entry(worker).or_default().push(digest);
+            }
+        }
+    }
+
+    /// A worker is gone, and with it what it held.
+    fn lets_go(&mut self, worker: WorkerId) {
+        for digest in self.held.remove(&worker).unwrap_or_default() {
+            if let Entry::Occupied(mut holders) = self.holders.entry(digest) {
+                holders.get_mut().remove(&worker);
+                if holders.get().is_empty() {
+                    holders.remove();
+                }
+            }
         }
     }
 
     /// Where a worker can fetch inputs of an attempt from other workers.
     fn peers(&self, worker: WorkerId, work: &Assignment) -> Vec<String> {
-        let inputs = work.inputs.values().flatten();
+        let inputs = work.request.inputs.values().flatten();
         let holders = inputs.filter_map(|input| self.holders.get(&input.digest)).flatten();
         let others = holders.filter(|holder| **holder != worker).filter_map(|holder| self.there.get(holder));
         let addresses: BTreeSet<&String> = others.map(|peer| &peer.peer).filter(|peer| !peer.is_empty()).collect();
@@ -221,7 +247,7 @@ impl Crew {
     pub(super) fn stop(&mut self, worker: WorkerId, task: TaskId, attempt: u32) {
         if worker == HERE && self.here.take_back((task, attempt)) {
             let error = Error::new("it was taken back").fault(Fault::Interrupted);
-            let _ = self.outbox.send(Message::Ended(HERE, task, attempt, Err(Failure { error, lost: None })));
+            let _ = self.outbox.send(Message::Ended(HERE, task, attempt, Err(Failure::from(error))));
         }
         if let Some(there) = self.there.get_mut(&worker) {
             there.stop(task, attempt);

@@ -6,7 +6,7 @@ use crate::data::{Digest, canonical_json};
 use crate::stage::{Stage, TaskRequest, Template};
 use crate::store::{Entry, Key, Memo, Store, StoreError};
 use crate::worker::program;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Raised when the meaning of a key or the layout of what it names changes.
@@ -24,37 +24,48 @@ impl<'a> Identity<'a> {
         Self { task: &request.task, stage: &*request.stage, templates: Some(&request.templates) }
     }
 
-    /// Everything that the task's result depends on; the key is the BLAKE3 of its canonical form.
-    fn describe(&self) -> Result<Value> {
+    /// Everything that the task's result depends on, as canonical JSON, whose BLAKE3 is the key; and whether it names
+    /// files. This is done for every task: nothing is copied into a [`Value`] first.
+    fn describe(&self) -> Result<(String, bool)> {
         let signature = self.stage.signature();
         let version = match signature.version {
             // An unpinned stage is whatever this executable holds.
-            0 => Value::String(program::digest()?.to_string()),
-            pinned => Value::from(pinned),
+            0 => canonical_json(&Value::String(program::digest()?.to_string())),
+            pinned => pinned.to_string(),
         };
-        let mut templates = BTreeMap::new();
+        let fingerprint = self.stage.fingerprint(&self.task.params)?;
+        let files = fingerprint.is_some();
+        let fingerprint = canonical_json(&fingerprint.into());
+        let inputs = match self.task.inputs.is_empty() {
+            true => "{}".to_owned(),
+            false => canonical_json(&serde_json::to_value(&self.task.inputs)?),
+        };
+        let params = canonical_json(&self.task.params);
+        let seed = if signature.seeded { self.task.seed.to_string() } else { "null".to_owned() };
+        let stage = canonical_json(&self.task.stage.as_str().into());
+        let templates = self.templates()?;
+        let text = format!(
+            r#"{{"fingerprint":{fingerprint},"format":{FORMAT},"inputs":{inputs},"params":{params},"seed":{seed},"#
+        );
+        Ok((text + &format!(r#""stage":{stage},"templates":{templates},"version":{version}}}"#), files))
+    }
+
+    fn templates(&self) -> Result<String> {
+        let mut all = String::from("{");
         for (port, template) in self.templates.into_iter().flatten() {
             let inner = Identity { task: &template.task, stage: &*template.stage.0, templates: None };
-            templates.insert(port, inner.describe()?);
+            let separator = if all.len() > 1 { "," } else { "" };
+            let port = canonical_json(&port.as_str().into());
+            all += &format!("{separator}{port}:{}", inner.describe()?.0);
         }
-        Ok(json!({
-            "format": FORMAT,
-            "stage": self.task.stage,
-            "version": version,
-            "params": self.task.params,
-            "seed": signature.seeded.then_some(self.task.seed),
-            "fingerprint": self.stage.fingerprint(&self.task.params)?,
-            "inputs": self.task.inputs,
-            "templates": templates,
-        }))
+        Ok(all + "}")
     }
 }
 
 /// A task's key, and whether its parameters name files. It may read those, and block.
 pub(super) fn key(request: &Request) -> Result<(Key, bool)> {
-    let described = Identity::of(request).describe()?;
-    let files = !described["fingerprint"].is_null();
-    Ok((Key(Digest::of(canonical_json(&described).as_bytes())), files))
+    let (described, files) = Identity::of(request).describe()?;
+    Ok((Key(Digest::of(described.as_bytes())), files))
 }
 
 /// The memo of a key, if everything that it names is still there; what can't be read counts as unknown.
@@ -79,24 +90,63 @@ pub(super) async fn known(store: &Store, key: Key) -> Result<Option<Memo>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Metrics;
-    use crate::stage::{Device, IntoStage, Needs};
+    use crate::data::{Kind, Metrics, Ref};
+    use crate::stage::{Device, IntoStage, Needs, Params, Seed, StageRef, stage};
+    use serde_json::json;
+    use std::sync::Arc;
     use std::time::Duration;
+
+    /// A key that changes makes every remembered result unknown.
+    #[test]
+    fn the_identity_is_canonical_json() {
+        let made = |text: &[u8]| Ref { kind: Kind::Bytes, digest: Digest::of(text), bytes: 7 };
+        let stage = |seeded| {
+            let plain = stage(|Params(_): Params<Value>| Metrics::new()).version(3);
+            if seeded { stage(|_: Seed| Metrics::new()).version(1) } else { plain }
+        };
+        let task = |stage: &str| TaskRequest {
+            label: "label".into(),
+            stage: stage.into(),
+            params: json!({"z": [1.5, {"b": null, "a": "\u{1} \"quoted\""}], "a": -0.0}),
+            inputs: [("two".to_owned(), vec![made(b"1"), made(b"2")]), ("none".to_owned(), Vec::new())].into(),
+            seed: u64::MAX,
+            needs: Needs::default(),
+        };
+        let template = Template {
+            name: "each".into(),
+            task: task("inner"),
+            stage: StageRef(stage(true).into_stage()),
+            outputs: Vec::new(),
+            accepts: Vec::new(),
+        };
+        let templates: BTreeMap<String, Template> =
+            [("each".to_owned(), template.clone()), ("more".to_owned(), template)].into();
+        let request = Request::new(task("outer \\"), stage(false).into_stage(), templates);
+        let plain = |name: &str, version: u32, seed: Option<u64>, templates: Value| {
+            let TaskRequest { params, inputs, .. } = task(name);
+            json!({
+                "format": FORMAT, "stage": name, "version": version, "params": params, "seed": seed,
+                "fingerprint": null, "inputs": inputs, "templates": templates,
+            })
+        };
+        let inner = plain("inner", 1, Some(u64::MAX), json!({}));
+        let expected = plain("outer \\", 3, None, json!({"each": inner, "more": inner}));
+        assert_eq!(Identity::of(&request).describe().unwrap(), (canonical_json(&expected), false));
+    }
 
     #[test]
     fn the_key_does_not_depend_on_what_a_task_needs_or_is_called() {
         let request = |label: &str, needs: Needs| Request {
-            task: TaskRequest {
+            task: Arc::new(TaskRequest {
                 label: label.into(),
                 stage: "empty".into(),
                 params: Value::Null,
                 inputs: BTreeMap::new(),
                 seed: 7,
                 needs,
-            },
+            }),
             stage: (|| Metrics::new()).into_stage(),
             templates: BTreeMap::new(),
-            files: false,
         };
         let plain = key(&request("a", Needs::default())).unwrap();
         let large = Needs {
@@ -114,7 +164,10 @@ mod tests {
         assert_eq!(key(&request("b", large)).unwrap(), plain);
         assert_ne!(
             key(&Request {
-                task: TaskRequest { stage: "other".into(), ..request("a", Needs::default()).task },
+                task: Arc::new(TaskRequest {
+                    stage: "other".into(),
+                    ..TaskRequest::clone(&request("a", Needs::default()).task)
+                }),
                 ..request("a", Needs::default())
             })
             .unwrap(),

@@ -1,14 +1,17 @@
-//! What is known of tasks: keys are computed and memos looked up off the coordinator's thread, many at a time.
+//! What is known of tasks: keys are computed and memos looked up off the coordinator's thread, many at a time. A few at
+//! a time whose memos are in this process are looked up at once: to wake other threads would take longer.
 
 use super::coordinator::Coordinator;
 use super::key::{key, known};
 use super::task::{Request, Task};
 use super::voice::{Looked, Message};
 use crate::schedule::TaskId;
-use crate::store::Store;
-use crate::{Result, runtime};
-use futures::{StreamExt, stream};
-use std::sync::{Arc, mpsc};
+use crate::store::{Key, Store};
+use crate::{Error, Result, runtime};
+use futures::{FutureExt, StreamExt, stream};
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// Tasks whose keys are computed one after the other.
@@ -17,16 +20,36 @@ const BATCH: usize = 64;
 const AT_ONCE: usize = 16;
 /// Batches under way. They use threads that the store needs too.
 const BATCHES: usize = 8;
+/// Tasks that are looked up on the coordinator's own thread at most.
+const FEW: usize = 2;
+
+/// What was found out about tasks.
+pub(super) type LookedAt = Vec<(TaskId, Result<Looked>)>;
 
 /// Tasks that nobody has looked up yet, and places for those who do.
 pub(super) struct Lookup {
-    waiting: Vec<(TaskId, Request)>,
+    waiting: Vec<(TaskId, Arc<Request>)>,
     places: Arc<Semaphore>,
+    /// Stages whose tasks named no files so far: to compute their keys blocks nobody.
+    plain: HashSet<String>,
 }
 
 impl Lookup {
     pub(super) fn new() -> Self {
-        Self { waiting: Vec::new(), places: Arc::new(Semaphore::new(BATCHES)) }
+        Self { waiting: Vec::new(), places: Arc::new(Semaphore::new(BATCHES)), plain: HashSet::new() }
+    }
+
+    /// Remembers whether a stage's tasks name files.
+    pub(super) fn note(&mut self, stage: &str, files: bool) {
+        match files {
+            true => drop(self.plain.remove(stage)),
+            false if !self.plain.contains(stage) => drop(self.plain.insert(stage.to_owned())),
+            false => {}
+        }
+    }
+
+    fn is_quick(&self) -> bool {
+        self.waiting.len() <= FEW && self.waiting.iter().all(|(_, request)| self.plain.contains(&request.task.stage))
     }
 }
 
@@ -38,50 +61,71 @@ impl Coordinator<'_> {
         self.lookup.waiting.push((id, task.request.clone()));
         self.tasks.insert(id, task);
         if self.lookup.waiting.len() >= BATCH {
-            self.look_up();
+            self.look_up_elsewhere();
         }
     }
 
-    /// Has what was taken on looked up. Call it before waiting for messages.
-    pub(super) fn look_up(&mut self) {
+    /// Has what was taken on looked up, or does it; whether there was anything to hear at once. Call it before waiting
+    /// for messages.
+    pub(super) fn look_up(&mut self) -> Result<bool> {
         if self.lookup.waiting.is_empty() {
-            return;
+            return Ok(false);
         }
+        if !self.lookup.is_quick() || !self.store.is_here() {
+            self.look_up_elsewhere();
+            return Ok(false);
+        }
+        for (id, request) in std::mem::take(&mut self.lookup.waiting) {
+            // A stage that panics when it looks at its parameters must not take the run with it.
+            let keyed = catch_unwind(AssertUnwindSafe(|| key(&request))).unwrap_or_else(|_| Err(panicked()));
+            match look(&self.store, keyed).now_or_never() {
+                Some(looked) => self.hear(Message::Looked(vec![(id, looked)]))?,
+                None => {
+                    self.lookup.waiting.push((id, request));
+                    self.look_up_elsewhere();
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn look_up_elsewhere(&mut self) {
         let batch = std::mem::take(&mut self.lookup.waiting);
-        let ids: Vec<TaskId> = batch.iter().map(|(id, _)| *id).collect();
         let (store, outbox, places) = (self.store.clone(), self.outbox.clone(), self.lookup.places.clone());
+        // The run may have ended; then nobody waits.
+        let tell = move |looked| drop(outbox.send(Message::Looked(looked)));
         match runtime() {
             Ok(runtime) => drop(runtime.spawn(async move {
                 let _place = places.acquire().await;
-                look_all(&store, batch, &outbox).await;
+                look_all(&store, batch, &tell).await;
             })),
-            Err(error) => ids.into_iter().for_each(|id| tell(&outbox, id, Err(error.clone()))),
+            Err(error) => tell(batch.into_iter().map(|(id, _)| (id, Err(error.clone()))).collect()),
         }
     }
 }
 
-async fn look_all(store: &Store, batch: Vec<(TaskId, Request)>, outbox: &mpsc::Sender<Message>) {
+async fn look_all(store: &Store, batch: Vec<(TaskId, Arc<Request>)>, tell: &impl Fn(LookedAt)) {
     let ids: Vec<TaskId> = batch.iter().map(|(id, _)| *id).collect();
     let keys = move || batch.iter().map(|(id, request)| (*id, key(request))).collect::<Vec<_>>();
-    let keys = match tokio::task::spawn_blocking(keys).await {
-        Ok(keys) => keys,
-        // A stage that panics when it looks at its parameters must not take the run with it.
-        Err(error) => {
-            let error = crate::Error::from(error);
-            return ids.into_iter().for_each(|id| tell(outbox, id, Err(error.clone())));
-        }
+    // It may read files. A stage that panics there must not take the run with it.
+    let Ok(keys) = tokio::task::spawn_blocking(keys).await else {
+        return tell(ids.into_iter().map(|id| (id, Err(panicked()))).collect());
     };
-    let look = |(id, keyed): (TaskId, Result<_>)| async move {
-        let looked = async {
-            let (key, files) = keyed?;
-            Ok(Looked { key, files, memo: known(store, key).await? })
-        };
-        tell(outbox, id, looked.await);
-    };
-    stream::iter(keys).map(look).buffer_unordered(AT_ONCE).collect::<()>().await;
+    let look = |(id, keyed)| async move { (id, look(store, keyed).await) };
+    // What is there at the same time is told in one message.
+    stream::iter(keys)
+        .map(look)
+        .buffer_unordered(AT_ONCE)
+        .ready_chunks(BATCH)
+        .for_each(async |looked| tell(looked))
+        .await;
 }
 
-/// The run may have ended; then nobody waits.
-fn tell(outbox: &mpsc::Sender<Message>, id: TaskId, looked: Result<Looked>) {
-    let _ = outbox.send(Message::Looked(id, looked));
+async fn look(store: &Store, keyed: Result<(Key, bool)>) -> Result<Looked> {
+    let (key, files) = keyed?;
+    Ok(Looked { key, files, memo: known(store, key).await? })
+}
+
+fn panicked() -> Error {
+    Error::new("the stage panicked when it was asked what its result depends on")
 }

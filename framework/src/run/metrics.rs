@@ -2,8 +2,7 @@
 
 use super::event::{Event, Outcome};
 use super::placement::{AttemptEnd, AttemptStart, Ended};
-use super::store_metrics::StoreMetrics;
-use crate::store::Store;
+use crate::store::{Store, StoreMetrics};
 use crate::{Context, Result};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -242,12 +241,14 @@ impl StageMetrics {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
+    use crate::data::Artifact;
     use crate::run::{StageReport, WorkerInfo};
+    use crate::store::{Key, Memo};
     use indexmap::IndexMap;
 
-    pub(in crate::run) fn value(text: &str, name: &str) -> f64 {
+    fn value(text: &str, name: &str) -> f64 {
         let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
         line.unwrap_or_else(|| panic!("no {name} in\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
     }
@@ -330,6 +331,47 @@ pub(super) mod tests {
             ("ropeway_tasks_running", 0.0),
             ("ropeway_workers", 1.0),
             ("ropeway_worker_cores", 2.0),
+        ] {
+            assert_eq!(value(&text, name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_store_counts_what_goes_in_and_out() {
+        let (store, runtime) = (Store::memory(), crate::runtime().unwrap());
+        let metrics = Metrics::of(&store);
+        let artifact = Artifact::Bytes(vec![7; 1000].into());
+        let reference = runtime.block_on(store.put(&artifact)).unwrap();
+        runtime.block_on(store.get(reference)).unwrap();
+        let text = metrics.text().unwrap();
+        let bytes = reference.bytes as f64;
+        assert_eq!(value(&text, "ropeway_store_written_bytes_total{tier=\"store\"}"), bytes);
+        assert_eq!(value(&text, "ropeway_store_read_bytes_total{tier=\"memory\"}"), bytes);
+        assert_eq!(value(&text, "ropeway_store_read_bytes_total{tier=\"store\"}"), 0.0);
+        assert_eq!(value(&text, "ropeway_memory_cap_bytes"), f64::from(256 << 20));
+        // With what the books themselves take.
+        assert!(value(&text, "ropeway_memory_held_bytes") >= bytes);
+        let (key, memo) = (
+            Key(reference.digest),
+            Memo {
+                outputs: [("output".to_owned(), reference)].into(),
+                stage: "s".into(),
+                seconds: 1.0,
+                device: "cpu".into(),
+                build: "b".into(),
+            },
+        );
+        assert!(runtime.block_on(store.memo(key)).unwrap().is_none());
+        runtime.block_on(store.commit(key, &memo)).unwrap();
+        runtime.block_on(store.commit(key, &memo)).unwrap();
+        assert!(runtime.block_on(store.memo(key)).unwrap().is_some());
+        let text = metrics.text().unwrap();
+        for (name, expected) in [
+            ("ropeway_commits_total{outcome=\"first\"}", 1.0),
+            ("ropeway_commits_total{outcome=\"same\"}", 1.0),
+            ("ropeway_commits_total{outcome=\"different\"}", 0.0),
+            ("ropeway_memo_lookups_total{result=\"hit\"}", 1.0),
+            ("ropeway_memo_lookups_total{result=\"miss\"}", 1.0),
         ] {
             assert_eq!(value(&text, name), expected, "{name}");
         }

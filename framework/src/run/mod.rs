@@ -20,12 +20,12 @@ mod nodes;
 mod placement;
 mod plan;
 mod pools;
-mod store_metrics;
 mod task;
 #[cfg(test)]
 mod tests;
 mod voice;
 mod watch;
+mod window;
 
 pub use clock::{Clock, SystemClock};
 pub use crew::Elsewhere;

@@ -6,6 +6,7 @@ use crate::pipeline::{Pipeline, Source};
 use crate::stage::{StageRef, TaskRequest, Template};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Where a stage stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +47,7 @@ pub(super) fn request(pipeline: &Pipeline, node: usize, outputs: &[Node]) -> Res
                     outputs: pipeline.stages[*from].outputs.clone(),
                     accepts: inner.stage.signature().inputs.clone(),
                     stage: StageRef(inner.stage),
-                    task: inner.task,
+                    task: Arc::unwrap_or_clone(inner.task),
                 };
                 templates.insert(port.clone(), template);
             }

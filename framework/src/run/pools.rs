@@ -1,11 +1,11 @@
 //! What starts workers and lets them go: the autoscaler decides, a fleet of each pool does it.
 
 use super::coordinator::Coordinator;
+use super::crew::Elsewhere;
 use super::event::Event;
 use crate::fleet::{Fleet, LocalFleet, Recipe};
 use crate::pipeline;
 use crate::schedule::{self, Autoscaler, Capacity, OrderId, Pool, PoolId, Scale, Scheduler, Time, View, WorkerId};
-use crate::worker::Token;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -45,21 +45,22 @@ struct Worker {
 }
 
 impl Pools {
-    /// These pools, of workers that will join at an address and hold so many bytes of artifacts in memory.
-    pub(super) fn new(pools: &[pipeline::Pool], join: &str, token: &Token, memory: u64) -> Self {
+    /// The pools of workers that will join at an address.
+    pub(super) fn new(elsewhere: &Elsewhere, join: &str) -> Self {
         let started = |(id, pool): (u32, &pipeline::Pool)| {
             let recipe = Recipe {
                 join: join.to_owned(),
-                token: token.clone(),
+                token: elsewhere.token.clone(),
                 pool: pool.name.clone(),
                 cores: pool.cpus,
                 room: (pool.memory > 0).then_some(pool.memory),
-                memory,
+                memory: elsewhere.memory,
+                cache: elsewhere.cache.clone(),
             };
             let (pool, name) = (described(PoolId(id), pool), pool.name.clone());
             Started { pool, name, fleet: Box::new(LocalFleet::new(recipe)), count: 0 }
         };
-        let pools: Vec<Started> = (0..).zip(pools).map(started).collect();
+        let pools: Vec<Started> = (0..).zip(&elsewhere.pools).map(started).collect();
         let scaler = Autoscaler::new(pools.iter().map(|started| started.pool.clone()).collect());
         Self { scaler, pools, workers: BTreeMap::new(), stillborn: 0, last: Time::ZERO, due: Time::ZERO }
     }
@@ -220,6 +221,7 @@ mod tests {
     use super::*;
     use crate::fleet::Ended;
     use crate::schedule::{Demand, Needs, Present};
+    use crate::worker::Token;
     use std::collections::BTreeSet;
     use std::sync::{Arc, Mutex};
 
@@ -261,7 +263,9 @@ mod tests {
     fn pools(min: u32, stillborn: bool) -> (Pools, Names) {
         let token = Token::generate().unwrap();
         let pool = pipeline::Pool { name: "small".into(), min, max: 3, idle: Time::from_secs(5), ..Default::default() };
-        let mut pools = Pools::new(&[pool], "nowhere", &token, 0);
+        let elsewhere =
+            Elsewhere { listen: String::new(), open: false, token, pools: vec![pool], memory: 0, cache: None };
+        let mut pools = Pools::new(&elsewhere, "nowhere");
         let names = Names::default();
         pools.pools[0].fleet = Box::new(Fake { names: names.clone(), stillborn });
         (pools, names)

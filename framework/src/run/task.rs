@@ -1,29 +1,26 @@
 //! A task while it is under way.
 
-use crate::Result;
+use super::window::Reply;
 use crate::data::Ref;
 use crate::schedule::{Device, WorkerId};
-use crate::stage::{Cancel, Output, Stage, Stored, TaskRequest, Template};
+use crate::stage::{Cancel, Output, Stage, TaskRequest, Template};
 use crate::store::Key;
 use std::collections::BTreeMap;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
 /// One call of a stage that somebody asked for.
-#[derive(Clone)]
 pub(super) struct Request {
-    pub(super) task: TaskRequest,
+    pub(super) task: Arc<TaskRequest>,
     pub(super) stage: Arc<dyn Stage>,
     pub(super) templates: BTreeMap<String, Template>,
-    /// Whether its parameters name files; known once its key is.
-    pub(super) files: bool,
 }
 
 impl Request {
     pub(super) fn new(task: TaskRequest, stage: Arc<dyn Stage>, templates: BTreeMap<String, Template>) -> Self {
-        Self { task, stage, templates, files: false }
+        Self { task: Arc::new(task), stage, templates }
     }
 
     /// What its costs are noted under: see [`kind`].
@@ -42,9 +39,6 @@ impl Request {
 pub(super) fn kind(stage: &str, uses: &str) -> String {
     format!("{stage} ({uses})")
 }
-
-/// Where a stage that asked for a task hears its outputs.
-pub(super) type Reply = mpsc::Sender<Result<BTreeMap<String, Stored>>>;
 
 /// Who waits for a task.
 pub(super) enum Waiter {
@@ -71,8 +65,10 @@ pub(super) struct Live {
 
 /// A task under way.
 pub(super) struct Task {
-    pub(super) request: Request,
+    pub(super) request: Arc<Request>,
     pub(super) key: Option<Key>,
+    /// Whether its parameters name files; known once its key is.
+    pub(super) files: bool,
     pub(super) waiters: Vec<Waiter>,
     /// The attempts under way, by number.
     pub(super) live: BTreeMap<u32, Live>,
@@ -97,7 +93,8 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub(super) fn new(request: Request, waiter: Waiter) -> Self {
+    pub(super) fn new(request: impl Into<Arc<Request>>, waiter: Waiter) -> Self {
+        let request: Arc<Request> = request.into();
         let kind = match waiter {
             Waiter::Node(_) => "stage",
             Waiter::Stage(_) => "task",
@@ -108,6 +105,7 @@ impl Task {
             leads: request.stage.signature().submits,
             request,
             key: None,
+            files: false,
             waiters: vec![waiter],
             live: BTreeMap::new(),
             device: Device::Cpu,
@@ -133,7 +131,7 @@ impl Task {
 
     /// Whether outputs are those that the stage's signature promises: a worker elsewhere may say anything.
     pub(super) fn promises(&self, outputs: &BTreeMap<String, Ref>) -> bool {
-        let Request { stage, task, .. } = &self.request;
+        let Request { stage, task, .. } = &*self.request;
         let promised = stage.outputs(&task.params);
         let given =
             |port: &Output| outputs.get(&port.name).is_some_and(|one| port.kind.is_none_or(|kind| kind == one.kind));

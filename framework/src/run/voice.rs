@@ -1,18 +1,18 @@
 //! What the coordinator hears, and from whom.
 
-use super::task::Reply;
+use super::lookup::LookedAt;
+use super::window::{Reply, Window};
 use crate::Result;
 use crate::schedule::{TaskId, WorkerId};
-use crate::stage::{Report, ReportSink, Stored, Submit, TaskRequest};
+use crate::stage::{Pending, Report, ReportSink, Submit, TaskRequest, pending};
 use crate::store::{Key, Memo};
 use crate::worker::{Failure, Heard, Outcome};
-use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 /// What comes to the coordinator's ears.
 pub(super) enum Message {
-    /// A task's key is computed and its memo looked up.
-    Looked(TaskId, Result<Looked>),
+    /// The keys of tasks are computed and their memos looked up.
+    Looked(LookedAt),
     /// An attempt in this process ended.
     Ended(WorkerId, TaskId, u32, Result<Outcome, Failure>),
     /// A worker in another process says something, or comes or goes.
@@ -36,6 +36,8 @@ pub(super) struct Looked {
 pub(super) struct Voice {
     pub(super) task: TaskId,
     pub(super) outbox: mpsc::Sender<Message>,
+    /// The tasks that it asked for and that are under way.
+    pub(super) window: Arc<Window>,
 }
 
 impl ReportSink for Voice {
@@ -46,9 +48,10 @@ impl ReportSink for Voice {
 }
 
 impl Submit for Voice {
-    fn submit(&self, task: TaskRequest) -> mpsc::Receiver<Result<BTreeMap<String, Stored>>> {
-        let (sender, receiver) = mpsc::channel();
-        let _ = self.outbox.send(Message::Submitted(self.task, task, sender));
-        receiver
+    fn submit(&self, task: TaskRequest) -> Pending {
+        let (answer, pending) = pending();
+        let reply = Reply { answer, _place: Window::enter(&self.window) };
+        let _ = self.outbox.send(Message::Submitted(self.task, task, reply));
+        pending
     }
 }

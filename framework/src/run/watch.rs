@@ -88,13 +88,16 @@ impl Coordinator<'_> {
             Err(_) => Ended::Failed,
         };
         let written = result.as_ref().map_or(0, |outcome| outcome.outputs.values().map(|output| output.bytes).sum());
-        self.tell_end(id, attempt, live, end, result.as_ref().ok().map(|outcome| outcome.seconds), written)
+        let moved = result.as_ref().map_or_else(|failure| failure.moved, |outcome| outcome.moved);
+        let seconds = result.as_ref().ok().map(|outcome| outcome.seconds);
+        self.tell_end(id, attempt, live, end, Counted { seconds, written, moved })
     }
 
     /// Tells that nobody waits for the attempts of a task that are still under way, such as the slower of two copies.
     pub(super) fn tell_stopped(&mut self, id: TaskId) -> Result<()> {
         let live = self.tasks.get_mut(&id).map(|task| std::mem::take(&mut task.live)).unwrap_or_default();
-        live.into_iter().try_for_each(|(attempt, live)| self.tell_end(id, attempt, &live, Ended::Stopped, None, 0))
+        live.into_iter()
+            .try_for_each(|(attempt, live)| self.tell_end(id, attempt, &live, Ended::Stopped, Counted::default()))
     }
 
     /// Tells that a worker is lost, and with it what it was doing.
@@ -109,20 +112,12 @@ impl Coordinator<'_> {
             .collect();
         for (id, attempt, live) in lost {
             self.absent(id, attempt);
-            self.tell_end(id, attempt, &live, Ended::Lost, None, 0)?;
+            self.tell_end(id, attempt, &live, Ended::Lost, Counted::default())?;
         }
         self.tell(Event::WorkerLeft { worker: name, lost: Some(reason) })
     }
 
-    fn tell_end(
-        &mut self,
-        id: TaskId,
-        attempt: u32,
-        live: &Live,
-        end: Ended,
-        seconds: Option<f64>,
-        written: u64,
-    ) -> Result<()> {
+    fn tell_end(&mut self, id: TaskId, attempt: u32, live: &Live, end: Ended, counted: Counted) -> Result<()> {
         let now = self.options.clock.elapsed();
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         // If there is another attempt, it waits from now on.
@@ -133,12 +128,12 @@ impl Coordinator<'_> {
             attempt,
             worker: self.crew.name(live.worker).to_owned(),
             end,
-            seconds: seconds.unwrap_or_else(|| now.saturating_sub(live.since).as_secs_f64()),
+            seconds: counted.seconds.unwrap_or_else(|| now.saturating_sub(live.since).as_secs_f64()),
             cores: live.cores,
             gpus: live.gpus,
             read: task.request.task.inputs.values().flatten().map(|input| input.bytes).sum(),
-            written,
-            moved: 0,
+            written: counted.written,
+            moved: counted.moved,
         };
         self.tell(Event::AttemptEnded(end))
     }
@@ -149,6 +144,17 @@ impl Coordinator<'_> {
         info.price = pool.map(|pool| pool.price);
         self.tell(Event::WorkerJoined(info))
     }
+}
+
+/// What the worker counted of an attempt.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    /// How long its stage ran, if it gave a result.
+    seconds: Option<f64>,
+    /// Bytes of its outputs.
+    written: u64,
+    /// Bytes that crossed the network for it.
+    moved: u64,
 }
 
 /// What is traced of an attempt.

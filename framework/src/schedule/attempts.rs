@@ -229,7 +229,7 @@ impl Scheduler {
         let line = self.lines.id(needs, 1, group);
         entry.vacancies = Some(Vacancies { line, places: 1 });
         self.lines.insert(line, entry.place(), self.starts);
-        self.hopeful.push_back(line);
+        self.hopeful.push(line);
     }
 
     /// A gang looks for no more members.
@@ -237,6 +237,6 @@ impl Scheduler {
         let Some(entry) = self.tasks.get_mut(&id) else { return };
         let Some(vacancies) = entry.vacancies.take() else { return };
         self.lines.remove(vacancies.line, &entry.place(), self.starts);
-        self.hopeful.push_back(vacancies.line);
+        self.hopeful.push(vacancies.line);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::scheduler::Scheduler;
 use super::task::State;
+use super::workers::{QUEUE_MICROS, QUEUE_MOST};
 use super::{Needs, Share};
 use std::collections::BTreeMap;
 
@@ -32,6 +33,10 @@ impl Scheduler {
             assert_eq!(millicores + worker.lane.free_millicores(), worker.has.millicores);
             assert!(memory <= worker.has.memory);
             assert_eq!((micros, recalled), (worker.queued_micros, worker.recalled), "{:?}", worker.id);
+            let waits = worker.lane.waiting().len();
+            let most = QUEUE_MICROS * (worker.has.millicores / 1000).max(1);
+            assert!(micros <= most && waits <= QUEUE_MOST, "{:?} has {waits} waiting, of {micros} µs", worker.id);
+            assert!(!worker.draining || recalled == waits, "{:?} will go and keeps what waits there", worker.id);
             let mut used: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
             for share in &shares {
                 let device = used.entry(share.device).or_default();

@@ -28,13 +28,17 @@ impl Scheduler {
         self.look_for_stranded();
     }
 
-    /// Places what can be placed.
+    /// Places what can be placed: room goes to whoever is first in rank, then lines look for more of it, and only what
+    /// found none waits in lanes.
     pub(super) fn settle(&mut self) {
         loop {
-            if let Some(line) = self.hopeful.pop_front() {
-                self.serve(line);
-            } else if let Some(slot) = self.roomy.pop_front() {
+            if let Some(slot) = self.roomy.pop_front() {
                 self.offer(slot);
+                self.served.push_back(slot);
+            } else if let Some(line) = self.most_hopeful() {
+                self.serve(line);
+            } else if let Some(slot) = self.served.pop_front() {
+                self.keep_busy(slot);
             } else if self.starts >= self.look_at {
                 self.look_at = self.starts + LOOK_EVERY;
                 self.keep_for_aged();
@@ -44,27 +48,40 @@ impl Scheduler {
         }
     }
 
-    /// Finds places for the tasks at the front of a line.
+    /// The first in rank of the lines that may find a place.
+    fn most_hopeful(&mut self) -> Option<u32> {
+        if self.hopeful.len() < 2 {
+            return self.hopeful.pop();
+        }
+        let total = self.workers.total();
+        let rank = |(at, line): (usize, &u32)| Some((self.lines.rank(*line, total)?, at));
+        let first = self.hopeful.iter().enumerate().filter_map(rank).min();
+        let Some((_, at)) = first else {
+            self.hopeful.clear();
+            return None;
+        };
+        Some(self.hopeful.swap_remove(at))
+    }
+
+    /// Finds a place for the first task of a line.
     fn serve(&mut self, line: u32) {
-        while let Some((priority, _, id)) = self.lines.get(line).first() {
-            if self.lines.get(line).members > 1 {
-                if self.reservation.is_none() && self.possible_now(line) {
-                    self.reserve(line);
-                }
-                if self.lines.get(line).first().is_none_or(|(.., first)| first != id) {
-                    continue;
-                }
-            } else if self.place(line, id) {
-                continue;
-            }
-            // What is kept for another gives way to a higher priority.
-            if self.reservation.as_ref().is_some_and(|kept| kept.priority < priority.0 && kept.task != id) {
-                self.release();
-            }
-            if !self.possible_now(line) {
-                self.look_if_stranded(line);
-            }
-            return;
+        let Some((priority, _, id)) = self.lines.get(line).first() else { return };
+        let gang = self.lines.get(line).members > 1;
+        if gang && self.reservation.is_none() && self.possible_now(line) {
+            self.reserve(line);
+        }
+        let gone = |this: &Self| this.lines.get(line).first().is_none_or(|(.., first)| first != id);
+        let placed = if gang { gone(self) } else { self.place(line, id) };
+        if placed {
+            // Others may come before its next one.
+            return self.hopeful.push(line);
+        }
+        // What is kept for another gives way to a higher priority.
+        if self.reservation.as_ref().is_some_and(|kept| kept.priority < priority.0 && kept.task != id) {
+            self.release();
+        }
+        if !self.possible_now(line) {
+            self.look_if_stranded(line);
         }
     }
 
@@ -113,6 +130,10 @@ impl Scheduler {
                 break;
             }
         }
+    }
+
+    /// Sees that a worker has something to go on with.
+    fn keep_busy(&mut self, slot: u32) {
         self.fill_lane(slot);
         if self.workers.get(slot).is_some_and(|worker| worker.is_open() && worker.lane.free_millicores() > 0) {
             self.take_from_others(slot);

@@ -116,7 +116,7 @@ impl Scheduler {
         if let Some((target, _)) = kept.target {
             self.free(target);
         }
-        self.hopeful.push_back(kept.line);
+        self.hopeful.push(kept.line);
     }
 
     /// A worker is gone, or will go.

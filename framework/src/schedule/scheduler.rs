@@ -10,7 +10,7 @@ use super::{Action, Capacity, Costs, Event, PoolId, Task, TaskId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(super) const FIRST_BACKOFF: Time = Time::from_millis(100);
-const LONGEST_BACKOFF: Time = Time::from_secs(30);
+pub(super) const LONGEST_BACKOFF: Time = Time::from_secs(30);
 
 /// Places tasks on workers.
 ///
@@ -42,7 +42,9 @@ pub struct Scheduler {
     /// Workers that may have room for more, to be looked at before the step ends.
     pub(super) roomy: VecDeque<u32>,
     /// Lines whose first task may find a place, likewise.
-    pub(super) hopeful: VecDeque<u32>,
+    pub(super) hopeful: Vec<u32>,
+    /// Workers that were offered what they have room for, and whose lanes may now get longer.
+    pub(super) served: VecDeque<u32>,
     pub(super) now: Time,
     pub(super) actions: Vec<Action>,
 }
@@ -72,7 +74,8 @@ impl Scheduler {
             arrivals: 0,
             open: 0,
             roomy: VecDeque::new(),
-            hopeful: VecDeque::new(),
+            hopeful: Vec::new(),
+            served: VecDeque::new(),
             now: Time::ZERO,
             actions: Vec::new(),
         }
@@ -165,7 +168,7 @@ impl Scheduler {
         self.lines.insert(line, place, self.starts);
         // Behind another it need not be tried: there was no place for that one.
         if self.lines.get(line).first() == Some(place) {
-            self.hopeful.push_back(line);
+            self.hopeful.push(line);
         }
     }
 
@@ -180,7 +183,7 @@ impl Scheduler {
         match before {
             State::Waiting => {
                 self.lines.remove(line, &place, self.starts);
-                self.hopeful.push_back(line);
+                self.hopeful.push(line);
             }
             State::Backoff(due) => self.timers.unset(due, Due::Retry(id)),
             State::Active | State::Retry | State::Over => {}
@@ -217,7 +220,7 @@ impl Scheduler {
         let Some(entry) = self.tasks.get_mut(&id) else { return };
         entry.state = State::Waiting;
         self.lines.insert(entry.line, entry.place(), self.starts);
-        self.hopeful.push_back(entry.line);
+        self.hopeful.push(entry.line);
     }
 
     /// Does what is due.

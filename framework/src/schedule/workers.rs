@@ -14,7 +14,7 @@ pub(super) type Attempt = (TaskId, u32);
 /// and back.
 pub(super) const QUEUE_MICROS: u64 = 5_000;
 /// Attempts that may wait in a worker's lane.
-const QUEUE_MOST: usize = 1024;
+pub(super) const QUEUE_MOST: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Worker {

@@ -1,13 +1,13 @@
 //! Tasks that a stage asks for: trials, folds, parts.
 
-use super::Needs;
+use super::{Needs, Pending};
 use crate::data::{Artifact, Kind, Ref, encode};
-use crate::{Context, Error, Fault, Result};
+use crate::{Context, Error, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 /// Reads stored artifacts.
 pub trait Fetch: Send + Sync {
@@ -113,8 +113,8 @@ impl fmt::Debug for StageRef {
 
 /// Takes tasks and runs them.
 pub trait Submit: Send + Sync {
-    /// Runs a task; the receiver gets its outputs by port, once.
-    fn submit(&self, task: TaskRequest) -> mpsc::Receiver<Result<BTreeMap<String, Stored>>>;
+    /// Runs a task, and answers once. It may hold back who hands in more than can be dealt with.
+    fn submit(&self, task: TaskRequest) -> Pending;
 }
 
 /// A way for a stage to run other tasks. They are remembered and committed like any other.
@@ -127,25 +127,9 @@ impl Tasks {
         Self(Some(queue))
     }
 
-    /// Hands a task in. Many may be under way; wait for them in an order that does not depend on which ends first.
+    /// Hands a task in. Any number may be handed in; wait for them in an order that does not depend on which ends
+    /// first. While thousands are under way, this waits until some of them have ended.
     pub fn submit(&self, task: TaskRequest) -> Pending {
-        match &self.0 {
-            Some(queue) => Pending(queue.submit(task)),
-            None => Pending(mpsc::channel().1),
-        }
-    }
-}
-
-/// A task under way.
-#[derive(Debug)]
-pub struct Pending(mpsc::Receiver<Result<BTreeMap<String, Stored>>>);
-
-impl Pending {
-    /// Waits for the task's outputs, by port.
-    ///
-    /// # Errors
-    /// The task failed, or the run ends.
-    pub fn wait(self) -> Result<BTreeMap<String, Stored>> {
-        self.0.recv().map_err(|_| Error::new("the run ended before this task").fault(Fault::Interrupted))?
+        self.0.as_ref().map_or_else(Pending::given_up, |queue| queue.submit(task))
     }
 }

@@ -1,11 +1,12 @@
 //! Where the objects of a store lie: in a folder, in this process, in an object store, or with another process.
 
-use super::StoreError;
+use super::commit::memo_path;
 use super::files::Files;
 use super::objects::Objects;
 use super::ram::Ram;
 use super::remote::Remote;
 use super::tiers::Content;
+use super::{Key, Memo, StoreError};
 use crate::data::Pieces;
 use bytes::Bytes;
 use std::io;
@@ -92,6 +93,25 @@ impl Backend {
             Backend::Ram(ram) => ram.create(path, content, room).await,
             _ => self.create(path, content).await,
         }
+    }
+
+    /// Creates a memo, as [`create`](Self::create) does.
+    pub(super) async fn create_memo(&self, key: Key, memo: &Memo) -> Result<Created, StoreError> {
+        match self {
+            Backend::Ram(ram) => Ok(ram.create_memo(key, memo)),
+            _ => self.create(&memo_path(key), memo.seal()?).await,
+        }
+    }
+
+    /// A memo; `Err` says what is wrong with the one that is there.
+    pub(super) async fn memo(&self, key: Key) -> Result<Option<Result<Memo, String>>, StoreError> {
+        if let Backend::Ram(ram) = self
+            && let Some(memo) = ram.memo(key)
+        {
+            return Ok(Some(Ok(memo)));
+        }
+        let sealed = self.read(&memo_path(key), 0).await?;
+        Ok(sealed.map(|sealed| Memo::unseal(&sealed)))
     }
 
     /// Creates a blob from a file that this process put where the store's own process sees it; `None` if that is not

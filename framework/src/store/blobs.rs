@@ -36,8 +36,8 @@ impl Store {
             // What stages see must not depend on whether this process made it or read it back, so that the memory
             // keeps the canonical form (batches of fixed size, say) as well.
             if let Some(written) = written {
-                let form = match encoded.frame.filter(|_| !written.is_mapped()) {
-                    Some(frame) => Form::Whole(Artifact::Frame(frame.held_by(&written.owner())?)),
+                let form = match encoded.whole.filter(|_| !written.is_mapped()) {
+                    Some(whole) => Form::Whole(whole.held_by(&written.owner())?),
                     None => form(reference, written.bytes())?,
                 };
                 self.0.keep(reference, form, &written);

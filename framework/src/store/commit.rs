@@ -3,26 +3,23 @@
 use super::backend::Created;
 use super::blobs::blob_path;
 use super::{Commit, Key, Memo, Store, StoreError};
-use bytes::Bytes;
 
 pub(super) const MEMO: &str = "memo";
 
 impl Store {
     pub(super) async fn read_memo(&self, key: Key) -> Result<Option<Memo>, StoreError> {
-        let path = memo_path(key);
-        let Some(bytes) = self.backend().read(&path, 0).await? else { return Ok(None) };
-        Memo::unseal(&bytes).map(Some).map_err(|reason| StoreError::Corrupt {
-            what: format!("memo {} ({path})", key.0.short()),
+        let memo = self.backend().memo(key).await?.transpose();
+        memo.map_err(|reason| StoreError::Corrupt {
+            what: format!("memo {} ({})", key.0.short(), memo_path(key)),
             reason,
             url: self.url().to_owned(),
         })
     }
 
     pub(super) async fn try_commit(&self, key: Key, memo: &Memo) -> Result<Commit, StoreError> {
-        let (path, bytes) = (memo_path(key), Bytes::from(memo.seal()?));
         // A memo in the way may be corrupt, or may be collected before it is read: then the next round writes ours.
         for _ in 0..8 {
-            if self.backend().create(&path, bytes.clone()).await? == Created::Now {
+            if self.backend().create_memo(key, memo).await? == Created::Now {
                 return Ok(Commit::First);
             }
             match self.read_memo(key).await {
@@ -30,19 +27,19 @@ impl Store {
                 Ok(Some(there)) if self.has_outputs(&there).await? => return Ok(Commit::Different(there)),
                 Ok(Some(_)) => {
                     tracing::warn!("the outputs of memo {} are lost; it is replaced", key.0.short());
-                    self.backend().set_aside(&path).await?;
+                    self.backend().set_aside(&memo_path(key)).await?;
                 }
                 Ok(None) => {}
                 Err(error @ StoreError::Corrupt { .. }) => {
                     tracing::warn!("{error}; it is replaced");
-                    self.backend().set_aside(&path).await?;
+                    self.backend().set_aside(&memo_path(key)).await?;
                 }
                 Err(error) => return Err(error),
             }
         }
         Err(StoreError::Unavailable {
             action: "write",
-            path,
+            path: memo_path(key),
             reason: "it can neither be created nor read".into(),
             url: self.url().to_owned(),
         })

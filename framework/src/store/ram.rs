@@ -1,22 +1,26 @@
 //! A store that lives as long as its process, partly in its memory and partly in files of its own.
 
-use super::StoreError;
 use super::backend::{Created, Found, Leftovers};
 use super::blobs::BLOBS;
+use super::brief::{Brief, Common};
+use super::exchange::{EXCHANGE, Exchange};
 use super::files::{link, open_file, read_part};
+use super::named::{Name, Named};
 use super::offload::{LONG, offload};
 use super::staging::Staging;
 use super::tiers::Content;
+use super::{Key, Memo, StoreError};
 use crate::data::Pieces;
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 /// Objects of this process. Blobs stay in memory until they are [released](Ram::release); then they go to files, as do
-/// long objects that are no blobs at once.
+/// long objects that are no blobs at once. What other processes put into the [exchange](Exchange) stays there as long
+/// as it has room.
 ///
 /// The files are in a folder of the process's own among the system's temporary files. It is removed with the store;
 /// after a `kill -9`, by the next process that opens such a store. Clones share the objects.
@@ -24,19 +28,41 @@ use std::time::SystemTime;
 pub(super) struct Ram(Arc<Inner>);
 
 struct Inner {
-    objects: Mutex<BTreeMap<String, Object>>,
+    objects: Mutex<Objects>,
     files: Staging,
+    exchange: Option<Exchange>,
+}
+
+#[derive(Default)]
+struct Objects {
+    named: Named<Object>,
+    common: Common,
 }
 
 struct Object {
     place: Place,
-    bytes: u64,
     modified: SystemTime,
 }
 
 enum Place {
     Memory(Pieces),
-    File(PathBuf),
+    File(PathBuf, u64),
+    /// A memo that this process wrote itself.
+    Memo(Brief),
+}
+
+impl Object {
+    fn new(place: Place) -> Self {
+        Self { place, modified: SystemTime::now() }
+    }
+
+    fn bytes(&self) -> u64 {
+        match &self.place {
+            Place::Memory(content) => content.len() as u64,
+            Place::File(_, bytes) => *bytes,
+            Place::Memo(brief) => brief.memo().seal().map_or(0, |sealed| sealed.len() as u64),
+        }
+    }
 }
 
 const URL: &str = "memory://";
@@ -50,12 +76,18 @@ const PAGE: u64 = 4096;
 impl Ram {
     /// An empty store.
     pub(super) fn new() -> Self {
-        Self::in_folder(&folder())
+        Self::with_exchange(&folder(), Exchange::in_memory(PREFIX))
     }
 
+    /// One all of whose files are in a folder.
+    #[cfg(test)]
     pub(super) fn in_folder(parent: &Path) -> Self {
+        Self::with_exchange(parent, None)
+    }
+
+    fn with_exchange(parent: &Path, exchange: Option<Exchange>) -> Self {
         let files = Staging::with_prefix(parent.to_owned(), PREFIX);
-        Self(Arc::new(Inner { objects: Mutex::default(), files }))
+        Self(Arc::new(Inner { objects: Mutex::default(), files, exchange }))
     }
 
     pub(super) fn url(&self) -> &str {
@@ -64,8 +96,8 @@ impl Ram {
 
     /// Creates an object; it stays in memory if it is short, or if there is room for it and its owner counts it.
     pub(super) async fn create(&self, path: &str, content: Pieces, room: bool) -> Result<Created, StoreError> {
-        let length = content.len() as u64;
-        if let Some(object) = self.0.lock().get_mut(path) {
+        let (name, length) = (Name::of(path), content.len() as u64);
+        if let Some(object) = self.0.lock().named.get_mut(name) {
             object.modified = SystemTime::now();
             return Ok(Created::Already);
         }
@@ -74,31 +106,89 @@ impl Ram {
             // The memory of its own that a short object has is not counted; neither is that of memos and logs.
             _ if length <= long => Place::Memory(Bytes::copy_from_slice(&content.join()).into()),
             true => Place::Memory(content),
-            false => Place::File(self.write(path, content).await?),
+            false => Place::File(self.write(path, content).await?, length),
         };
-        Ok(self.0.insert(path, Object { place, bytes: length, modified: SystemTime::now() }))
+        Ok(self.0.insert(name, Object::new(place)))
+    }
+
+    /// Creates a memo.
+    pub(super) fn create_memo(&self, key: Key, memo: &Memo) -> Created {
+        let name = Name::Memo(key);
+        let objects = &mut *self.0.lock();
+        if let Some(object) = objects.named.get_mut(name) {
+            object.modified = SystemTime::now();
+            return Created::Already;
+        }
+        let brief = objects.common.shorten(memo);
+        objects.named.insert(name, Object::new(Place::Memo(brief)));
+        Created::Now
+    }
+
+    /// A memo that this process wrote itself.
+    pub(super) fn memo(&self, key: Key) -> Option<Memo> {
+        match &self.0.lock().named.get(Name::Memo(key))?.place {
+            Place::Memo(brief) => Some(brief.memo()),
+            Place::Memory(_) | Place::File(..) => None,
+        }
     }
 
     /// The folder in which other processes of this machine put blobs that are to be [adopted](Self::adopt).
     pub(super) fn exchange(&self) -> io::Result<PathBuf> {
-        self.0.files.folder("exchange")
+        match &self.0.exchange {
+            Some(exchange) => exchange.folder(),
+            None => self.0.files.folder(EXCHANGE),
+        }
     }
 
-    /// Creates a blob from the file that another process put into the exchange; `None` if there is none.
-    pub(super) fn adopt(&self, path: &str) -> Result<Option<Created>, StoreError> {
+    /// Creates a blob from the file that another process put into the exchange; `None` if there is none. It waits while
+    /// others must leave the exchange.
+    pub(super) async fn adopt(&self, path: &str) -> Result<Option<Created>, StoreError> {
         let error = |error: io::Error| StoreError::of_io(URL, "write", path, &error);
         let file = self.exchange().map_err(error)?.join(path);
         let Some(length) = found(std::fs::metadata(&file)).map_err(error)?.map(|metadata| metadata.len()) else {
             return Ok(None);
         };
-        let place = Place::File(self.0.files.adopt(&file).map_err(error)?);
-        Ok(Some(self.0.insert(path, Object { place, bytes: length, modified: SystemTime::now() })))
+        let exchange = self.0.exchange.as_ref();
+        let place = exchange.map_or(&self.0.files, Exchange::files).adopt(&file).map_err(error)?;
+        let created = self.0.insert(Name::of(path), Object::new(Place::File(place, length)));
+        if created == Created::Now
+            && let Some(exchange) = exchange
+        {
+            for surplus in exchange.came(path, length) {
+                self.leave_exchange(surplus).await?;
+            }
+        }
+        Ok(Some(created))
+    }
+
+    /// Moves a blob from the exchange's memory to the disk. Its names there lead to where it is now.
+    async fn leave_exchange(&self, path: String) -> Result<(), StoreError> {
+        let (file, length) = match self.0.lock().place(&path) {
+            Some(Place::File(file, length)) => (file.clone(), *length),
+            _ => return Ok(()),
+        };
+        let inner = self.0.clone();
+        offload(length, move || {
+            let error = |error: io::Error| StoreError::of_io(URL, "write", &path, &error);
+            let Some(exchange) = &inner.exchange else { return Ok(()) };
+            // Whoever reads it checks its digest.
+            let Some(content) = found(open_file(&file)).map_err(error)? else { return Ok(()) };
+            let moved = inner.files.write(&content.into_bytes().into()).map_err(error)?;
+            match inner.lock().named.get_mut(Name::of(&path)) {
+                Some(Object { place, .. }) => *place = Place::File(moved.clone(), length),
+                // It was removed meanwhile.
+                None => return std::fs::remove_file(moved).map_err(error),
+            }
+            let shared = exchange.folder().map_err(error)?.join(&path);
+            [file, shared].iter().try_for_each(|name| exchange.moved(name, &moved)).map_err(error)
+        })
+        .await
     }
 
     /// Moves a blob from memory to a file.
     pub(super) async fn release(&self, path: &str) -> Result<(), StoreError> {
-        let content = match self.0.lock().get(path) {
-            Some(Object { place: Place::Memory(content), bytes, .. }) if *bytes > PAGE => content.clone(),
+        let content = match self.0.lock().place(path) {
+            Some(Place::Memory(content)) if content.len() as u64 > PAGE => content.clone(),
             _ => return Ok(()),
         };
         let (inner, path) = (self.0.clone(), path.to_owned());
@@ -106,8 +196,10 @@ impl Ram {
         offload(content.len() as u64, move || {
             let file = inner.files.write(&content).map_err(|error| StoreError::of_io(URL, "write", &path, &error))?;
             let mut objects = inner.lock();
-            match objects.get_mut(&path) {
-                Some(Object { place: place @ Place::Memory(_), .. }) => *place = Place::File(file),
+            match objects.named.get_mut(Name::of(&path)) {
+                Some(Object { place: place @ Place::Memory(_), .. }) => {
+                    *place = Place::File(file, content.len() as u64);
+                }
                 // It was removed meanwhile, or somebody else did the same.
                 _ => drop(std::fs::remove_file(file)),
             }
@@ -117,60 +209,60 @@ impl Ram {
     }
 
     pub(super) async fn open(&self, path: &str) -> Result<Option<Content>, StoreError> {
-        let (file, length) = match self.0.lock().get(path) {
+        let (file, length) = match self.0.lock().place(path) {
             None => return Ok(None),
-            Some(Object { place: Place::Memory(content), .. }) => return Ok(Some(Content::Shared(content.clone()))),
-            Some(Object { place: Place::File(file), bytes, .. }) => (file.clone(), *bytes),
+            Some(Place::Memory(content)) => return Ok(Some(Content::Shared(content.clone()))),
+            Some(Place::Memo(brief)) => return Ok(Some(Content::Shared(brief.memo().seal()?.into()))),
+            Some(Place::File(file, length)) => (file.clone(), *length),
         };
         let opened = offload(length, move || open_file(&file)).await;
         found(opened).map_err(|error| StoreError::of_io(URL, "read", path, &error))
     }
 
     pub(super) async fn part(&self, path: &str, from: u64, length: u64) -> Result<Option<Bytes>, StoreError> {
-        let file = match self.0.lock().get(path) {
+        let slice = |content: &Pieces| {
+            let start = usize::try_from(from).unwrap_or(usize::MAX);
+            content.part(start, start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)))
+        };
+        let file = match self.0.lock().place(path) {
             None => return Ok(None),
-            Some(Object { place: Place::File(file), .. }) => file.clone(),
-            Some(Object { place: Place::Memory(content), .. }) => {
-                let start = usize::try_from(from).unwrap_or(usize::MAX);
-                let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
-                return Ok(Some(content.part(start, end)));
-            }
+            Some(Place::File(file, _)) => file.clone(),
+            Some(Place::Memory(content)) => return Ok(Some(slice(content))),
+            Some(Place::Memo(brief)) => return Ok(Some(slice(&brief.memo().seal()?.into()))),
         };
         let read = offload(length, move || read_part(&file, from, length)).await;
         found(read).map_err(|error| StoreError::of_io(URL, "read", path, &error))
     }
 
     pub(super) fn link(&self, path: &str, to: &Path) -> io::Result<bool> {
-        let file = match self.0.lock().get(path) {
-            Some(Object { place: Place::File(file), .. }) => file.clone(),
+        let file = match self.0.lock().place(path) {
+            Some(Place::File(file, _)) => file.clone(),
             _ => return Ok(false),
         };
         link(&file, to).map(|()| true)
     }
 
     pub(super) fn size(&self, path: &str) -> Option<u64> {
-        self.0.lock().get(path).map(|object| object.bytes)
+        self.0.lock().named.get(Name::of(path)).map(Object::bytes)
     }
 
     pub(super) fn list(&self, folder: &str) -> Vec<Found> {
         let objects = self.0.lock();
-        let inside = objects.range(format!("{folder}/")..).take_while(|(path, _)| is_in(path, folder));
-        inside
-            .map(|(path, object)| Found { path: path.clone(), bytes: object.bytes, modified: object.modified })
-            .collect()
+        let found =
+            |(path, object): (String, &Object)| Found { path, bytes: object.bytes(), modified: object.modified };
+        objects.named.inside(folder).map(found).collect()
     }
 
     pub(super) fn folders(&self, folder: &str) -> Vec<String> {
         let objects = self.0.lock();
-        let inside = objects.range(format!("{folder}/")..).take_while(|(path, _)| is_in(path, folder));
-        let names: BTreeSet<&str> =
-            inside.filter_map(|(path, _)| path[folder.len() + 1..].split_once('/').map(|(name, _)| name)).collect();
-        names.into_iter().map(str::to_owned).collect()
+        let name = |(path, _): (String, &Object)| Some(path[folder.len() + 1..].split_once('/')?.0.to_owned());
+        let names: BTreeSet<String> = objects.named.inside(folder).filter_map(name).collect();
+        names.into_iter().collect()
     }
 
     pub(super) fn remove(&self, path: &str) -> Result<(), StoreError> {
-        let removed = self.0.lock().remove(path);
-        if let Some(Object { place: Place::File(file), .. }) = removed {
+        let removed = self.0.lock().named.remove(Name::of(path));
+        if let Some(Object { place: Place::File(file, _), .. }) = removed {
             found(std::fs::remove_file(file)).map_err(|error| StoreError::of_io(URL, "remove", path, &error))?;
         }
         Ok(())
@@ -178,10 +270,10 @@ impl Ram {
 
     pub(super) fn rename(&self, from: &str, to: &str) -> bool {
         let mut objects = self.0.lock();
-        let Some(object) = objects.remove(from) else { return false };
-        let before = objects.insert(to.to_owned(), object);
+        let Some(object) = objects.named.remove(Name::of(from)) else { return false };
+        let before = objects.named.insert(Name::of(to), object);
         drop(objects);
-        if let Some(Object { place: Place::File(file), .. }) = before {
+        if let Some(Object { place: Place::File(file, _), .. }) = before {
             // What can't be removed goes with the folder.
             let _ = std::fs::remove_file(file);
         }
@@ -190,10 +282,18 @@ impl Ram {
 
     pub(super) fn close(&self) {
         self.0.files.close();
+        self.0.exchange.iter().for_each(|exchange| exchange.files().close());
     }
 
     pub(super) fn sweep(&self, dry_run: bool) -> Result<Leftovers, StoreError> {
-        self.0.files.sweep(dry_run).map_err(|error| StoreError::of_io(URL, "remove", PREFIX, &error))
+        let folders = [Some(&self.0.files), self.0.exchange.as_ref().map(Exchange::files)];
+        let mut left = Leftovers::default();
+        for folder in folders.into_iter().flatten() {
+            let found = folder.sweep(dry_run).map_err(|error| StoreError::of_io(URL, "remove", PREFIX, &error))?;
+            left.files += found.files;
+            left.bytes += found.bytes;
+        }
+        Ok(left)
     }
 
     async fn write(&self, path: &str, content: Pieces) -> Result<PathBuf, StoreError> {
@@ -204,27 +304,29 @@ impl Ram {
 }
 
 impl Inner {
-    fn insert(&self, path: &str, object: Object) -> Created {
+    fn insert(&self, name: Name<'_>, object: Object) -> Created {
         let mut objects = self.lock();
-        if objects.contains_key(path) {
+        if objects.named.get(name).is_some() {
             drop(objects);
-            if let Place::File(file) = object.place {
+            if let Place::File(file, _) = object.place {
                 // What can't be removed goes with the folder.
                 let _ = std::fs::remove_file(file);
             }
             return Created::Already;
         }
-        objects.insert(path.to_owned(), object);
+        objects.named.insert(name, object);
         Created::Now
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Object>> {
+    fn lock(&self) -> MutexGuard<'_, Objects> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn is_in(path: &str, folder: &str) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+impl Objects {
+    fn place(&self, path: &str) -> Option<&Place> {
+        self.named.get(Name::of(path)).map(|object| &object.place)
+    }
 }
 
 fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
@@ -270,6 +372,35 @@ mod tests {
         assert!(wait(ram.open("blobs/aa/x")).unwrap().is_none());
         drop(ram);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_the_exchange_has_no_room_for_goes_to_the_disk_and_keeps_its_names() {
+        let (disk, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ram = Ram::with_exchange(disk.path(), Some(Exchange::new(memory.path(), PREFIX, 1_000_000)));
+        let blob = |index: u8| Bytes::from(vec![index; 400_000]);
+        let path = |index: u8| format!("blobs/aa/{index}");
+        assert_eq!(wait(ram.adopt(&path(0))).unwrap(), None);
+        for index in 0..4 {
+            let file = ram.exchange().unwrap().join(path(index));
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, blob(index)).unwrap();
+            assert_eq!(wait(ram.adopt(&path(index))).unwrap(), Some(Created::Now));
+            assert_eq!(wait(ram.adopt(&path(index))).unwrap(), Some(Created::Already));
+        }
+        let in_memory = |index| {
+            let file = ram.exchange().unwrap().join(path(index));
+            assert_eq!(std::fs::read(&file).unwrap(), blob(index), "under the exchange's name");
+            assert_eq!(wait(ram.open(&path(index))).unwrap().unwrap().into_bytes(), blob(index));
+            std::fs::symlink_metadata(file).unwrap().is_file()
+        };
+        assert_eq!([0, 1, 2, 3].map(in_memory), [false, false, true, true]);
+        let link = disk.path().join("link");
+        assert!(ram.link(&path(0), &link).unwrap());
+        assert_eq!(std::fs::read(link).unwrap(), blob(0));
+        ram.close();
+        let folders = [disk.path(), memory.path()];
+        assert_eq!(folders.map(|folder| std::fs::read_dir(folder).unwrap().count()), [1, 0]);
     }
 
     #[test]

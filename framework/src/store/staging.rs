@@ -72,9 +72,14 @@ impl Staging {
 
     /// Gives a file of somebody else's a name here that nobody else uses; both names are the same file.
     pub(super) fn adopt(&self, file: &Path) -> io::Result<PathBuf> {
-        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let path = self.session()?.folder.path().join(name);
+        let path = self.name()?;
         fs::hard_link(file, &path).map(|()| path)
+    }
+
+    /// A name that nobody else uses.
+    pub(super) fn name(&self) -> io::Result<PathBuf> {
+        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        Ok(self.session()?.folder.path().join(name))
     }
 
     /// A folder of this process's own, which goes with the process.

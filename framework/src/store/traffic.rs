@@ -1,6 +1,8 @@
 //! What went in and out of a store since this process opened it.
 
 use super::{Commit, Store};
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where an artifact was found when it was read.
@@ -37,6 +39,8 @@ pub struct Traffic {
     pub written: u64,
     /// Bytes of artifacts in this process's memory now.
     pub held: u64,
+    /// The most that these may be.
+    pub cap: u64,
     /// Commits that were the first under their key.
     pub first: u64,
     /// Commits that found the same result there.
@@ -95,6 +99,48 @@ fn add(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
+/// Counts the bytes of artifacts that cross the network for somebody: those that a store fetches from other workers and
+/// from far away, and those that it sends there. Cloning is cheap and shares the count.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Moved(Arc<AtomicU64>);
+
+thread_local! {
+    /// For whom stores work on this thread.
+    static FOR: RefCell<Option<Moved>> = const { RefCell::new(None) };
+}
+
+impl Moved {
+    /// Counts what stores move on this thread during some work.
+    pub(crate) fn during<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _back = Back(FOR.replace(Some(self.clone())));
+        work()
+    }
+
+    /// Counts bytes that were moved by other means.
+    pub(crate) fn add(&self, bytes: u64) {
+        add(&self.0, bytes);
+    }
+
+    /// The bytes so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whoever the thread worked for before, also after a panic.
+struct Back(Option<Moved>);
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        FOR.set(self.0.take());
+    }
+}
+
+/// Notes that bytes crossed the network for whomever this thread works for.
+pub(super) fn moved(bytes: u64) {
+    FOR.with_borrow(|whose| whose.iter().for_each(|whose| whose.add(bytes)));
+}
+
 impl Store {
     /// What went in and out since this process opened the store. Clones of a store share the numbers.
     pub fn traffic(&self) -> Traffic {
@@ -108,11 +154,53 @@ impl Store {
             ],
             written: get(&meter.written),
             held: self.0.count().used,
+            cap: self.0.count().cap,
             first: get(&meter.first),
             same: get(&meter.same),
             different: get(&meter.different),
             known: get(&meter.known),
             unknown: get(&meter.unknown),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Artifact;
+    use crate::runtime;
+
+    #[test]
+    fn what_crosses_the_network_is_counted_for_who_asked() {
+        let far = Store::memory();
+        let near = Store::remote(Arc::new(far.clone())).with_memory(0);
+        let artifact = Artifact::Bytes(vec![7; 100_000].into());
+        let block_on = |moved: &Moved, store: &Store| {
+            let (runtime, artifact) = (runtime().unwrap(), &artifact);
+            moved.during(|| runtime.block_on(async { store.get(store.put(artifact).await.unwrap()).await.unwrap() }));
+            moved.bytes()
+        };
+        assert_eq!(block_on(&Moved::default(), &far), 0, "nothing leaves this process");
+        let (first, second) = (Moved::default(), Moved::default());
+        let bytes = runtime().unwrap().block_on(far.put(&Artifact::Bytes(vec![8; 10].into()))).unwrap().bytes;
+        assert!(bytes > 0);
+        let one = block_on(&first, &Store::remote(Arc::new(Store::memory())).with_memory(0));
+        assert!((200_000..210_000).contains(&one), "there and back: {one}");
+        let two = block_on(&second, &near);
+        assert!((100_000..110_000).contains(&two), "it is there already, and comes back: {two}");
+        assert_eq!(first.bytes(), one, "what is asked for others is not counted for one");
+    }
+
+    #[test]
+    fn a_panic_does_not_leave_a_thread_working_for_another() {
+        let moved = Moved::default();
+        let outer = Moved::default();
+        outer.during(|| {
+            let work = || moved.during(|| panic!("on purpose"));
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            super::moved(5);
+        });
+        super::moved(7);
+        assert_eq!((moved.bytes(), outer.bytes()), (0, 5));
     }
 }

@@ -5,7 +5,7 @@ use super::hands::Hands;
 use super::wire::{self, Number};
 use super::{Assignment, Failure, Token, program};
 use crate::schedule::Needs;
-use crate::stage::{Cancel, Gang, Models, Progress, Registry, Report, ReportSink, Seed, Tasks};
+use crate::stage::{self, Cancel, Gang, Models, Progress, Registry, Report, ReportSink, Seed, TaskRequest, Tasks};
 use crate::store::Key;
 use crate::{Context, Error, Fault, Result, join_trace};
 use std::collections::HashMap;
@@ -42,6 +42,7 @@ pub(super) struct EndedHere {
 
 /// Attempts under way.
 pub(super) struct Attempts {
+    build: Arc<str>,
     running: HashMap<Name, Running>,
     begun: u64,
     seats: Arc<Seats>,
@@ -61,7 +62,7 @@ struct Running {
 impl Attempts {
     /// Attempts whose threads speak to `outbox`.
     pub(super) fn new(outbox: UnboundedSender<Spoken>, seats: Arc<Seats>, token: Token) -> Self {
-        Self { running: HashMap::new(), begun: 0, seats, token, outbox }
+        Self { build: program::build().into(), running: HashMap::new(), begun: 0, seats, token, outbox }
     }
 
     /// Begins an attempt, or takes over the one that runs for the same key.
@@ -90,6 +91,14 @@ impl Attempts {
         });
         let span = info_span!("work", otel.name = start.stage, attempt = number.1);
         join_trace(&span, &start.trace);
+        let request = TaskRequest {
+            label: String::new(),
+            stage: start.stage.clone(),
+            params: serde_json::from_slice(&start.params).context("the parameters are no JSON")?,
+            inputs: wire::inputs(&start.inputs)?,
+            seed: start.seed,
+            needs: stage::Needs::default(),
+        };
         let work = Assignment {
             span,
             task: number.0,
@@ -99,18 +108,16 @@ impl Attempts {
             isolate: start.isolate,
             member: start.gang,
             gang: seat.clone().map(|seat| Gang::new(Arc::new(AtSeat(seat)))).unwrap_or_default(),
-            uses: start.stage.clone(),
+            request: Arc::new(request),
             stage,
             key,
-            params: serde_json::from_slice(&start.params).context("the parameters are no JSON")?,
-            inputs: wire::inputs(&start.inputs)?,
             templates: Default::default(),
             threads: start.threads.max(1) as usize,
             progress: Progress::new(Arc::new(voice)),
             tasks: Tasks::default(),
             models: Models::new(registry.clone()),
             cancel: cancel.clone(),
-            build: program::build(),
+            build: self.build.clone(),
         };
         let outbox = self.outbox.clone();
         hands.give(serial, work, move |result| {
@@ -161,7 +168,7 @@ impl Attempts {
         hands.take_back(running.serial).then(|| {
             self.running.remove(&name);
             let error = Error::new("it was taken back").fault(Fault::Interrupted);
-            let end = Some(wire::from_end(&Err(Failure { error, lost: None })));
+            let end = Some(wire::from_end(&Err(Failure::from(error))));
             wire::Ended { attempt: Some(number.into()), key: wire::key_bytes(name.0), stage: String::new(), end }
         })
     }

@@ -23,7 +23,7 @@ const ALONE: &str = "ROPEWAY_ALONE";
 
 /// Runs an assignment in a process of its own, and waits for it.
 pub(super) fn execute(store: &Store, work: &Assignment) -> Result<Outcome, Failure> {
-    attempt(store, work).unwrap_or_else(|error| Err(Failure { error, lost: None }))
+    attempt(store, work).unwrap_or_else(|error| Err(Failure::from(error)))
 }
 
 fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>> {
@@ -86,7 +86,7 @@ struct Cell {
 impl Cell {
     fn start(hub: &Hub, token: &Token, work: &Assignment) -> Result<Self> {
         let cores = (work.threads.max(1) as f64).max(work.needs.millicores as f64 / 1000.0);
-        let process = process::command(&hub.address().to_string(), token, &work.uses)?
+        let process = process::command(&hub.address().to_string(), token, &work.request.stage)?
             .arg(format!("--cores={cores}"))
             .env(ALONE, "1")
             .spawn()

@@ -1,6 +1,7 @@
 //! A worker process: it dials a coordinator and works for it until the run is over.
 
 use super::member::{Member, Parted};
+use super::metrics::WorkerMetrics;
 use super::token::Token;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{KEEPALIVE, KEEPALIVE_PATIENCE};
@@ -9,6 +10,7 @@ use crate::{Error, Fault, Result, runtime};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Endpoint;
 
@@ -40,6 +42,8 @@ pub struct WorkerOptions {
     pub patience: Duration,
     /// Options of remote stores, as of [`Store::open_with`](crate::store::Store::open_with).
     pub store_options: Vec<(String, String)>,
+    /// What counts what it does.
+    pub metrics: WorkerMetrics,
 }
 
 /// Works for a coordinator until the run is over. `say` hears in words what happens, for a log.
@@ -59,7 +63,23 @@ pub fn work(registry: &Arc<Registry>, options: &WorkerOptions, say: &mut dyn FnM
     let mut last_heard = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
-        let broke = match runtime.block_on(member.attach(say)) {
+        // On the I/O threads, where the connection is: what goes from one to the other wakes nobody.
+        let (mouth, mut ear) = unbounded_channel();
+        let mut attached = runtime.spawn(async move {
+            let parted = member.attach(&mut |line| drop(mouth.send(line))).await;
+            (member, parted)
+        });
+        let parted;
+        (member, parted) = runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(line) = ear.recv() => say(line),
+                    ended = &mut attached => return ended,
+                }
+            }
+        })?;
+        let broke = match parted {
             Ok(Parted::Farewell) => return Ok(()),
             Ok(Parted::Broken(heard, reason)) => {
                 last_heard = heard;

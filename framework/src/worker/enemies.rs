@@ -4,7 +4,7 @@ use super::client::endpoint;
 use super::token::DOMAIN;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, FromWorker, ToWorker, ended, from_worker, to_worker};
-use super::{Heard, Hub, Terms, Token, WorkerOptions, program, work};
+use super::{Heard, Hub, Terms, Token, WorkerMetrics, WorkerOptions, program, work};
 use crate::data::{Digest, Metrics};
 use crate::pipeline::{SourceFile, resolve};
 use crate::run::{Elsewhere, Event, Line, Options, run};
@@ -101,6 +101,7 @@ fn options(address: SocketAddr, token: &Token) -> WorkerOptions {
         pool: String::new(),
         patience: LONG,
         store_options: Vec::new(),
+        metrics: WorkerMetrics::default(),
     }
 }
 
@@ -334,11 +335,13 @@ fn any_end() -> impl Strategy<Value = ended::End> {
             let outputs = outputs.into_iter().map(|(port, artifact)| wire::Output { port, artifact }).collect();
             let blob = |(artifact, content): (_, Vec<u8>)| wire::Blob { artifact, content: content.into() };
             let blobs = blobs.into_iter().map(blob).collect();
-            ended::End::Done(wire::Done { outputs, seconds, differs, committed, blobs })
+            ended::End::Done(wire::Done { outputs, seconds, differs, committed, blobs, moved: u64::MAX })
         },
     );
-    let failed = (text(), text(), any::<u32>(), prop::option::of(any_artifact()))
-        .prop_map(|(message, help, fault, lost)| ended::End::Failed(wire::Failed { message, help, fault, lost }));
+    let failed =
+        (text(), text(), any::<u32>(), prop::option::of(any_artifact())).prop_map(|(message, help, fault, lost)| {
+            ended::End::Failed(wire::Failed { message, help, fault, lost, moved: u64::MAX })
+        });
     prop_oneof![done, failed]
 }
 
@@ -460,7 +463,14 @@ fn a_worker_speaks_for_nobody_but_itself() {
     let run_it = {
         let (registry, token) = (registry.clone(), token.clone());
         move || {
-            let elsewhere = Elsewhere { listen: "127.0.0.1:0".into(), open: true, token, pools: Vec::new(), memory: 0 };
+            let elsewhere = Elsewhere {
+                listen: "127.0.0.1:0".into(),
+                open: true,
+                token,
+                pools: Vec::new(),
+                memory: 0,
+                cache: None,
+            };
             let options = Options { cores: 0, elsewhere: Some(elsewhere), ..Options::default() };
             let mut lines = Vec::new();
             let mut sink = |line: &Line| {

@@ -4,7 +4,7 @@ use super::Assignment;
 use super::wire::SMALL_BYTES;
 use crate::data::{Artifact, Encoded, Ref, encode};
 use crate::stage::{Call, Checkpoint, Fetch, Given, Keep, Once, Outputs, Scratch, Stored, Threads};
-use crate::store::{Commit, Key, Memo, Store, StoreError, size_hint};
+use crate::store::{Commit, Key, Memo, Moved, Store, StoreError, size_hint};
 use crate::{Context, Error, Fault, Result, runtime};
 use bytes::Bytes;
 use std::any::Any;
@@ -26,6 +26,8 @@ pub struct Outcome {
     /// If the attempt did not commit: what is not in the store yet. Whoever the store is reached through commits, which
     /// spares small tasks the way there and back.
     pub unsaved: Option<Vec<(Ref, Bytes)>>,
+    /// Bytes of artifacts that crossed the network for the attempt: inputs that it fetched and outputs that it sent.
+    pub moved: u64,
 }
 
 /// Why an attempt gave nothing.
@@ -35,15 +37,31 @@ pub struct Failure {
     pub error: Error,
     /// An input that the store has lost; it must be made again.
     pub lost: Option<Ref>,
+    /// Bytes of artifacts that crossed the network all the same.
+    pub moved: u64,
+}
+
+impl From<Error> for Failure {
+    /// One that has to do with no input.
+    fn from(error: Error) -> Self {
+        Self { error, lost: None, moved: 0 }
+    }
 }
 
 /// Reads inputs and remembers the first that could not be had.
 struct Inputs {
     store: Store,
+    moved: Moved,
     lost: Mutex<Option<Ref>>,
 }
 
 impl Inputs {
+    /// Waits for the store, on whichever thread the stage asks.
+    fn wait<T>(&self, reference: Ref, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        let runtime = runtime()?;
+        self.moved.during(|| runtime.block_on(answer)).inspect_err(|error| self.note_lost(reference, error))
+    }
+
     fn note_lost(&self, reference: Ref, error: &Error) {
         if StoreError::of(error).is_some_and(StoreError::is_lost) {
             self.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reference);
@@ -53,33 +71,41 @@ impl Inputs {
 
 impl Fetch for Inputs {
     fn fetch(&self, reference: Ref) -> Result<Artifact> {
-        runtime()?.block_on(self.store.get(reference)).inspect_err(|error| self.note_lost(reference, error))
+        self.wait(reference, self.store.get(reference))
     }
 
     fn items(&self, list: Ref) -> Result<Vec<Ref>> {
-        runtime()?.block_on(self.store.items(list)).inspect_err(|error| self.note_lost(list, error))
+        self.wait(list, self.store.items(list))
     }
 
     fn link(&self, reference: Ref, to: &Path) -> Result<bool> {
-        runtime()?.block_on(self.store.link(reference, to)).inspect_err(|error| self.note_lost(reference, error))
+        self.wait(reference, self.store.link(reference, to))
     }
 }
 
 /// Runs an assignment on this thread.
 pub(super) fn execute(store: &Store, scratch: PathBuf, work: &Assignment) -> Result<Outcome, Failure> {
-    let inputs = Arc::new(Inputs { store: store.clone(), lost: Mutex::default() });
-    attempt(store, scratch, work, inputs.clone()).map_err(|error| {
-        let lost = *inputs.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        Failure { error, lost }
-    })
+    let moved = Moved::default();
+    let inputs = Arc::new(Inputs { store: store.clone(), moved: moved.clone(), lost: Mutex::default() });
+    let result = moved.during(|| attempt(store, scratch, work, inputs.clone()));
+    let carried = |outcome: &Outcome| outcome.unsaved.iter().flatten().map(|(_, content)| content.len() as u64).sum();
+    moved.add(result.as_ref().map_or(0, carried));
+    let moved = moved.bytes();
+    match result {
+        Ok(outcome) => Ok(Outcome { moved, ..outcome }),
+        Err(error) => {
+            let lost = *inputs.lost.lock().unwrap_or_else(PoisonError::into_inner);
+            Err(Failure { error, lost, moved })
+        }
+    }
 }
 
 fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Inputs>) -> Result<Outcome> {
     let stored = |refs: &Vec<Ref>| refs.iter().map(|one| Stored::new(*one, source.clone())).collect();
     let call = Call {
-        inputs: work.inputs.iter().map(|(port, refs)| (port.clone(), stored(refs))).collect(),
+        inputs: work.request.inputs.iter().map(|(port, refs)| (port.clone(), stored(refs))).collect(),
         templates: work.templates.clone(),
-        params: work.params.clone(),
+        params: work.request.params.clone(),
         seed: work.seed.clone(),
         progress: work.progress.clone(),
         checkpoint: Checkpoint::new(store.checkpoints(work.key)).say_to(work.progress.clone()),
@@ -106,7 +132,7 @@ async fn commit(store: &Store, work: &Assignment, outputs: Outputs, seconds: f64
     if store.is_with_another()
         && let Some((outputs, blobs)) = small(&given)?
     {
-        return Ok(Outcome { outputs, seconds, differs: false, unsaved: Some(blobs) });
+        return Ok(Outcome { outputs, seconds, differs: false, unsaved: Some(blobs), moved: 0 });
     }
     let mut refs = BTreeMap::new();
     for (port, given) in given {
@@ -116,10 +142,15 @@ async fn commit(store: &Store, work: &Assignment, outputs: Outputs, seconds: f64
         };
         refs.insert(port, reference);
     }
-    let memo =
-        Memo { outputs: refs, stage: work.uses.clone(), seconds, device: "cpu".into(), build: work.build.clone() };
+    let memo = Memo {
+        outputs: refs,
+        stage: work.request.stage.clone(),
+        seconds,
+        device: "cpu".into(),
+        build: work.build.to_string(),
+    };
     let (outputs, differs) = settle(store, work.key, &memo).await?;
-    Ok(Outcome { outputs, seconds, differs, unsaved: None })
+    Ok(Outcome { outputs, seconds, differs, unsaved: None, moved: 0 })
 }
 
 /// Writes the memo; gives the outputs that count and whether they are others than the memo's.
@@ -136,16 +167,19 @@ pub(super) async fn settle(store: &Store, key: Key, memo: &Memo) -> Result<(BTre
 fn promised(work: &Assignment, outputs: Outputs) -> Result<BTreeMap<String, Given>> {
     let mut given = outputs.into_map();
     let mut promised = BTreeMap::new();
-    for port in work.stage.outputs(&work.params) {
+    for port in work.stage.outputs(&work.request.params) {
         let output = given.remove(&port.name).ok_or_else(|| {
-            Error::new(format!("stage {:?} gave no output {:?}, which its signature promises", work.uses, port.name))
+            Error::new(format!(
+                "stage {:?} gave no output {:?}, which its signature promises",
+                work.request.stage, port.name
+            ))
         })?;
         promised.insert(port.name, output);
     }
     match given.keys().next() {
         None => Ok(promised),
         Some(extra) => {
-            Err(Error::new(format!("stage {:?} gave an output {extra:?} that its signature lacks", work.uses)))
+            Err(Error::new(format!("stage {:?} gave an output {extra:?} that its signature lacks", work.request.stage)))
         }
     }
 }

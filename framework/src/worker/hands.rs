@@ -72,6 +72,12 @@ impl<T: Copy + Ord + Hash + Send + 'static> Hands<T> {
         waited
     }
 
+    /// How many attempts run, and how many wait for room.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let line = self.line();
+        (line.lane.running().len(), line.lane.waiting().len())
+    }
+
     /// Begins whoever has room now, each on a thread.
     fn begin_all(&self, mut line: MutexGuard<'_, Line<T>>) -> Result<()> {
         let mut ready = Vec::new();

@@ -346,8 +346,10 @@ impl Desk {
             settle(&store, key, &memo).await
         };
         Ok(match committed.await {
-            Ok((outputs, differs)) => Ok(Outcome { outputs, differs, seconds: memo.seconds, unsaved: None }),
-            Err(error) => Err(Failure { error, lost: None }),
+            Ok((outputs, differs)) => {
+                Ok(Outcome { outputs, differs, seconds: memo.seconds, unsaved: None, moved: outcome.moved })
+            }
+            Err(error) => Err(Failure { moved: outcome.moved, ..Failure::from(error) }),
         })
     }
 }

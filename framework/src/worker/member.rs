@@ -1,6 +1,6 @@
 //! A worker's place in a run: one connection to the coordinator, its orders, and what is said back.
 
-use super::attempts::{Attempts, Spoken};
+use super::attempts::{Attempts, EndedHere, Spoken};
 use super::client::WorkerOptions;
 use super::embedded::EmbeddedWorker;
 use super::execute::Failure;
@@ -73,14 +73,14 @@ impl Member {
     ///
     /// # Errors
     /// There is no coordinator ([`Fault::Unavailable`](crate::Fault)), or it refuses this worker.
-    pub(super) async fn attach(&mut self, say: &mut dyn FnMut(String)) -> Result<Parted> {
+    pub(super) async fn attach(&mut self, say: &mut (dyn FnMut(String) + Send)) -> Result<Parted> {
         if self.counter.is_none() {
             // Without it others fetch from the store.
             self.counter = Counter::open(&self.options.join, &self.options.token, self.seats.clone()).await.ok();
         }
         while let Ok(spoken) = self.inbox.try_recv() {
             if let Spoken::Ended(ended) = spoken {
-                let ended = self.attempts.close(ended);
+                let ended = self.close(ended);
                 self.unsaved.keep(ended);
             }
         }
@@ -100,8 +100,11 @@ impl Member {
         self.unsaved = Unsaved::default();
         self.attempts.orphan();
         self.open(&welcome).await?;
+        self.options.metrics.connected();
         say(format!("joined run {} at {} as worker {}", welcome.run, self.options.join, welcome.worker));
-        self.obey(&welcome, orders, words).await
+        let parted = self.obey(&welcome, orders, words).await;
+        self.options.metrics.parted();
+        parted
     }
 
     /// What this worker has for tasks.
@@ -161,8 +164,10 @@ impl Member {
         if let Some(counter) = &self.counter {
             counter.serve(store.clone());
         }
-        let worker = EmbeddedWorker::new(store, self.has())?;
-        self.hands = Some((place, Hands::new(worker)));
+        let worker = EmbeddedWorker::new(store.clone(), self.has())?;
+        let hands = Hands::new(worker);
+        self.options.metrics.works_at(Some((store, hands.clone())));
+        self.hands = Some((place, hands));
         Ok(())
     }
 
@@ -236,15 +241,25 @@ impl Member {
             None => Err(Error::new("no store is open")),
         };
         if let Err(error) = begun {
-            let end = Some(wire::from_end(&Err(Failure { error, lost: None })));
+            let end = wire::from_end(&Err(Failure::from(error)));
+            self.options.metrics.ended(&end);
+            let end = Some(end);
             let attempts = vec![wire::Ended { attempt, key, stage, end }];
             send(words, from_worker::Word::Ended(wire::EndedBatch { attempts }));
         }
     }
 
+    /// An attempt is over: what the coordinator hears of it.
+    fn close(&mut self, ended: EndedHere) -> wire::Ended {
+        let ended = self.attempts.close(ended);
+        ended.end.iter().for_each(|end| self.options.metrics.ended(end));
+        ended
+    }
+
     fn stop(&mut self, number: wire::Number, words: &UnboundedSender<FromWorker>) {
         let Some((_, hands)) = &self.hands else { return };
         if let Some(ended) = self.attempts.stop(number, hands) {
+            ended.end.iter().for_each(|end| self.options.metrics.ended(end));
             send(words, from_worker::Word::Ended(wire::EndedBatch { attempts: vec![ended] }));
         }
     }
@@ -255,7 +270,7 @@ impl Member {
         for word in spoken.drain(..) {
             match word {
                 Spoken::Ended(ended) => {
-                    let ended = self.attempts.close(ended);
+                    let ended = self.close(ended);
                     self.unsaved.keep(ended.clone());
                     attempts.push(ended);
                 }
@@ -285,6 +300,13 @@ impl Member {
             cause = inner.source();
         }
         Error::unavailable(format!("can't join the coordinator at {}: {reason}", self.options.join))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // Whoever asks for the numbers later must not hold the store.
+        self.options.metrics.works_at(None);
     }
 }
 

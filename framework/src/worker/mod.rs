@@ -16,6 +16,7 @@ mod hub;
 #[cfg(test)]
 mod killed;
 mod member;
+mod metrics;
 mod peers;
 mod pool;
 pub(crate) mod process;
@@ -32,14 +33,13 @@ pub use execute::{Failure, Outcome};
 pub(crate) use gang::{Chair, Circle, Present};
 pub(crate) use hands::Hands;
 pub(crate) use hub::{Heard, Hub, Terms};
+pub use metrics::WorkerMetrics;
 pub(crate) use remote::RemoteWorker;
 pub use token::Token;
 
-use crate::data::Ref;
 use crate::schedule::{Needs, TaskId};
-use crate::stage::{Cancel, Gang, Models, Progress, Seed, Stage, Tasks, Template};
+use crate::stage::{Cancel, Gang, Models, Progress, Seed, Stage, TaskRequest, Tasks, Template};
 use crate::store::Key;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -63,16 +63,12 @@ pub struct Assignment {
     pub member: bool,
     /// How it finds the others, if it is.
     pub gang: Gang,
-    /// The stage's name in the registry.
-    pub uses: String,
+    /// Which stage, its parameters (normalised) and its inputs.
+    pub request: Arc<TaskRequest>,
     /// The stage.
     pub stage: Arc<dyn Stage>,
     /// The name under which the result is remembered.
     pub key: Key,
-    /// Normalised parameters.
-    pub params: Value,
-    /// Inputs by port.
-    pub inputs: BTreeMap<String, Vec<Ref>>,
     /// Stages that are inputs themselves, by port.
     pub templates: BTreeMap<String, Template>,
     /// The source of chance.
@@ -88,7 +84,7 @@ pub struct Assignment {
     /// Whether it should stop.
     pub cancel: Cancel,
     /// What the commit says of the program that computed it.
-    pub build: String,
+    pub build: Arc<str>,
     /// What is traced of it.
     pub span: tracing::Span,
 }

@@ -62,10 +62,10 @@ impl RemoteWorker {
     pub(crate) fn start(&mut self, work: &Assignment, peers: Vec<String>) -> Result<()> {
         self.starts.push(wire::Start {
             attempt: Some((work.task, work.attempt).into()),
-            stage: work.uses.clone(),
+            stage: work.request.stage.clone(),
             key: wire::key_bytes(work.key),
-            params: serde_json::to_vec(&work.params)?.into(),
-            inputs: wire::from_inputs(&work.inputs),
+            params: serde_json::to_vec(&work.request.params)?.into(),
+            inputs: wire::from_inputs(&work.request.inputs),
             seed: work.seed.run(),
             millicores: work.needs.millicores,
             memory: work.needs.memory,

@@ -135,16 +135,21 @@ pub(super) fn end(wire: &ended::End) -> Result<Result<Outcome, Failure>> {
             let output = |output: &Output| Ok((output.port.clone(), reference(output.artifact.as_ref())?));
             let outputs = done.outputs.iter().map(output).collect::<Result<BTreeMap<_, _>>>()?;
             let seconds = if done.seconds.is_finite() { done.seconds.max(0.0) } else { 0.0 };
-            Ok(Ok(Outcome { outputs, seconds, differs: done.differs, unsaved: None }))
+            let moved = done.moved.min(MOST_BYTES);
+            Ok(Ok(Outcome { outputs, seconds, differs: done.differs, unsaved: None, moved }))
         }
         ended::End::Failed(failed) => {
             let lost = failed.lost.as_ref().map(|lost| reference(Some(lost))).transpose()?;
-            let fault = FAULTS.get(failed.fault as usize).copied().unwrap_or_default();
-            let error = Error::new(&failed.message).fault(fault);
+            let error = Error::new(&failed.message).fault(fault(failed));
             let error = if failed.help.is_empty() { error } else { error.help(&failed.help) };
-            Ok(Err(Failure { error, lost }))
+            Ok(Err(Failure { error, lost, moved: failed.moved.min(MOST_BYTES) }))
         }
     }
+}
+
+/// Whose fault a failure was.
+pub(super) fn fault(failed: &Failed) -> Fault {
+    FAULTS.get(failed.fault as usize).copied().unwrap_or_default()
 }
 
 pub(super) fn from_end(end: &Result<Outcome, Failure>) -> ended::End {
@@ -164,12 +169,14 @@ pub(super) fn from_end(end: &Result<Outcome, Failure>) -> ended::End {
             seconds: outcome.seconds,
             differs: outcome.differs,
             committed: outcome.unsaved.is_none(),
+            moved: outcome.moved,
         }),
         Err(failure) => ended::End::Failed(Failed {
             message: failure.error.to_string(),
             help: failure.error.advice().unwrap_or_default().to_owned(),
             fault: FAULTS.iter().position(|fault| *fault == failure.error.whose()).unwrap_or_default() as u32,
             lost: failure.lost.map(Artifact::from),
+            moved: failure.moved,
         }),
     }
 }

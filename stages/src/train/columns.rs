@@ -1,5 +1,7 @@
 //! Which columns a model reads, and their values as rows of `f32`.
 
+use super::encoding::encode;
+use super::target::Classes;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt8Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::cast;
@@ -9,16 +11,25 @@ use ropeway_framework::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// A column that a model reads: a number, or a list of numbers of one length.
+/// A column that a model reads: a number, a list of numbers of one length, a category, or a text's bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Column {
     pub(crate) name: String,
     /// Arrow's name of the number's type: `Float64`.
     #[serde(rename = "type")]
-    kind: String,
+    pub(super) kind: String,
     /// The length of the list.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    length: Option<usize>,
+    pub(super) length: Option<usize>,
+    /// Its categories, if it is read as their places: the first is 1, and what is none of them 0.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) categories: Option<Classes>,
+    /// Bytes of a text that are read, if it is read as its bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) bytes: Option<usize>,
+    /// How many tokens there are, if its list is one of token numbers.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) vocabulary: Option<usize>,
 }
 
 /// Rows of features.
@@ -71,12 +82,16 @@ fn number(kind: &DataType) -> bool {
     kind.is_integer() || kind.is_floating() || matches!(kind, DataType::Boolean)
 }
 
-fn column(field: &Field) -> Result<Column> {
+/// A column of numbers.
+///
+/// # Errors
+/// It has none.
+pub(super) fn column(field: &Field) -> Result<Column> {
     let name = field.name().clone();
     match field.data_type() {
-        kind if number(kind) => Ok(Column { name, kind: kind.to_string(), length: None }),
+        kind if number(kind) => Ok(Column::new(name, kind, None)),
         DataType::FixedSizeList(item, length) if number(item.data_type()) && *length > 0 => {
-            Ok(Column { name, kind: item.data_type().to_string(), length: usize::try_from(*length).ok() })
+            Ok(Column::new(name, item.data_type(), usize::try_from(*length).ok()))
         }
         kind => Err(Error::new(format!("column {name:?} is of type {kind}; a model reads numbers only"))
             .help("turn it into numbers with a `features.fit` stage (input `features`), or leave it out with `sql`")),
@@ -84,12 +99,33 @@ fn column(field: &Field) -> Result<Column> {
 }
 
 impl Column {
+    pub(super) fn new(name: String, kind: &DataType, length: Option<usize>) -> Self {
+        Self { name, kind: kind.to_string(), length, categories: None, bytes: None, vocabulary: None }
+    }
+
     pub(crate) fn width(&self) -> usize {
-        self.length.unwrap_or(1)
+        self.bytes.or(self.length).unwrap_or(1)
+    }
+
+    fn check_tokens(&self, tokens: &[f32], row: usize) -> Result<()> {
+        let strange = |token: &&f32| self.vocabulary.is_some_and(|vocabulary| **token >= vocabulary as f32);
+        match (tokens.iter().find(strange), self.vocabulary) {
+            (Some(token), Some(vocabulary)) => Err(Error::new(format!(
+                "column {:?} has the token {token} in row {row} (the first is row 0), but `vocabulary` is {vocabulary}",
+                self.name
+            ))
+            .help("tokens are numbered from 0; give the transformer a larger `vocabulary`")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is a list of whole numbers.
+    pub(super) fn is_integers(&self) -> bool {
+        self.length.is_some() && self.kind.contains("Int")
     }
 
     fn pixels(&self) -> bool {
-        self.length.is_some() && self.kind == "UInt8"
+        self.length.is_some() && self.kind == "UInt8" && self.vocabulary.is_none()
     }
 
     fn field(&self) -> Result<Field> {
@@ -100,7 +136,8 @@ impl Column {
                 DataType::FixedSizeList(Arc::new(Field::new_list_field(kind, true)), i32::try_from(length)?)
             }
         };
-        Ok(Field::new(&self.name, kind, false))
+        // A null is a category like any other that was not seen.
+        Ok(Field::new(&self.name, kind, self.categories.is_some()))
     }
 }
 
@@ -229,7 +266,7 @@ fn list(array: &ArrayRef, column: &Column, first: usize) -> Result<ArrayRef> {
     Ok(values)
 }
 
-fn no_nulls(array: &dyn Array, name: &str, first: usize, width: usize) -> Result<()> {
+pub(super) fn no_nulls(array: &dyn Array, name: &str, first: usize, width: usize) -> Result<()> {
     match array
         .nulls()
         .filter(|nulls| nulls.null_count() > 0)
@@ -253,6 +290,9 @@ fn fill(
     out: &mut [f32],
     (offset, stride): (usize, usize),
 ) -> Result<()> {
+    if column.categories.is_some() || column.bytes.is_some() {
+        return encode(array, column, first, out, (offset, stride));
+    }
     let width = column.width();
     let values = match column.length {
         Some(_) => list(array, column, first)?,
@@ -275,6 +315,7 @@ fn fill(
         if let Some(bad) = from.iter().find(|value| !value.is_finite()) {
             return Err(bad_value(&column.name, first + row, bad));
         }
+        column.check_tokens(from, first + row)?;
     }
     Ok(())
 }

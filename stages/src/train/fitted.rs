@@ -1,6 +1,7 @@
 //! Trained networks, applied.
 
 use super::columns::{Column, Features, schema};
+use super::encoding::fields;
 use super::engine::predict;
 use super::loss::{Objective, best, softmax};
 use super::network::{Network, sigmoid};
@@ -41,10 +42,10 @@ struct Fitted {
 }
 
 impl Description {
-    /// The network, for rows of `width` values.
-    pub(super) fn network(&self, width: usize) -> Result<Network> {
+    /// The network, for rows of its columns.
+    pub(super) fn network(&self) -> Result<Network> {
         let classes = self.classes.as_ref().map_or(0, Classes::len);
-        Network::new(&self.model, width, self.objective.outputs(classes))
+        Network::new(&self.model, &fields(&self.model, &self.columns), self.objective.outputs(classes))
     }
 
     /// The model with these weights.
@@ -78,8 +79,7 @@ fn item() -> Field {
 /// A description or weights that this version can't read.
 pub fn load(model: &Model) -> Result<Box<dyn Apply>> {
     let description: Description = model.parse()?;
-    let width = description.columns.iter().map(Column::width).sum();
-    let network = description.network(width)?;
+    let network = description.network()?;
     let weights = network.weights(model.tensors()).context("the model can't be read")?;
     let (input, output) = (schema(&description.columns)?, output(description.classes.as_ref())?);
     Ok(Box::new(Fitted { description, network, weights, input, output }))

@@ -12,6 +12,7 @@ mod bounds;
 mod cadence;
 mod columns;
 mod descent;
+mod encoding;
 mod engine;
 mod fit;
 mod fitted;
@@ -46,7 +47,9 @@ pub use numbers::{NonNegative, Positive, Shards, Share};
 pub use optimizer::{Adam, AdamW, Optimizer, Sgd};
 pub use reader::Reader;
 pub use schedule::{Decay, OneCycle, Schedule, StepDecay};
-pub use spec::{ClassWeights, Cnn, CurvePoints, EarlyStop, Mlp, ModelSpec, Padding, TrainSpec, WeightRule};
+pub use spec::{
+    ClassWeights, Cnn, CurvePoints, EarlyStop, Embed, Mlp, ModelSpec, Padding, TrainSpec, Transformer, WeightRule,
+};
 pub use trainer::{Batch, Examples, Trained, Trainer, weights};
 
 use ropeway_framework::stage::{Registry, stage};

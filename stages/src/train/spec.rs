@@ -76,10 +76,12 @@ pub enum ModelSpec {
     Mlp(Mlp),
     /// A convolutional network.
     Cnn(Cnn),
+    /// A transformer encoder for text and other sequences of tokens.
+    Transformer(Transformer),
 }
 
 /// A multi-layer perceptron.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mlp {
     /// The widths of the hidden layers.
@@ -91,6 +93,34 @@ pub struct Mlp {
     /// The share of hidden values that training drops by chance.
     #[serde(default)]
     pub dropout: Share,
+    /// Columns of categories that get vectors of their own: text, integers or booleans as they are, without
+    /// `features.fit`. The vectors are learned with the rest and stand beside the numbers of the other columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embed: Option<Embed>,
+    /// Whether a hidden layer as wide as the one before it adds to that one's values instead of replacing them (a
+    /// residual block), which lets deep networks learn.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub residual: bool,
+    /// Whether the values before each hidden layer but the first are brought to mean 0 and variance 1, row by row (layer
+    /// normalisation). There is no batch normalisation: its means run over the batch, so the result would depend on how
+    /// a batch is shared out, and a prediction on its company.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub norm: bool,
+}
+
+/// Columns of categories that get vectors of their own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Embed {
+    /// The columns. A category that the training part does not have, and a null, has a vector too: one for all of them,
+    /// of zeros unless `rare` lets it learn.
+    pub columns: Vec<String>,
+    /// The length of a vector; by default half the number of categories, at most 50.
+    #[serde(default)]
+    pub width: Option<NonZeroUsize>,
+    /// Categories with fewer rows than this in the training part share the vector of those not seen.
+    #[serde(default = "one")]
+    pub rare: NonZeroUsize,
 }
 
 /// A convolutional network: convolutions with pooling, then dense layers.
@@ -111,6 +141,10 @@ pub struct Cnn {
     /// The side of the squares that are pooled after each convolution; 1 for none.
     #[serde(default = "two")]
     pub pool: NonZeroUsize,
+    /// Residual blocks after each convolution, of two more convolutions and a layer normalisation over the channels of
+    /// each pixel.
+    #[serde(default, skip_serializing_if = "none")]
+    pub blocks: usize,
     /// The widths of the dense hidden layers.
     #[serde(default)]
     pub hidden: Vec<NonZeroUsize>,
@@ -118,6 +152,38 @@ pub struct Cnn {
     #[serde(default)]
     pub activation: Activation,
     /// The share of values before each dense layer that training drops by chance.
+    #[serde(default)]
+    pub dropout: Share,
+}
+
+/// A transformer encoder: tokens and positions as vectors, blocks of self-attention and dense layers, the mean over the
+/// tokens, and one dense layer.
+///
+/// It reads one feature column: text, whose bytes (UTF-8) are its tokens, or lists of integers, which are token numbers,
+/// negative ones at the end for shorter sequences.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Transformer {
+    /// Bytes of a text that are read; the rest of a longer one is cut off. Lists have their own length. Time and memory
+    /// of a step grow with its square.
+    #[serde(default = "length")]
+    pub length: NonZeroUsize,
+    /// Token numbers there are: 0 to below this. Bytes need 256.
+    #[serde(default = "bytes")]
+    pub vocabulary: NonZeroUsize,
+    /// The length of a token's vector.
+    #[serde(default = "width")]
+    pub width: NonZeroUsize,
+    /// Heads of each self-attention; they divide the width.
+    #[serde(default = "four")]
+    pub heads: NonZeroUsize,
+    /// Blocks of self-attention and dense layers.
+    #[serde(default = "two")]
+    pub layers: NonZeroUsize,
+    /// The width between the dense layers of a block; by default 4 times `width`.
+    #[serde(default)]
+    pub feed_forward: Option<NonZeroUsize>,
+    /// The share of values that training drops by chance after the embedding and in each block.
     #[serde(default)]
     pub dropout: Share,
 }
@@ -180,6 +246,7 @@ impl ModelSpec {
             ModelSpec::Softmax {} => "softmax",
             ModelSpec::Mlp(_) => "mlp",
             ModelSpec::Cnn(_) => "cnn",
+            ModelSpec::Transformer(_) => "transformer",
         }
     }
 }
@@ -190,6 +257,30 @@ fn target() -> String {
 
 fn epochs() -> NonZeroUsize {
     NonZeroUsize::MIN.saturating_add(9)
+}
+
+fn none(count: &usize) -> bool {
+    *count == 0
+}
+
+fn one() -> NonZeroUsize {
+    NonZeroUsize::MIN
+}
+
+fn four() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(3)
+}
+
+fn width() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(63)
+}
+
+fn length() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(127)
+}
+
+fn bytes() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(255)
 }
 
 fn two() -> NonZeroUsize {

@@ -1,6 +1,7 @@
 //! The `train` stage.
 
-use super::columns::{Column, Features, columns};
+use super::columns::{Column, Features};
+use super::encoding::model_columns;
 use super::engine::{Examples, NetworkEngine, Target};
 use super::fit::{Plan, Surroundings, fit};
 use super::fitted::Description;
@@ -39,7 +40,7 @@ pub(super) fn train(
     let (train, valid, description) = read(&frame, valid.as_ref(), &spec)?;
     // What the features made of the rows is read, and goes.
     drop(frame);
-    let network = description.network(train.features.width())?;
+    let network = description.network()?;
     let plan = plan(&spec, train.features.rows())?;
     let shards = spec.shards.unwrap_or(Shards::for_batch(plan.batch)).get();
 
@@ -89,7 +90,7 @@ fn read(train: &Frame, valid: Option<&Frame>, spec: &TrainSpec) -> Result<(Examp
     }
     let target = train.column(&spec.target).context("`target`")?;
     let objective = objective(spec, target.data_type())?;
-    let columns = columns(train, &spec.target).context("input \"train\"")?;
+    let columns = model_columns(&spec.model, train, &spec.target).context("input \"train\"")?;
     let (classes, values) = match objective.classifies() {
         true => {
             let (classes, values) = Classes::find(&target, &spec.target).context("input \"train\"")?;
@@ -131,7 +132,7 @@ fn objective(spec: &TrainSpec, kind: &arrow::datatypes::DataType) -> Result<Obje
         ModelSpec::Linear {} => !objective.classifies(),
         ModelSpec::Logistic {} => objective == Objective::BinaryCrossEntropy,
         ModelSpec::Softmax {} => objective == Objective::CrossEntropy,
-        ModelSpec::Mlp(_) | ModelSpec::Cnn(_) => true,
+        ModelSpec::Mlp(_) | ModelSpec::Cnn(_) | ModelSpec::Transformer(_) => true,
     };
     if !fits {
         return Err(Error::usage(format!("`loss` does not go with the model `{}`", spec.model.name()))

@@ -26,7 +26,7 @@ pub(crate) fn classifies(kind: &DataType) -> bool {
     kind.is_integer() || matches!(kind, DataType::Boolean) || text(kind)
 }
 
-fn text(kind: &DataType) -> bool {
+pub(crate) fn text(kind: &DataType) -> bool {
     match kind {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
         DataType::Dictionary(_, values) => text(values),
@@ -49,22 +49,7 @@ impl Classes {
     pub(crate) fn find(labels: &ArrayRef, name: &str) -> Result<(Self, Vec<u32>)> {
         no_nulls(labels, name)?;
         let kind = labels.data_type();
-        let classes = if kind.is_integer() {
-            let values = cast(labels, &DataType::Int64)?;
-            no_nulls(&values, name)?;
-            let mut values = values.as_primitive::<Int64Type>().values().to_vec();
-            values.sort_unstable();
-            values.dedup();
-            Classes::Integers(values)
-        } else if text(kind) {
-            let values = cast(labels, &DataType::Utf8)?;
-            let mut values: Vec<&str> = values.as_string::<i32>().iter().flatten().collect();
-            values.sort_unstable();
-            values.dedup();
-            Classes::Texts(values.into_iter().map(str::to_owned).collect())
-        } else if *kind == DataType::Boolean {
-            Classes::Booleans
-        } else {
+        let Some(classes) = Self::distinct(labels)? else {
             return Err(Error::new(format!(
                 "column {name:?} is of type {kind}; classes are integers, text or booleans"
             ))
@@ -76,6 +61,63 @@ impl Classes {
             return Err(Error::new(format!("column {name:?} has fewer than two classes: there is nothing to learn")));
         }
         Ok((classes, indices))
+    }
+
+    /// The different values of a column but null, sorted; `None` for a column that has no classes.
+    pub(crate) fn distinct(values: &ArrayRef) -> Result<Option<Self>> {
+        let kind = values.data_type();
+        Ok(Some(if kind.is_integer() {
+            let values = cast(values, &DataType::Int64)?;
+            let mut values: Vec<i64> = values.as_primitive::<Int64Type>().iter().flatten().collect();
+            values.sort_unstable();
+            values.dedup();
+            Classes::Integers(values)
+        } else if text(kind) {
+            let values = cast(values, &DataType::Utf8)?;
+            let mut values: Vec<&str> = values.as_string::<i32>().iter().flatten().collect();
+            values.sort_unstable();
+            values.dedup();
+            Classes::Texts(values.into_iter().map(str::to_owned).collect())
+        } else if *kind == DataType::Boolean {
+            Classes::Booleans
+        } else {
+            return Ok(None);
+        }))
+    }
+
+    /// Whether a column of this type may hold these classes.
+    pub(crate) fn fits(&self, kind: &DataType) -> bool {
+        match self {
+            Classes::Integers(_) => kind.is_integer(),
+            Classes::Texts(_) => text(kind),
+            Classes::Booleans => *kind == DataType::Boolean,
+        }
+    }
+
+    /// Each value's place among the classes; `None` for a null and for what is none of them.
+    pub(crate) fn places(&self, values: &ArrayRef) -> Result<Vec<Option<usize>>> {
+        let values = cast(values, &self.data_type())?;
+        Ok(match self {
+            Classes::Integers(classes) => {
+                (values.as_primitive::<Int64Type>().iter()).map(|value| classes.binary_search(&value?).ok()).collect()
+            }
+            Classes::Texts(classes) => (values.as_string::<i32>().iter())
+                .map(|value| value.and_then(|value| classes.binary_search_by(|class| class.as_str().cmp(value)).ok()))
+                .collect(),
+            Classes::Booleans => values.as_boolean().iter().map(|value| Some(usize::from(value?))).collect(),
+        })
+    }
+
+    /// Only the classes whose place passes.
+    pub(crate) fn keep(self, mut passes: impl FnMut(usize) -> bool) -> Self {
+        fn kept<T>(values: Vec<T>, passes: &mut impl FnMut(usize) -> bool) -> Vec<T> {
+            values.into_iter().enumerate().filter(|(place, _)| passes(*place)).map(|(_, value)| value).collect()
+        }
+        match self {
+            Classes::Integers(values) => Classes::Integers(kept(values, &mut passes)),
+            Classes::Texts(values) => Classes::Texts(kept(values, &mut passes)),
+            Classes::Booleans => Classes::Booleans,
+        }
     }
 
     /// How many.
@@ -111,12 +153,7 @@ impl Classes {
     /// Labels of another type, or that are none of the classes: which, and how many rows.
     pub(crate) fn encode(&self, labels: &ArrayRef, name: &str) -> Result<Vec<u32>> {
         no_nulls(labels, name)?;
-        let fits = match self {
-            Classes::Integers(_) => labels.data_type().is_integer(),
-            Classes::Texts(_) => text(labels.data_type()),
-            Classes::Booleans => *labels.data_type() == DataType::Boolean,
-        };
-        if !fits {
+        if !self.fits(labels.data_type()) {
             let (found, wanted) = (labels.data_type(), self.data_type());
             return Err(Error::new(format!("column {name:?} is of type {found}, but the classes are {wanted}")));
         }

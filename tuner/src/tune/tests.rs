@@ -8,15 +8,16 @@ use proptest::prelude::*;
 use rand::RngExt;
 use ropeway_framework::data::{Artifact, Digest, Frame, Kind, Metrics, Model, Ref, Tensor, Tensors};
 use ropeway_framework::stage::{
-    Call, Cancel, Checkpoint, Fetch, Input, IntoStage, Keep, Models, Needs, Once, Output, Outputs, Params, Progress,
-    Report, ReportSink, Scratch, Seed, StageRef, Stored, Submit, TaskRequest, Tasks, Template, Threads,
+    Answer, Call, Cancel, Checkpoint, Fetch, Input, IntoStage, Keep, Models, Needs, Once, Output, Outputs, Params,
+    Pending, Progress, Report, ReportSink, Scratch, Seed, StageRef, Submit, TaskRequest, Tasks, Template, Threads,
+    pending,
 };
 use ropeway_framework::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
 /// The parameters of the stage that is tuned.
@@ -62,8 +63,6 @@ fn train(task: &TaskRequest, resume: Option<&Artifact>) -> Result<Vec<(&'static 
     ])
 }
 
-type Answer = Result<BTreeMap<String, Stored>>;
-
 /// Tasks that wait to be run, and what the finished ones gave.
 #[derive(Default)]
 struct Queue {
@@ -75,7 +74,7 @@ struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    tasks: Vec<(TaskRequest, mpsc::Sender<Answer>)>,
+    tasks: Vec<(TaskRequest, Answer)>,
     closed: bool,
 }
 
@@ -99,13 +98,13 @@ impl Fetch for Store {
 }
 
 impl Submit for Queue {
-    fn submit(&self, task: TaskRequest) -> mpsc::Receiver<Answer> {
-        let (sender, receiver) = mpsc::channel();
+    fn submit(&self, task: TaskRequest) -> Pending {
+        let (answer, pending) = pending();
         self.log.lock().unwrap().tasks.push(task.clone());
         let mut waiting = self.waiting.lock().unwrap();
-        waiting.tasks.push((task, sender));
+        waiting.tasks.push((task, answer));
         self.more.notify_all();
-        receiver
+        pending
     }
 }
 
@@ -123,22 +122,25 @@ impl Queue {
             }
             let most = waiting.tasks.len();
             let choice = rng.random_range(0..most);
-            let (task, sender) = waiting.tasks.swap_remove(choice);
+            let (task, answer) = waiting.tasks.swap_remove(choice);
             drop(waiting);
             let mut log = self.log.lock().unwrap();
             log.most_waiting = log.most_waiting.max(most);
             drop(log);
-            let _ = sender.send(self.run(&task));
+            match self.run(&task) {
+                Ok(outputs) => answer.give(&outputs, self.store.clone()),
+                Err(error) => answer.fail(error),
+            }
         }
     }
 
-    fn run(&self, task: &TaskRequest) -> Answer {
+    fn run(&self, task: &TaskRequest) -> Result<BTreeMap<String, Ref>> {
         let resume = task.inputs.get("resume").map(|refs| self.store.fetch(refs[0])).transpose()?;
         let outputs = train(task, resume.as_ref())?.into_iter().map(|(port, artifact)| {
             let name = format!("{port} {} {:?}", task.params, task.inputs);
             let reference = Ref { kind: artifact.kind(), digest: Digest::of(name.as_bytes()), bytes: 0 };
             self.store.0.lock().unwrap().insert(reference.digest, artifact);
-            (port.to_owned(), Stored::new(reference, self.store.clone()))
+            (port.to_owned(), reference)
         });
         Ok(outputs.collect())
     }

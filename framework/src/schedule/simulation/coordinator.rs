@@ -3,7 +3,7 @@
 use super::scenario::{Scenario, Spec};
 use crate::data::Digest;
 use crate::schedule::{
-    Action, Autoscaler, Demand, Event, GroupId, PoolId, Scheduler, StageId, Task, TaskId, Time, WorkerId,
+    Autoscaler, Costs, Demand, Device, GroupId, OrderId, PoolId, Scheduler, StageId, Task, TaskId, Time, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,11 +31,19 @@ pub(super) struct Coordinator {
     /// What attempts said that they committed.
     pub(super) results: BTreeMap<u64, Digest>,
     submitted: u64,
+    /// Workers that the pool was asked for and that have not come.
+    pub(super) orders: BTreeSet<OrderId>,
+    /// Those that have come, by their link.
+    pub(super) ordered: BTreeMap<WorkerId, OrderId>,
 }
 
 impl Coordinator {
     pub(super) fn new(scenario: &Scenario) -> Self {
-        let mut scheduler = Scheduler::new();
+        let mut costs = Costs::default();
+        for spec in scenario.tasks.iter().filter(|_| scenario.known) {
+            costs.learn(StageId(spec.stage), Device::Cpu, 0, Time::from_micros(spec.micros));
+        }
+        let mut scheduler = Scheduler::new().with_costs(costs);
         // The machines may all come; until they do, nothing is refused.
         for (at, machine) in scenario.machines.iter().enumerate() {
             scheduler = scheduler.with_pool(PoolId(100 + at as u32), machine.clone(), 1);
@@ -52,6 +60,8 @@ impl Coordinator {
             names: BTreeMap::new(),
             results: BTreeMap::new(),
             submitted: 0,
+            orders: BTreeSet::new(),
+            ordered: BTreeMap::new(),
         }
     }
 
@@ -89,23 +99,36 @@ impl Coordinator {
         self.names[&name.0]
     }
 
-    /// Gives a task to the scheduler under a new name.
-    pub(super) fn submit(&mut self, now: Time, task: usize, spec: &Spec) -> Vec<Action> {
+    /// The task that somebody calls so, if there is one.
+    pub(super) fn known(&self, name: TaskId) -> Option<usize> {
+        self.names.get(&name.0).copied()
+    }
+
+    /// The task that the scheduler calls so is decided, as failed unless it is said otherwise. That happens once.
+    pub(super) fn decided(&mut self, name: TaskId) -> usize {
+        let task = self.task(name);
+        assert_eq!(self.status[task], Status::Scheduled(name.0), "a task ends once");
+        self.status[task] = Status::Failed;
+        task
+    }
+
+    /// A task under a new name, as the scheduler is given it.
+    pub(super) fn name(&mut self, now: Time, task: usize, spec: &Spec) -> Task {
         self.submitted += 1;
         let name = self.submitted;
         self.names.insert(name, task);
         self.status[task] = Status::Scheduled(name);
         let inputs = self.inputs(spec).iter().map(|digest| (digest.into(), 1000)).collect();
-        let submitted = Task {
+        Task {
             members: spec.members,
             priority: spec.priority,
             group: GroupId(spec.group),
-            retries: u32::MAX,
+            retries: spec.retries,
+            deadline: spec.deadline.map(|micros| now + Time::from_micros(micros)),
             inputs,
             stage: StageId(spec.stage),
             ..Task::new(TaskId(name), spec.needs)
-        };
-        self.step(now, Event::Submitted(submitted))
+        }
     }
 
     /// Each incarnation joins once, whatever the network does.
@@ -117,10 +140,6 @@ impl Coordinator {
     pub(super) fn loses(&mut self, link: WorkerId) {
         self.seen.insert(link);
         self.links.remove(&link);
-    }
-
-    pub(super) fn step(&mut self, now: Time, event: Event) -> Vec<Action> {
-        self.scheduler.step(now, event)
     }
 
     /// What will be ready later, as the graph says.

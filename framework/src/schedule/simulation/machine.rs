@@ -19,6 +19,21 @@ pub(super) struct Run {
     /// The results that it reads, as the coordinator named them.
     pub(super) inputs: Vec<Digest>,
     pub(super) stopping: bool,
+    /// Which it was of those that came.
+    turn: u64,
+    /// Whether it runs, rather than waits.
+    started: bool,
+}
+
+impl Run {
+    pub(super) fn new(link: WorkerId, task: usize, needs: Needs, devices: Vec<Share>, inputs: Vec<Digest>) -> Self {
+        Self { link, task, needs, devices, inputs, stopping: false, turn: 0, started: false }
+    }
+
+    /// Whether it is in nobody's way.
+    fn is_light(&self) -> bool {
+        self.needs.millicores == 0 && self.needs.memory == 0
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -35,13 +50,15 @@ pub(super) struct Machine {
     pub(super) runs: BTreeMap<Attempt, Run>,
     /// What it was told to start on this link.
     seen: BTreeSet<Attempt>,
+    /// How many attempts it took on.
+    taken: u64,
 }
 
 impl Machine {
     pub(super) fn new(has: Capacity, order: Option<OrderId>) -> Self {
         let lane = Lane::new(has.millicores, has.memory);
         let (runs, seen) = (BTreeMap::new(), BTreeSet::new());
-        Self { capacity: has, order, alive: true, life: 0, link: None, lane, runs, seen }
+        Self { capacity: has, order, alive: true, life: 0, link: None, lane, runs, seen, taken: 0 }
     }
 
     /// A new link begins with nothing.
@@ -63,7 +80,9 @@ impl Machine {
     /// Takes an attempt on, unless it did before.
     pub(super) fn take(&mut self, attempt: Attempt, run: Run) {
         if self.seen.insert(attempt) {
+            self.taken += 1;
             assert!(self.lane.push(attempt, &run.needs), "it can run here at all");
+            let run = Run { turn: self.taken, ..run };
             assert!(self.runs.insert(attempt, run).is_none(), "an attempt runs once");
         }
     }
@@ -73,26 +92,61 @@ impl Machine {
         self.runs.get(&attempt).is_some_and(|run| run.link == link)
     }
 
-    /// Who starts now.
+    /// Who starts now; nobody overtakes.
     pub(super) fn start_next(&mut self) -> Option<Attempt> {
-        let started = self.lane.start_next()?;
+        let Some(started) = self.lane.start_next() else {
+            self.nobody_could_start();
+            return None;
+        };
+        let run = self.runs.get_mut(&started).expect("it was told to start this");
+        assert!(!std::mem::replace(&mut run.started, true), "an attempt starts once");
+        let (turn, light) = (run.turn, run.is_light());
+        let first = light || self.runs.values().all(|other| other.started || other.is_light() || other.turn > turn);
+        assert!(first, "{started:?} overtakes another");
         self.check();
         Some(started)
     }
 
     /// An attempt is over, or was taken out of the lane.
-    pub(super) fn end(&mut self, attempt: Attempt) -> Option<Run> {
-        self.lane.end(attempt);
-        self.runs.remove(&attempt)
+    pub(super) fn end(&mut self, attempt: Attempt) {
+        assert!(self.lane.end(attempt) && self.runs.remove(&attempt).is_some(), "who ends was here");
+    }
+
+    /// Who runs, and who waits, in the order in which they came.
+    pub(super) fn runs_and_waits(&self) -> [Vec<Attempt>; 2] {
+        [true, false].map(|started| {
+            let mut these: Vec<_> = self.runs.iter().filter(|(_, run)| run.started == started).collect();
+            if !started {
+                these.sort_unstable_by_key(|(_, run)| run.turn);
+            }
+            these.into_iter().map(|(attempt, _)| *attempt).collect()
+        })
+    }
+
+    /// What those that run take, whatever the lane says.
+    fn used(&self) -> (u64, u64) {
+        let running = self.runs.values().filter(|run| run.started);
+        running.fold((0, 0u64), |(cores, memory), run| {
+            (cores + run.needs.millicores, memory.saturating_add(run.needs.memory))
+        })
+    }
+
+    fn nobody_could_start(&self) {
+        let (cores, memory) = self.used();
+        let waiting = self.runs.values().filter(|run| !run.started);
+        assert!(waiting.clone().all(|run| !run.is_light()), "one that needs nothing waits");
+        if let Some(first) = waiting.min_by_key(|run| run.turn) {
+            let fits = cores + first.needs.millicores <= self.capacity.millicores
+                && memory.saturating_add(first.needs.memory) <= self.capacity.memory;
+            assert!(!fits, "the first in the lane waits although there is room: {first:?}");
+        }
     }
 
     /// No need vector is over-committed by what really runs.
     fn check(&self) {
-        let (mut millicores, mut memory) = (0, 0u64);
+        let (millicores, memory) = self.used();
         let mut devices: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-        for run in self.lane.running().map(|attempt| &self.runs[&attempt]) {
-            millicores += run.needs.millicores;
-            memory = memory.saturating_add(run.needs.memory);
+        for run in self.runs.values().filter(|run| run.started) {
             assert!(self.capacity.files || !run.needs.files, "the coordinator's files are not here");
             assert_eq!(run.devices.len() as u64, run.needs.devices());
             for share in &run.devices {

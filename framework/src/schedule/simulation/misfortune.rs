@@ -31,6 +31,9 @@ impl World {
     }
 
     pub(super) fn fault(&mut self) {
+        if self.machines.is_empty() {
+            return;
+        }
         let machine = self.rng.random_range(0..self.machines.len());
         let link = self.machines[machine].link;
         match self.rng.random_range(0..5) {
@@ -54,15 +57,12 @@ impl World {
 
     /// A task is given up and asked for anew, as when an input of it was lost.
     pub(super) fn ask_anew(&mut self) {
-        let now = self.now;
-        let Some(coordinator) = &mut self.coordinator else { return };
+        let Some(coordinator) = &self.coordinator else { return };
         let task = self.rng.random_range(0..coordinator.status.len());
         if let Status::Scheduled(name) = coordinator.status[task] {
-            let actions = coordinator.step(now, Event::Cancelled(TaskId(name)));
-            self.act(actions);
-            let Some(coordinator) = &mut self.coordinator else { return };
-            let actions = coordinator.submit(now, task, &self.scenario.tasks[task]);
-            self.act(actions);
+            self.tell(Event::Cancelled(TaskId(name)));
+            self.ledger.is_over(name);
+            self.submit(task);
         }
     }
 }

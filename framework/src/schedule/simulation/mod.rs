@@ -7,16 +7,19 @@
 
 mod coordinator;
 mod lead;
+mod ledger;
 mod machine;
 mod misfortune;
 mod network;
+mod rules;
 mod scenario;
 mod starvation;
+mod tasks;
 mod work;
 mod world;
 
 use scenario::Scenario;
-use world::World;
+use world::{Counts, World};
 
 /// Seeds of the normal test run.
 const SEEDS: u64 = 2_000;
@@ -92,4 +95,13 @@ fn one_seed_gives_one_trace() {
         let run = || World::new(Scenario::of(seed)).run();
         assert_eq!(run(), run(), "seed {seed}");
     }
+}
+
+#[test]
+fn what_is_hard_happens_often() {
+    let counts: Counts = (0..200).map(|seed| World::new(Scenario::of(seed)).run().counts).sum();
+    println!("{counts:?}");
+    let Counts { queued, taken_back, replaced, doubled, expired, refused } = counts;
+    assert!(queued > 1_000 && taken_back > 100, "{counts:?}");
+    assert!(replaced > 100 && doubled > 10 && expired > 20 && refused > 20, "{counts:?}");
 }

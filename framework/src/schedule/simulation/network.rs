@@ -1,7 +1,7 @@
 //! Links between the coordinator and its workers, and messages that go astray.
 
 use super::world::{Happening, Order, Word, World};
-use crate::schedule::{Time, WorkerId};
+use crate::schedule::{TaskId, Time, WorkerId};
 use rand::RngExt;
 
 impl World {
@@ -13,8 +13,10 @@ impl World {
             return;
         }
         if self.chance(chaos.twice) {
+            *self.flying.entry(link).or_default() += 1;
             self.soon(50_000, happening.clone());
         }
+        *self.flying.entry(link).or_default() += 1;
         let mut at = self.now + Time::from_micros(self.rng.random_range(20..500));
         if self.chance(chaos.late) {
             at += Time::from_micros(self.rng.random_range(0..50_000));
@@ -53,6 +55,24 @@ impl World {
         self.machines[machine].connect(link);
         let word = Word::Joined(self.machines[machine].capacity.clone(), self.machines[machine].order);
         self.say(link, word);
+    }
+
+    /// A message has arrived. When none is under way and all came in order, the scheduler's books say what the worker
+    /// does.
+    pub(super) fn arrived(&mut self, link: WorkerId) {
+        let flying = self.flying.get_mut(&link).expect("it was sent");
+        *flying -= 1;
+        let chaos = self.scenario.chaos;
+        if *flying > 0 || chaos.late > 0 || chaos.twice > 0 || self.broken.contains(&link) {
+            return;
+        }
+        let Some(machine) = self.machines.iter().find(|machine| machine.link == Some(link)) else { return };
+        let Some(scheduler) = self.coordinator.as_ref().map(|coordinator| &coordinator.scheduler) else { return };
+        let Some(worker) = scheduler.workers.slot(link).and_then(|slot| scheduler.workers.get(slot)) else { return };
+        let names =
+            |attempts: Vec<(TaskId, u32)>| attempts.into_iter().map(|(task, number)| (task.0, number)).collect();
+        let books: [Vec<_>; 2] = [worker.lane.running().collect(), worker.lane.waiting().collect()].map(names);
+        assert_eq!(machine.runs_and_waits(), books, "{link:?} runs and keeps waiting what the books say");
     }
 
     pub(super) fn say(&mut self, link: WorkerId, word: Word) {

@@ -1,5 +1,6 @@
 //! What a seed asks for: tasks, machines and misfortunes.
 
+use super::tasks::specs;
 use crate::data::Digest;
 use crate::schedule::{Capacity, Needs, Pool, PoolId, Time};
 use crate::stage::Seed;
@@ -18,8 +19,43 @@ pub(super) struct Spec {
     pub(super) micros: u64,
     /// The tasks whose results it reads; they come before it.
     pub(super) after: Vec<usize>,
-    /// Whether it fails whenever it runs.
-    pub(super) fails: bool,
+    pub(super) fate: Fate,
+    pub(super) retries: u32,
+    /// By when it must be done, in microseconds from its submission.
+    pub(super) deadline: Option<u64>,
+}
+
+/// What becomes of a task whenever it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Works,
+    Fails,
+    /// It fails in a way that would pass, and does not.
+    NeverPasses,
+    /// Nobody will ever have what it needs.
+    Impossible,
+}
+
+/// What becomes of a task in the end.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outcome {
+    Result(Digest),
+    /// This, or nothing: there is a deadline.
+    InTime(Digest),
+    Nothing,
+}
+
+/// What a scenario has most of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Theme {
+    /// A little of everything.
+    Any,
+    /// More short tasks, of different shapes, than there is room for at once.
+    Lanes,
+    /// Gangs that need several machines, which die.
+    Gangs,
+    /// No machine but those of a pool.
+    Pool,
 }
 
 /// How often messages go astray, in thousandths.
@@ -40,6 +76,10 @@ pub(super) struct Scenario {
     pub(super) tasks: Vec<Spec>,
     /// Machines that are always there, but for the misfortunes.
     pub(super) machines: Vec<Capacity>,
+    /// Within how many microseconds the machines come.
+    pub(super) spread: u64,
+    /// Whether it is known how long tasks take, so that they may wait in lanes from the beginning.
+    pub(super) known: bool,
     pub(super) pool: Option<Pool>,
     pub(super) chaos: Chaos,
     /// When something happens to a machine or a link, in microseconds.
@@ -54,16 +94,25 @@ pub(super) struct Scenario {
 impl Scenario {
     pub(super) fn of(seed: u64) -> Self {
         let mut rng = Seed::new(seed, "simulation").rng("scenario");
-        let tasks = rng.random_range(1..60);
-        let machines = rng.random_range(0..6);
-        let mut this = Self::sized(seed, tasks, machines, &mut rng);
-        let calm = seed.is_multiple_of(8);
+        let theme = [Theme::Any, Theme::Lanes, Theme::Gangs, Theme::Pool][seed as usize % 4];
+        let (tasks, machines) = match theme {
+            Theme::Any => (rng.random_range(1..60), rng.random_range(0..6)),
+            Theme::Lanes => (rng.random_range(30..200), rng.random_range(0..4)),
+            Theme::Gangs => (rng.random_range(1..30), rng.random_range(1..6)),
+            Theme::Pool => (rng.random_range(1..40), 0),
+        };
+        let mut this = Self::sized(seed, theme, tasks, machines, &mut rng);
+        let calm = (seed / 4).is_multiple_of(8);
         if !calm {
             let mut often = |most| if rng.random_range(0..2) == 0 { 0 } else { rng.random_range(0..most) };
             let (lost, twice, late) = (often(20), often(100), often(200));
             this.chaos = Chaos { lost, twice, late, failures: often(200), stragglers: often(100) };
             let faults = rng.random_range(0..20);
-            let horizon = [100_000, 3_000_000, 30_000_000][rng.random_range(0..3)];
+            let horizons = match theme {
+                Theme::Lanes => [10_000, 50_000, 200_000],
+                Theme::Any | Theme::Gangs | Theme::Pool => [100_000, 3_000_000, 30_000_000],
+            };
+            let horizon = horizons[rng.random_range(0..3)];
             this.faults = (0..faults).map(|_| rng.random_range(0..horizon)).collect();
             let crashes = rng.random_range(0..4);
             this.crashes = (0..crashes).map(|_| rng.random_range(1..1_500)).collect();
@@ -75,13 +124,13 @@ impl Scenario {
     /// Few tasks and no misfortunes.
     pub(super) fn small(seed: u64) -> Self {
         let mut rng = Seed::new(seed, "simulation").rng("small");
-        Self::sized(seed, 16, 2, &mut rng)
+        Self::sized(seed, Theme::Any, 40, 2, &mut rng)
     }
 
     /// Thousands of machines.
     pub(super) fn large(seed: u64) -> Self {
         let mut rng = Seed::new(seed, "simulation").rng("large");
-        let mut this = Self::sized(seed, 6_000, 3_000, &mut rng);
+        let mut this = Self::sized(seed, Theme::Any, 6_000, 3_000, &mut rng);
         this.chaos = Chaos { lost: 1, twice: 20, late: 50, failures: 20, stragglers: 5 };
         this.faults = (0..300).map(|_| rng.random_range(0..5_000_000)).collect();
         this.crashes = vec![rng.random_range(5_000..30_000)];
@@ -89,7 +138,7 @@ impl Scenario {
         this
     }
 
-    fn sized(seed: u64, tasks: usize, machines: usize, rng: &mut impl Rng) -> Self {
+    fn sized(seed: u64, theme: Theme, tasks: usize, machines: usize, rng: &mut impl Rng) -> Self {
         // One machine can run everything, so that every run can end.
         let most = Capacity {
             millicores: 8000,
@@ -108,77 +157,63 @@ impl Scenario {
             pool: None,
             machine: machine as u32 + 1,
         });
-        let machines = std::iter::once(most).chain(some.collect::<Vec<_>>()).collect();
-        let chain = rng.random_range(0..3);
-        let kinds = rng.random_range(1..8);
-        let kinds: Vec<(Needs, u32)> = (0..kinds).map(|_| kind(rng)).collect();
-        let mixed_priorities = rng.random_range(0..3) == 0;
-        let tasks = (0..tasks)
-            .map(|task: usize| {
-                let (needs, members) = kinds[rng.random_range(0..kinds.len())];
-                let stage = rng.random_range(0..4);
-                let near = task.saturating_sub(20);
-                let mut after: Vec<usize> = (0..rng.random_range(0..=chain))
-                    .filter(|_| task > 0)
-                    .map(|_| rng.random_range(near..task))
-                    .collect();
-                after.sort_unstable();
-                after.dedup();
-                Spec {
-                    needs,
-                    members,
-                    priority: if mixed_priorities { rng.random_range(-1..2) } else { 0 },
-                    group: rng.random_range(0..3),
-                    stage,
-                    micros: match stage {
-                        0 => rng.random_range(20..200),
-                        1 => rng.random_range(500..5_000),
-                        2 => rng.random_range(50_000..200_000),
-                        _ => rng.random_range(500_000..3_000_000),
-                    },
-                    after,
-                    fails: rng.random_range(0..40) == 0,
-                }
-            })
-            .collect();
-        let pool = (rng.random_range(0..3) == 0).then(|| Pool {
+        let some: Vec<Capacity> = some.collect();
+        let pooled = theme == Theme::Pool || rng.random_range(0..3) == 0;
+        let capacity = match theme {
+            // Without it nothing would ever run.
+            Theme::Pool => Capacity { pool: Some(PoolId(0)), ..most.clone() },
+            _ => Capacity { millicores: 4000, memory: 16 << 30, pool: Some(PoolId(0)), ..Capacity::default() },
+        };
+        let machines: Vec<Capacity> = if theme == Theme::Pool { Vec::new() } else { [vec![most], some].concat() };
+        let tasks = specs(theme, tasks, &machines, rng);
+        let pool = pooled.then(|| Pool {
             id: PoolId(0),
-            capacity: Capacity { millicores: 4000, memory: 16 << 30, pool: Some(PoolId(0)), ..Capacity::default() },
+            capacity,
             min: rng.random_range(0..2),
             max: rng.random_range(1..6),
             idle: Time::from_millis(rng.random_range(10..5_000)),
             startup: Time::from_millis(rng.random_range(10..1_000)),
             price: 1.0,
         });
+        let spread = if theme == Theme::Lanes { [1_000, 20_000, 100_000][rng.random_range(0..3)] } else { 1_000 };
+        let known = theme == Theme::Lanes && rng.random_range(0..4) > 0;
         let chaos = Chaos::default();
         let (faults, crashes) = (Vec::new(), Vec::new());
-        Self { seed, tasks, machines, pool, chaos, faults, crashes, store_fails: false, check_every: 1 }
+        Self { seed, tasks, machines, spread, known, pool, chaos, faults, crashes, store_fails: false, check_every: 1 }
     }
 
-    /// What each task gives if nothing goes wrong; nothing if it fails or is never run.
-    pub(super) fn results(&self) -> Vec<Option<Digest>> {
-        let mut results: Vec<Option<Digest>> = Vec::new();
+    /// Whether nothing goes wrong.
+    pub(super) fn is_calm(&self) -> bool {
+        let Chaos { lost, twice, late, failures, stragglers } = self.chaos;
+        let messages = lost + twice + late + failures + stragglers;
+        messages == 0 && self.faults.is_empty() && self.crashes.is_empty() && !self.store_fails
+    }
+
+    /// What becomes of each task.
+    pub(super) fn outcomes(&self) -> Vec<Outcome> {
+        let mut outcomes: Vec<Outcome> = Vec::new();
         for (task, spec) in self.tasks.iter().enumerate() {
-            let inputs: Option<Vec<Digest>> = spec.after.iter().map(|from| results[*from]).collect();
-            results.push(inputs.filter(|_| !spec.fails).map(|inputs| Digest::of(&compute(task, &inputs))));
+            let inputs: Option<Vec<Digest>> = spec.after.iter().map(|from| outcomes[*from].digest()).collect();
+            let result = inputs.filter(|_| spec.fate == Fate::Works);
+            let result = result.map(|inputs| Digest::of(&compute(task, &inputs)));
+            let certain = |from: &usize| !matches!(outcomes[*from], Outcome::InTime(_));
+            outcomes.push(match result {
+                Some(digest) if !spec.is_urgent() && spec.after.iter().all(certain) => Outcome::Result(digest),
+                Some(digest) => Outcome::InTime(digest),
+                None => Outcome::Nothing,
+            });
         }
-        results
+        outcomes
     }
 }
 
-fn kind(rng: &mut impl Rng) -> (Needs, u32) {
-    let device = rng.random_range(0..4) == 0;
-    let members = if rng.random_range(0..6) == 0 { rng.random_range(2..4) } else { 1 };
-    let cores = [0, 500, 1000, 1000, 1000, 2000][rng.random_range(0..6)];
-    let needs = Needs {
-        millicores: if members == 1 && rng.random_range(0..6) == 0 { 8000 } else { cores },
-        memory: [0, 0, 1 << 30, 16 << 30][rng.random_range(0..4)],
-        gpus: if device { [250, 400, 500, if members == 1 { 2000 } else { 500 }][rng.random_range(0..4)] } else { 0 },
-        gpu_memory: if device { [0, 1 << 30, 4 << 30][rng.random_range(0..3)] } else { 0 },
-        files: rng.random_range(0..5) == 0,
-        peers: members > 1,
-    };
-    (needs, members)
+impl Outcome {
+    fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Result(digest) | Self::InTime(digest) => Some(*digest),
+            Self::Nothing => None,
+        }
+    }
 }
 
 /// The bytes that a task gives.

@@ -1,7 +1,7 @@
 //! What workers do: run, stop, commit, and say how it went.
 
 use super::machine::{Attempt, Run};
-use super::scenario::{compute, key};
+use super::scenario::{Fate, compute, key};
 use super::world::{Happening, Order, Word, World};
 use crate::data::{Artifact, Digest};
 use crate::runtime;
@@ -59,10 +59,10 @@ impl World {
     pub(super) fn computed(&mut self, machine: usize, link: WorkerId, attempt: Attempt, micros: u64) {
         let run = self.machines[machine].runs[&attempt].clone();
         let spec = &self.scenario.tasks[run.task];
-        if spec.fails {
+        if spec.fate == Fate::Fails {
             return self.ended(machine, link, attempt, End::Failed, micros, None);
         }
-        if self.chance(self.scenario.chaos.failures) {
+        if spec.fate == Fate::NeverPasses || self.chance(self.scenario.chaos.failures) {
             return self.ended(machine, link, attempt, End::Transient, micros, None);
         }
         match self.commit(&run, attempt) {

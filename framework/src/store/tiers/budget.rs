@@ -79,6 +79,11 @@ impl Budget {
         count.used > count.cap
     }
 
+    pub(super) fn is_over_half(&self) -> bool {
+        let count = self.lock();
+        count.used > count.cap / 2
+    }
+
     /// The place at the head of the line, which is first come, first served.
     pub(super) async fn turn(&self) -> Turn<'_, ()> {
         self.0.line.lock().await

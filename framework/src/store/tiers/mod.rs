@@ -26,13 +26,12 @@ use super::StoreError;
 use super::backend::{Backend, Created};
 use super::blobs::blob_path;
 use super::offload::offload;
-use super::traffic::{Meter, Tier};
-use crate::data::{Pieces, Ref};
+use super::traffic::{Meter, Tier, moved};
+use crate::data::{Owner, Pieces, Ref};
 use budget::{Budget, Count, Passage, Rule};
 use bytes::Bytes;
 use held::{Held, cost};
 use memory::Memory;
-use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 /// The four tiers of a store.
@@ -58,7 +57,7 @@ impl Loaded {
     }
 
     /// What must live as long as something that lies in its pieces, so that it is counted.
-    pub(super) fn owner(&self) -> Arc<dyn Any + Send + Sync> {
+    pub(super) fn owner(&self) -> Owner {
         self.held.clone()
     }
 
@@ -164,7 +163,8 @@ impl Tiers {
     ) -> Result<Option<Loaded>, StoreError> {
         let held = Held::new(Content::Heap(content), &mut passage);
         let path = blob_path(reference.digest);
-        let room = !self.budget.is_over();
+        // A copy of what is a file anyway is only kept while there is much room: the file can be mapped.
+        let room = if self.has_files() { !self.budget.is_over_half() } else { !self.budget.is_over() };
         let mut ours = false;
         let mut adopted = false;
         if let Some(machine) = self.machine.get() {
@@ -178,6 +178,7 @@ impl Tiers {
             ours |= self.machine.get().is_none() && created == Created::Now;
             if created == Created::Now {
                 self.meter.wrote(reference.bytes);
+                self.travelled(reference);
             }
             if created == Created::Now || self.backend.size(&path).await? == Some(reference.bytes) {
                 break;
@@ -208,6 +209,11 @@ impl Tiers {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Whether what is written becomes a file of this machine at once.
+    fn has_files(&self) -> bool {
+        self.machine.get().is_some() || matches!(self.backend, Backend::Files(_))
     }
 
     /// Part of a blob, if it is in memory or in a file of this machine. Never waits for room.
@@ -251,7 +257,15 @@ impl Tiers {
             return Err(StoreError::Missing { what, url });
         };
         self.meter.read(Tier::Store, reference.bytes);
+        self.travelled(reference);
         check(reference, content).await.map_err(|reason| StoreError::Corrupt { what, reason, url })
+    }
+
+    /// Notes that an artifact was read from the store or written to it: if that is far away, it crossed the network.
+    fn travelled(&self, reference: Ref) {
+        if self.backend.is_remote() {
+            moved(reference.bytes);
+        }
     }
 
     async fn find(&self, reference: Ref) -> Result<Content, StoreError> {
@@ -294,6 +308,7 @@ impl Tiers {
             Ok(bytes) => match check(reference, Content::heap(bytes?)).await {
                 Ok(content) => {
                     self.meter.read(Tier::Peer, reference.bytes);
+                    moved(reference.bytes);
                     return Some(content);
                 }
                 Err(reason) => tracing::warn!("a peer sent something else as {}: {reason}", digest()),

@@ -3,7 +3,7 @@
 
 use crate::store::Key;
 use crate::{Context, Error, Result};
-use memmap2::{Mmap, MmapMut, MmapOptions};
+use memmap2::{Mmap, MmapMut, MmapOptions, UncheckedAdvice};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -15,6 +15,8 @@ pub(super) const MOST_MEMBERS: usize = 256;
 const HEADER: u64 = 1 << 14;
 /// What is given is kept in pieces of this size.
 const PAGE: u64 = 1 << 12;
+/// What a slot may keep beyond what it is used for.
+const SLACK: u64 = 4 << 20;
 
 /// What stands at the head of a member's memory. Others read it while it is written: all of it is atomic.
 #[repr(C)]
@@ -45,12 +47,20 @@ pub(super) fn stamp(epoch: u64, turn: u32) -> u64 {
 
 const _: () = assert!(size_of::<Header>() as u64 <= HEADER);
 
+/// Where a slot's content lies in its memory.
+#[derive(Clone, Copy, Default)]
+struct Area {
+    begin: u64,
+    room: u64,
+    /// How much of it was written since it was last given back.
+    used: u64,
+}
+
 /// A member's own memory.
 pub(super) struct Memory {
     file: File,
     map: MmapMut,
-    /// Where each slot begins, and how much it holds.
-    areas: [(u64, u64); 2],
+    areas: [Area; 2],
     nonce: u64,
 }
 
@@ -67,7 +77,7 @@ impl Memory {
         let seed = [key.0.as_bytes().as_slice(), &std::process::id().to_le_bytes(), &file.as_raw_fd().to_le_bytes()];
         let digest = blake3::hash(&seed.concat());
         let nonce = digest.as_bytes().first_chunk().map_or(1, |bytes| u64::from_le_bytes(*bytes));
-        let this = Self { file, map, areas: [(HEADER, 0); 2], nonce };
+        let this = Self { file, map, areas: [Area { begin: HEADER, ..Area::default() }; 2], nonce };
         this.header().nonce.store(nonce, Ordering::Release);
         Ok(this)
     }
@@ -88,23 +98,43 @@ impl Memory {
     pub(super) fn write(&mut self, slot: usize, bytes: usize) -> Result<&mut [u8]> {
         self.header().slots[slot].stamp.store(0, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        if self.areas[slot].1 < bytes as u64 {
-            let room = (bytes as u64).next_multiple_of(PAGE);
+        let room = (bytes as u64).next_multiple_of(PAGE);
+        if self.areas[slot].room < room {
+            self.shrink(slot, 0);
             let begin = self.file.metadata()?.len();
             self.file.set_len(begin + room)?;
             // SAFETY: as above.
             self.map = unsafe { MmapMut::map_mut(&self.file) }.context("no memory for a gang's exchange")?;
-            self.areas[slot] = (begin, room);
+            self.areas[slot] = Area { begin, room, used: 0 };
         }
-        let begin = self.areas[slot].0 as usize;
+        self.shrink(slot, room);
+        let area = &mut self.areas[slot];
+        area.used = area.used.max(room);
+        let begin = area.begin as usize;
         self.map.get_mut(begin..begin + bytes).context("a slot lies within its memory")
+    }
+
+    /// Gives the system back what of a slot is beyond what it is used for, if that is much: a state that was handed over
+    /// once is as long as many gradients.
+    fn shrink(&mut self, slot: usize, room: u64) {
+        let area = &mut self.areas[slot];
+        if area.used < room + SLACK {
+            return;
+        }
+        let (begin, length) = ((area.begin + room) as usize, (area.used - room) as usize);
+        area.used = room;
+        // SAFETY: the range is within the map, and nobody needs what it held: the slot's stamp was taken away.
+        let given = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::Remove, begin, length) };
+        if let Err(error) = given {
+            tracing::debug!("memory of a gang is kept: {error}");
+        }
     }
 
     /// Gives what a slot holds: to each member its part.
     pub(super) fn give(&self, slot: usize, stamp: u64, parts: &[std::ops::Range<usize>]) {
         let header = self.header();
         let at = &header.slots[slot];
-        at.offset.store(self.areas[slot].0, Ordering::Relaxed);
+        at.offset.store(self.areas[slot].begin, Ordering::Relaxed);
         for (part, [begin, end]) in parts.iter().zip(&at.parts) {
             begin.store(part.start as u64, Ordering::Relaxed);
             end.store(part.end as u64, Ordering::Relaxed);
@@ -116,7 +146,7 @@ impl Memory {
 
     /// What was written to a slot.
     pub(super) fn written(&self, slot: usize, part: std::ops::Range<usize>) -> &[u8] {
-        let begin = self.areas[slot].0 as usize;
+        let begin = self.areas[slot].begin as usize;
         self.map.get(begin + part.start..begin + part.end).unwrap_or_default()
     }
 }
@@ -244,3 +274,49 @@ fn sleep(_: &AtomicU32, _: u32, patience: Duration) {
 
 #[cfg(not(target_os = "linux"))]
 fn wake(_: &AtomicU32) {}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::data::Digest;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn what_is_not_needed_any_more_is_given_back() {
+        let mut memory = Memory::create(Key(Digest::of(b"gang"))).unwrap();
+        let mut other = Mapped::open(&memory.address()).unwrap();
+        let held = |memory: &Memory| memory.file.metadata().unwrap().blocks() * 512;
+        for (turn, bytes) in [(1, 1 << 20), (2, 64 << 20), (3, 1 << 20), (4, 1 << 20), (5, 1 << 20)] {
+            let slot = turn as usize % 2;
+            memory.write(slot, bytes).unwrap().fill(turn as u8);
+            memory.give(slot, stamp(1, turn), &[0..bytes, 5..9]);
+            assert_eq!((other.stamp(slot), other.part(slot, 1).unwrap().len()), (stamp(1, turn), 4));
+            let part = other.part(slot, 0).unwrap();
+            assert!(other.read(part).iter().all(|byte| *byte == turn as u8) && other.is_whole(slot, stamp(1, turn)));
+            assert!(memory.written(slot, 5..9) == [turn as u8; 4]);
+        }
+        assert!(held(&memory) < 4 << 20, "{}", held(&memory));
+        memory.write(1, 8).unwrap();
+        assert!(!other.is_whole(1, stamp(1, 5)));
+    }
+
+    #[test]
+    fn an_address_of_something_else_is_refused() {
+        let memory = Memory::create(Key(Digest::of(b"gang"))).unwrap();
+        let [process, file, nonce] =
+            memory.address().split('/').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
+        let empty = tempfile::tempfile().unwrap();
+        let wrong = [
+            String::new(),
+            "x/y/z".into(),
+            format!("{process}/{file}"),
+            format!("{process}/{file}/{nonce}0"),
+            format!("{process}/{file}/0"),
+            format!("{process}/{}/{nonce}", empty.as_raw_fd()),
+            format!("4000000000/{file}/{nonce}"),
+        ];
+        for address in wrong {
+            assert!(Mapped::open(&address).is_err(), "{address}");
+        }
+    }
+}

@@ -2,27 +2,36 @@
 
 use super::Network;
 use super::activation::Activation;
+use super::attention::Attention;
 use super::conv::{Conv, Image};
 use super::dense::Dense;
 use super::dropout::Dropout;
+use super::embedding::{Embedding, Field, Mean, Tokens};
 use super::layer::{Layer, Start};
+use super::norm::LayerNorm;
 use super::pool::{ChannelsLast, MaxPool};
-use crate::train::spec::{Cnn, Mlp, ModelSpec, Padding};
+use super::residual::Residual;
+use crate::train::spec::{Cnn, Mlp, ModelSpec, Padding, Transformer};
 use ropeway_framework::{Error, Result};
 
 impl Network {
-    /// The network that a pipeline asks for, for rows of `inputs` values and `outputs` results a row.
+    /// The network that a pipeline asks for, for rows of these fields and `outputs` results a row.
     ///
     /// # Errors
     /// Layers that do not fit, named.
-    pub(crate) fn new(spec: &ModelSpec, inputs: usize, outputs: usize) -> Result<Self> {
+    pub(crate) fn new(spec: &ModelSpec, fields: &[Field], outputs: usize) -> Result<Self> {
+        let inputs = fields.iter().map(|field| field.width).sum();
         let mut layers = Builder { layers: Vec::new(), width: inputs };
         match spec {
             ModelSpec::Linear {} | ModelSpec::Logistic {} | ModelSpec::Softmax {} => {
                 layers.dense("dense1", outputs, Activation::Identity, Start::Zero);
             }
-            ModelSpec::Mlp(mlp) => layers.mlp(mlp, outputs),
+            ModelSpec::Mlp(mlp) => {
+                layers.embed(fields);
+                layers.mlp(mlp, outputs)?;
+            }
             ModelSpec::Cnn(cnn) => layers.cnn(cnn, outputs)?,
+            ModelSpec::Transformer(transformer) => layers.transformer(transformer, outputs)?,
         }
         Ok(Self::of(layers.layers, inputs))
     }
@@ -34,26 +43,69 @@ struct Builder {
 }
 
 impl Builder {
+    /// A builder of a branch, for rows (or pixels, or tokens) of so many values.
+    fn branch(width: usize) -> Self {
+        Self { layers: Vec::new(), width }
+    }
+
+    /// Adds a branch's layers as a residual block.
+    fn residual(&mut self, name: String, branch: Builder, inputs: usize) {
+        self.layers.push(Box::new(Residual { name, branch: Network::of(branch.layers, inputs) }));
+    }
+
     fn dense(&mut self, name: &str, outputs: usize, activation: Activation, start: Start) {
         let dense = Dense { name: name.to_owned(), inputs: self.width, outputs, activation, start };
         self.width = outputs;
         self.layers.push(Box::new(dense));
     }
 
-    fn mlp(&mut self, mlp: &Mlp, outputs: usize) {
-        for (index, hidden) in mlp.hidden.iter().enumerate() {
-            let start = start(mlp.activation, self.width, hidden.get());
-            self.dense(&format!("dense{}", index + 1), hidden.get(), mlp.activation, start);
-            self.dropout(&format!("dropout{}", index + 1), mlp.dropout.get());
-        }
-        let start = start(Activation::Identity, self.width, outputs);
-        self.dense(&format!("dense{}", mlp.hidden.len() + 1), outputs, Activation::Identity, start);
+    fn norm(&mut self, name: &str, width: usize) {
+        self.layers.push(Box::new(LayerNorm { name: name.to_owned(), width }));
     }
 
     fn dropout(&mut self, name: &str, share: f64) {
         if share > 0.0 {
             self.layers.push(Box::new(Dropout { name: name.to_owned(), width: self.width, share }));
         }
+    }
+
+    fn embed(&mut self, fields: &[Field]) {
+        if fields.iter().any(|field| field.table.is_some()) {
+            let embedding = Embedding { name: "embedding".to_owned(), fields: fields.to_vec() };
+            self.width = embedding.outputs();
+            self.layers.push(Box::new(embedding));
+        }
+    }
+
+    fn mlp(&mut self, mlp: &Mlp, outputs: usize) -> Result<()> {
+        let pairs = mlp.hidden.windows(2).any(|pair| pair[0] == pair[1]);
+        if mlp.residual && !pairs {
+            let widths: Vec<String> = mlp.hidden.iter().map(ToString::to_string).collect();
+            return Err(Error::usage(format!(
+                "`model.mlp.residual` has no layer to add: none of `hidden` = [{}] is as wide as the one before it",
+                widths.join(", ")
+            ))
+            .help("such as hidden = [64, 64, 64]"));
+        }
+        for (index, hidden) in mlp.hidden.iter().enumerate() {
+            let (number, hidden) = (index + 1, hidden.get());
+            let start = start(mlp.activation, self.width, hidden);
+            let block = mlp.residual && index > 0 && hidden == self.width;
+            let mut branch = Self::branch(self.width);
+            let layers = if block { &mut branch } else { &mut *self };
+            let name = |layer: &str| if block { layer.to_owned() } else { format!("{layer}{number}") };
+            if mlp.norm && index > 0 {
+                layers.norm(&name("norm"), layers.width);
+            }
+            layers.dense(&name("dense"), hidden, mlp.activation, start);
+            layers.dropout(&name("dropout"), mlp.dropout.get());
+            if block {
+                self.residual(format!("block{number}"), branch, hidden);
+            }
+        }
+        let start = start(Activation::Identity, self.width, outputs);
+        self.dense(&format!("dense{}", mlp.hidden.len() + 1), outputs, Activation::Identity, start);
+        Ok(())
     }
 
     fn cnn(&mut self, cnn: &Cnn, outputs: usize) -> Result<()> {
@@ -72,7 +124,11 @@ impl Builder {
         }
         let size = cnn.pool.get();
         for (index, channels) in cnn.channels.iter().enumerate() {
-            image = self.conv(index + 1, cnn, image, channels.get())?;
+            let name = format!("conv{}", index + 1);
+            image = self.conv(name, cnn, image, channels.get(), cnn.padding, cnn.activation)?;
+            for block in 1..=cnn.blocks {
+                self.block(format!("block{}-{block}", index + 1), cnn, image)?;
+            }
             if size > 1 {
                 let pool = MaxPool { name: format!("pool{}", index + 1), input: image, size };
                 if size > image.height.min(image.width) || size > 16 {
@@ -84,25 +140,86 @@ impl Builder {
         }
         self.width = image.values();
         self.dropout("dropout0", cnn.dropout.get());
-        let hidden = Mlp { hidden: cnn.hidden.clone(), activation: cnn.activation, dropout: cnn.dropout };
-        self.mlp(&hidden, outputs);
+        let dropout = cnn.dropout;
+        self.mlp(&Mlp { hidden: cnn.hidden.clone(), activation: cnn.activation, dropout, ..Mlp::default() }, outputs)
+    }
+
+    /// A residual block of two convolutions that keep the image's sides. Its last one begins at zero, so that the block
+    /// begins as if it were not there (Zhang, Dauphin and Ma, "Fixup Initialization", 2019): a net of many blocks then
+    /// learns without batch normalisation.
+    fn block(&mut self, name: String, cnn: &Cnn, image: Image) -> Result<()> {
+        let mut branch = Self::branch(image.values());
+        branch.norm("norm", image.channels);
+        branch.conv("conv1".to_owned(), cnn, image, image.channels, Padding::Same, cnn.activation)?;
+        let (kernel, padding, activation) = (cnn.kernel.get(), (cnn.kernel.get() - 1) / 2, Activation::Identity);
+        let (name2, start) = ("conv2".to_owned(), Start::Zero);
+        let last = Conv { name: name2, input: image, output: image, kernel, padding, activation, start };
+        branch.layers.push(Box::new(last));
+        self.residual(name, branch, image.values());
         Ok(())
     }
 
-    fn conv(&mut self, number: usize, cnn: &Cnn, input: Image, channels: usize) -> Result<Image> {
-        let (name, kernel) = (format!("conv{number}"), cnn.kernel.get());
+    fn conv(
+        &mut self,
+        name: String,
+        cnn: &Cnn,
+        input: Image,
+        channels: usize,
+        padding: Padding,
+        activation: Activation,
+    ) -> Result<Image> {
+        let kernel = cnn.kernel.get();
         if kernel > input.height.min(input.width) {
             return Err(misfit(&name, "kernel", kernel, input));
         }
-        let (padding, lost) = match cnn.padding {
+        let (padding, lost) = match padding {
             Padding::Same => ((kernel - 1) / 2, 0),
             Padding::Valid => (0, kernel - 1),
         };
         let output = Image { height: input.height - lost, width: input.width - lost, channels };
         let patch = kernel * kernel * input.channels;
-        let start = start(cnn.activation, patch, kernel * kernel * channels);
-        self.layers.push(Box::new(Conv { name, input, output, kernel, padding, activation: cnn.activation, start }));
+        let start = start(activation, patch, kernel * kernel * channels);
+        self.layers.push(Box::new(Conv { name, input, output, kernel, padding, activation, start }));
         Ok(output)
+    }
+
+    /// An encoder with the norms before the blocks (Xiong et al., "On Layer Normalization in the Transformer
+    /// Architecture", 2020), which learns without a warm-up.
+    fn transformer(&mut self, spec: &Transformer, outputs: usize) -> Result<()> {
+        let (length, width, heads) = (self.width, spec.width.get(), spec.heads.get());
+        if !width.is_multiple_of(heads) {
+            return Err(Error::usage(format!(
+                "layer attention1: `model.transformer.heads` is {heads}, which does not divide `width` = {width}"
+            )));
+        }
+        if length < 2 {
+            return Err(Error::usage(format!("layer tokens: a sequence has {length} tokens, but needs at least 2")));
+        }
+        let vocabulary = spec.vocabulary.get();
+        self.layers.push(Box::new(Tokens { name: "tokens".to_owned(), vocabulary, length, width }));
+        self.dropout("dropout0", spec.dropout.get());
+        let even = start(Activation::Identity, width, width);
+        let hidden = spec.feed_forward.map_or(4 * width, std::num::NonZeroUsize::get);
+        for number in 1..=spec.layers.get() {
+            let mut branch = Self::branch(width);
+            branch.norm("norm", width);
+            let name = "heads".to_owned();
+            branch.layers.push(Box::new(Attention { name, length, width, heads, start: even }));
+            branch.dropout("dropout", spec.dropout.get());
+            self.residual(format!("attention{number}"), branch, length * width);
+
+            let mut branch = Self::branch(width);
+            branch.norm("norm", width);
+            branch.dense("dense1", hidden, Activation::Relu, start(Activation::Relu, width, hidden));
+            branch.dense("dense2", width, Activation::Identity, start(Activation::Identity, hidden, width));
+            branch.dropout("dropout", spec.dropout.get());
+            self.residual(format!("feed_forward{number}"), branch, width);
+        }
+        self.norm("norm", width);
+        self.layers.push(Box::new(Mean { name: "mean".to_owned(), length, width }));
+        self.width = width;
+        self.dense("dense1", outputs, Activation::Identity, start(Activation::Identity, width, outputs));
+        Ok(())
     }
 }
 

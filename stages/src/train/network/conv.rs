@@ -144,8 +144,8 @@ impl Layer for Conv {
     fn parameters(&self) -> Vec<Parameter> {
         let shape = vec![self.kernel, self.kernel, self.input.channels, self.output.channels];
         vec![
-            Parameter { name: "weight", shape, start: self.start },
-            Parameter { name: "bias", shape: vec![self.output.channels], start: Start::Zero },
+            Parameter { name: "weight".into(), shape, start: self.start },
+            Parameter { name: "bias".into(), shape: vec![self.output.channels], start: Start::Zero },
         ]
     }
 

@@ -29,8 +29,8 @@ impl Layer for Dense {
 
     fn parameters(&self) -> Vec<Parameter> {
         vec![
-            Parameter { name: "weight", shape: vec![self.inputs, self.outputs], start: self.start },
-            Parameter { name: "bias", shape: vec![self.outputs], start: Start::Zero },
+            Parameter { name: "weight".into(), shape: vec![self.inputs, self.outputs], start: self.start },
+            Parameter { name: "bias".into(), shape: vec![self.outputs], start: Start::Zero },
         ]
     }
 

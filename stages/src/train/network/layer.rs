@@ -1,6 +1,8 @@
 //! What a layer is.
 
+use super::Workspace;
 use rand::Rng;
+use std::borrow::Cow;
 
 /// One layer of a network: a function of rows with weights, and its gradient. Rows are dense `f32`, one after the
 /// other; images are channels last.
@@ -10,7 +12,8 @@ pub(in crate::train) trait Layer: Send + Sync {
     /// Its name in messages and in the names of its weights: `conv2`.
     fn name(&self) -> &str;
 
-    /// Values of a row of its input.
+    /// Values of a row of its input. A layer may work on a part of a row by itself, such as a pixel or a token of a
+    /// sequence; then these are its values.
     fn inputs(&self) -> usize;
 
     /// Values of a row of its output.
@@ -54,13 +57,17 @@ pub(in crate::train) struct Kept {
     pub(in crate::train) marks: Vec<u8>,
     pub(in crate::train) columns: Vec<f32>,
     pub(in crate::train) column_gradients: Vec<f32>,
+    /// How many tokens each row has, where rows are sequences; handed on from layer to layer.
+    pub(in crate::train) lengths: Vec<u32>,
+    /// The buffers of the layers that it is made of.
+    pub(in crate::train) branch: Option<Box<Workspace>>,
 }
 
 /// A weight tensor of a layer.
 #[derive(Clone, Debug)]
 pub(in crate::train) struct Parameter {
-    /// `weight` or `bias`.
-    pub(in crate::train) name: &'static str,
+    /// `weight` or `bias`; with layers inside, theirs first: `dense1.weight`.
+    pub(in crate::train) name: Cow<'static, str>,
     pub(in crate::train) shape: Vec<usize>,
     pub(in crate::train) start: Start,
 }
@@ -69,8 +76,14 @@ pub(in crate::train) struct Parameter {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::train) enum Start {
     Zero,
+    One,
     /// Uniform in `-bound..bound`.
     Uniform(f32),
+    /// Some zeros, and then uniform in `-bound..bound`.
+    UniformAfter {
+        zeros: usize,
+        bound: f32,
+    },
 }
 
 impl Parameter {

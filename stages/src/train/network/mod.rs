@@ -5,13 +5,17 @@
 //! its arguments, so a part of a batch has the same bits wherever it is computed.
 
 mod activation;
+mod attention;
 mod build;
 pub(super) mod conv;
 mod dense;
 mod dropout;
+mod embedding;
 pub(super) mod layer;
 pub(super) mod matrix;
+mod norm;
 pub(super) mod pool;
+mod residual;
 pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
@@ -19,10 +23,11 @@ mod tests;
 pub use activation::Activation;
 pub(crate) use activation::sigmoid;
 pub(super) use build::bound;
+pub(crate) use embedding::{Field, Table};
 #[cfg(test)]
 pub(in crate::train) use matrix::tests::gigaflops;
 
-use layer::{Kept, Layer, Pass, Start};
+use layer::{Kept, Layer, Parameter, Pass, Start};
 use rand::{Rng, RngExt};
 use ropeway_framework::data::{Tensor, Tensors};
 use ropeway_framework::stage::Seed;
@@ -46,6 +51,16 @@ pub(crate) struct Workspace {
     /// The gradients of a layer's output and input, by turns.
     gradient: Vec<f32>,
     next_gradient: Vec<f32>,
+}
+
+impl Workspace {
+    /// Says how long the sequences are that lie in it.
+    fn hand_on(&mut self, lengths: &[u32]) {
+        if let Some(first) = self.kept.first_mut() {
+            first.lengths.clear();
+            first.lengths.extend_from_slice(lengths);
+        }
+    }
 }
 
 impl Network {
@@ -89,9 +104,13 @@ impl Network {
         for (layer, _) in &self.layers {
             for parameter in layer.parameters() {
                 let mut rng = seed.rng(&format!("init/{}.{}", layer.name(), parameter.name));
-                let values = (0..parameter.elements()).map(|_| match parameter.start {
+                let mut uniform = |bound: f32| (2.0 * rng.random::<f32>() - 1.0) * bound;
+                let values = (0..parameter.elements()).map(|index| match parameter.start {
                     Start::Zero => 0.0,
-                    Start::Uniform(bound) => (2.0 * rng.random::<f32>() - 1.0) * bound,
+                    Start::One => 1.0,
+                    Start::Uniform(bound) => uniform(bound),
+                    Start::UniformAfter { zeros, .. } if index < zeros => 0.0,
+                    Start::UniformAfter { bound, .. } => uniform(bound),
                 });
                 weights.extend(values);
             }
@@ -121,7 +140,11 @@ impl Network {
             output.resize(input.len() / layer.inputs() * layer.outputs(), 0.0);
             // Not `as_deref_mut`: the trait object's lifetime is invariant behind `&mut`.
             let chance = chance.as_mut().map(|rng| &mut **rng as &mut dyn Rng);
-            layer.forward(&weights[place.clone()], input, output, &mut workspace.kept[index], chance);
+            let (done, kept) = workspace.kept.split_at_mut(index);
+            if let Some(before) = done.last() {
+                kept[0].lengths.clone_from(&before.lengths);
+            }
+            layer.forward(&weights[place.clone()], input, output, &mut kept[0], chance);
         }
         workspace.values.last().map_or(&[], Vec::as_slice)
     }
@@ -135,10 +158,21 @@ impl Network {
 
     /// Computes the gradient of all weights from the gradient of the output that lies in the workspace.
     pub(crate) fn backward(&self, weights: &[f32], workspace: &mut Workspace, gradient: &mut [f32]) {
+        self.backward_through(weights, workspace, gradient, false);
+    }
+
+    /// As [`Network::backward`], and gives the gradient of the input if it is asked for.
+    fn backward_through<'w>(
+        &self,
+        weights: &[f32],
+        workspace: &'w mut Workspace,
+        gradient: &mut [f32],
+        through: bool,
+    ) -> &'w [f32] {
         for (index, (layer, place)) in self.layers.iter().enumerate().rev() {
             let (input, output) = (&workspace.values[index], &workspace.values[index + 1]);
-            // Below the first layer with weights nothing is asked for.
-            let wanted = place.start > 0;
+            // Below the first layer with weights nothing is asked for, unless the input's gradient is.
+            let wanted = through || place.start > 0;
             workspace.next_gradient.resize(if wanted { input.len() } else { 0 }, 0.0);
             let pass = Pass {
                 input,
@@ -152,9 +186,20 @@ impl Network {
             }
             std::mem::swap(&mut workspace.gradient, &mut workspace.next_gradient);
         }
+        &workspace.gradient
     }
 
-    fn places(&self) -> impl Iterator<Item = (String, Vec<usize>, Range<usize>)> {
+    /// The weight tensors under their full names, in the order of the flat slice.
+    fn named(&self) -> Vec<Parameter> {
+        let of = |layer: &dyn Layer| -> Vec<Parameter> {
+            let name = |parameter: &Parameter| format!("{}.{}", layer.name(), parameter.name).into();
+            layer.parameters().into_iter().map(|one| Parameter { name: name(&one), ..one }).collect()
+        };
+        self.layers.iter().flat_map(|(layer, _)| of(layer.as_ref())).collect()
+    }
+
+    /// The weight tensors: full name, shape and place in the flat slice.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (String, Vec<usize>, Range<usize>)> {
         self.layers.iter().flat_map(|(layer, place)| {
             let mut start = place.start;
             layer.parameters().into_iter().map(move |parameter| {
@@ -166,7 +211,8 @@ impl Network {
     }
 
     /// The weights as named tensors: `dense1.weight` of shape `[inputs, outputs]`, `conv1.weight` of shape
-    /// `[height, width, inputs, outputs]`, biases of shape `[outputs]`.
+    /// `[height, width, inputs, outputs]`, biases of shape `[outputs]`; those of a block under the block's name:
+    /// `block1.conv2.weight`.
     pub(crate) fn tensors(&self, weights: &[f32]) -> Result<Tensors> {
         self.places()
             .map(|(name, shape, range)| Ok((name, Tensor::from_vec(shape, weights[range].to_vec())?)))

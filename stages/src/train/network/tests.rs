@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor as Candle, Var};
 use serde_json::{Value, json};
 
 fn network(spec: Value, inputs: usize, outputs: usize) -> Network {
-    Network::new(&serde_json::from_value::<ModelSpec>(spec).unwrap(), inputs, outputs).unwrap()
+    Network::new(&serde_json::from_value::<ModelSpec>(spec).unwrap(), &[Field::numbers(inputs)], outputs).unwrap()
 }
 
 fn random(count: usize, purpose: &str) -> Vec<f32> {
@@ -17,14 +17,18 @@ fn random(count: usize, purpose: &str) -> Vec<f32> {
 
 /// Loss and gradient of a network on random rows, with the same chance at every call.
 fn run(network: &Network, weights: &[f32], rows: usize) -> (f64, Vec<f32>) {
+    run_on(network, weights, &random(rows * network.inputs(), "input"))
+}
+
+fn run_on(network: &Network, weights: &[f32], input: &[f32]) -> (f64, Vec<f32>) {
     let mut workspace = Workspace::default();
-    let input = random(rows * network.inputs(), "input");
+    let rows = input.len() / network.inputs();
     let truth: Vec<u32> = (0..rows).map(|row| (row % network.outputs()) as u32).collect();
     // Twice, to see that nothing is left over from an earlier step.
     let mut gradient = vec![f32::NAN; network.parameters()];
     let mut sums = Default::default();
     for _ in 0..2 {
-        network.input(&mut workspace, rows).copy_from_slice(&input);
+        network.input(&mut workspace, rows).copy_from_slice(input);
         let mut rng = Seed::new(1, "chance").rng("dropout");
         network.forward(weights, &mut workspace, Some(&mut rng));
         let (output, output_gradient) = network.output(&mut workspace);
@@ -53,22 +57,85 @@ fn gradients_are_difference_quotients() {
         (json!({"cnn": {"input": [1, 5, 6], "channels": [3], "pool": 1, "activation": "tanh"}}), 30),
         (valid, 180),
         (deep, 192),
+        (
+            json!({"mlp": {"hidden": [6, 6, 5, 5], "activation": "tanh", "residual": true, "norm": true, "dropout": 0.2}}),
+            4,
+        ),
+        (json!({"cnn": {"input": [2, 6, 6], "channels": [3], "blocks": 2, "activation": "tanh", "pool": 3}}), 72),
     ];
     for (spec, inputs) in specs {
         let network = network(spec.clone(), inputs, 3);
-        let weights = random(network.parameters(), "weights");
-        let (_, gradient) = run(&network, &weights, 4);
-        for index in 0..weights.len() {
-            let at = |shift: f32| {
-                let mut weights = weights.clone();
-                weights[index] += shift;
-                run(&network, &weights, 4).0
-            };
-            let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
-            let found = f64::from(gradient[index]);
-            assert!((slope - found).abs() < 2e-3 + 0.02 * found.abs(), "{spec} {index}: {slope} is not {found}");
-        }
+        slopes(&spec.to_string(), &network, &random(4 * inputs, "input"));
     }
+}
+
+/// Holds every weight's gradient against the difference quotient.
+fn slopes(name: &str, network: &Network, input: &[f32]) {
+    let weights = random(network.parameters(), "weights");
+    let (_, gradient) = run_on(network, &weights, input);
+    for index in 0..weights.len() {
+        let at = |shift: f32| {
+            let mut weights = weights.clone();
+            weights[index] += shift;
+            run_on(network, &weights, input).0
+        };
+        let slope = (at(2e-3) - at(-2e-3)) / 4e-3;
+        let found = f64::from(gradient[index]);
+        assert!((slope - found).abs() < 2e-3 + 0.02 * found.abs(), "{name} {index}: {slope} is not {found}");
+    }
+}
+
+#[test]
+fn gradients_of_embeddings_are_difference_quotients() {
+    let table = |name: &str, slots, width| Some(Table { name: name.to_owned(), slots, width });
+    let fields = [
+        Field { width: 1, table: table("carrier", 4, 3) },
+        Field::numbers(2),
+        Field { width: 1, table: table("origin", 3, 2) },
+    ];
+    let spec: ModelSpec = serde_json::from_value(json!({"mlp": {"hidden": [5], "activation": "tanh"}})).unwrap();
+    let network = Network::new(&spec, &fields, 3).unwrap();
+    // Categories that are none are the unseen one.
+    let input = [1.0, 0.3, -0.7, 2.0, 3.0, 0.9, 0.1, 0.0, 1.0, -0.2, 0.5, 7.0, -1.0, 1.0, 1.0, 1.0];
+    slopes("embedding", &network, &input);
+    let names: Vec<String> = network.places().map(|(name, ..)| name).collect();
+    assert_eq!(names[..3], ["embedding.carrier", "embedding.origin", "dense1.weight"]);
+    let start = network.initial(&Seed::new(1, "init"));
+    assert!(start[..3].iter().all(|value| *value == 0.0) && start[3..12].iter().all(|value| *value != 0.0));
+}
+
+#[test]
+fn gradients_of_a_transformer_are_difference_quotients() {
+    let spec = json!({"transformer": {"width": 6, "heads": 2, "layers": 2, "feed_forward": 5, "vocabulary": 7}});
+    let network = network(spec.clone(), 5, 3);
+    // A full sequence, shorter ones, one of one token, an empty one.
+    let input = [
+        [3.0, 1.0, 4.0, 1.0, 5.0],
+        [2.0, 6.0, 5.0, -1.0, -1.0],
+        [0.0, -1.0, -1.0, -1.0, -1.0],
+        [-1.0; 5],
+        [6.0, 6.0, 0.0, 2.0, -1.0],
+    ];
+    slopes("transformer", &network, &input.concat());
+}
+
+/// What lies beyond a sequence's end does not matter, and neither does its company.
+#[test]
+fn padding_and_company_do_not_change_a_sequence() {
+    let spec = json!({"transformer": {"width": 8, "heads": 2, "layers": 1, "vocabulary": 9}});
+    let network = network(spec, 6, 3);
+    let weights = network.initial(&Seed::new(2, "init"));
+    let outputs = |rows: &[[f32; 6]]| {
+        let mut workspace = Workspace::default();
+        network.input(&mut workspace, rows.len()).copy_from_slice(&rows.concat());
+        network.forward(&weights, &mut workspace, None).to_vec()
+    };
+    let (short, long) = ([1.0, 2.0, -1.0, -1.0, -1.0, -1.0], [3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+    let alone = outputs(&[short]);
+    assert_eq!(outputs(&[long, short])[3..], alone);
+    assert_eq!(outputs(&[short, long, long, short])[9..], alone);
+    // The order of its tokens does.
+    assert_ne!(outputs(&[[2.0, 1.0, -1.0, -1.0, -1.0, -1.0]]), alone);
 }
 
 /// The same network in candle: its loss and its gradients, by parameter.
@@ -129,12 +196,17 @@ fn gradients_are_candles() {
 fn layers_that_do_not_fit_are_named() {
     let error = |spec: Value, inputs: usize| {
         let spec: ModelSpec = serde_json::from_value(spec).unwrap();
-        Network::new(&spec, inputs, 2).err().unwrap().to_string()
+        Network::new(&spec, &[Field::numbers(inputs)], 2).err().unwrap().to_string()
     };
     let spec = json!({"cnn": {"input": [1, 8, 8], "channels": [2, 2, 2], "kernel": 3}});
     assert_eq!(error(spec, 64), "layer conv3: `model.cnn.kernel` is 3, but only 2 x 2 pixels come in");
     let spec = json!({"cnn": {"input": [1, 8, 8], "channels": [2], "pool": 9}});
     assert_eq!(error(spec, 64), "layer pool1: `model.cnn.pool` is 9, but only 8 x 8 pixels come in");
+    let spec = json!({"transformer": {"width": 10, "heads": 4}});
+    let expected = "layer attention1: `model.transformer.heads` is 4, which does not divide `width` = 10";
+    assert_eq!(error(spec, 64), expected);
+    let spec = json!({"mlp": {"hidden": [8, 4], "residual": true}});
+    assert!(error(spec, 64).starts_with("`model.mlp.residual` has no layer to add: none of `hidden` = [8, 4]"));
     let spec = json!({"cnn": {"input": [1, 28, 28]}});
     assert!(
         error(spec, 64).starts_with("`model.cnn.input` is 1 x 28 x 28 = 784 values, but the feature columns have 64")

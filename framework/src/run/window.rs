@@ -1,0 +1,96 @@
+//! How many tasks of one stage are under way at the same time: a million that are handed in at once need not all be in
+//! memory at once.
+
+use crate::Error;
+use crate::data::Ref;
+use crate::stage::{Answer, Fetch};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Tasks that one attempt of a stage has under way at most.
+const MOST: usize = 4096;
+
+/// Counts the tasks of one attempt of a stage, and holds it back when there are too many. Each attempt has its own:
+/// those that run tasks for others can't be in each other's way.
+#[derive(Default)]
+pub(super) struct Window {
+    open: Mutex<Open>,
+    room: Condvar,
+}
+
+#[derive(Default)]
+struct Open {
+    tasks: usize,
+    waits: bool,
+}
+
+/// A task's place in a window, until it is dropped.
+pub(super) struct Place(Arc<Window>);
+
+/// Where a stage that asked for a task hears its outputs.
+pub(super) struct Reply {
+    pub(super) answer: Answer,
+    pub(super) _place: Place,
+}
+
+impl Reply {
+    pub(super) fn give(self, outputs: &BTreeMap<String, Ref>, source: Arc<dyn Fetch>) {
+        self.answer.give(outputs, source);
+    }
+
+    pub(super) fn fail(self, error: Error) {
+        self.answer.fail(error);
+    }
+}
+
+impl Window {
+    /// Waits for a place.
+    pub(super) fn enter(window: &Arc<Self>) -> Place {
+        let mut open = window.lock();
+        if open.tasks >= MOST {
+            open.waits = true;
+            // Woken once for many that ended, and not for each.
+            open = window.room.wait_while(open, |open| open.tasks > MOST / 2).unwrap_or_else(PoisonError::into_inner);
+            open.waits = false;
+        }
+        open.tasks += 1;
+        Place(window.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.0.lock();
+        open.tasks -= 1;
+        if open.waits && open.tasks <= MOST / 2 {
+            self.0.room.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_too_much_waits_until_half_of_it_is_done() {
+        let window = Arc::new(Window::default());
+        let mut places: Vec<Place> = (0..MOST).map(|_| Window::enter(&window)).collect();
+        let another = {
+            let window = window.clone();
+            std::thread::spawn(move || drop(Window::enter(&window)))
+        };
+        while !window.lock().waits {
+            std::thread::yield_now();
+        }
+        places.truncate(MOST / 2 + 1);
+        assert!(window.lock().waits, "one too many is still open");
+        places.pop();
+        another.join().unwrap();
+        assert_eq!(window.lock().tasks, MOST / 2);
+    }
+}

@@ -1,0 +1,136 @@
+//! What every decision of the scheduler keeps to, said a second time, without its indices: it is compared with all
+//! workers and all lines.
+
+use crate::schedule::lines::Line;
+use crate::schedule::scheduler::Scheduler;
+use crate::schedule::workers::Worker;
+use crate::schedule::{Action, GroupId, Needs, TaskId, WHOLE, WorkerId};
+use std::collections::BTreeMap;
+
+/// What an attempt takes of a worker, without devices.
+#[derive(Clone, Copy, Debug, Default)]
+struct Room {
+    millicores: u64,
+    memory: u64,
+}
+
+impl Room {
+    fn add(&mut self, needs: &Needs) {
+        self.millicores += needs.millicores;
+        self.memory = self.memory.saturating_add(needs.memory);
+    }
+
+    fn fits(&self, needs: &Needs) -> bool {
+        needs.millicores <= self.millicores && needs.memory <= self.memory
+    }
+}
+
+/// One start that the step chose among all that waited.
+struct Choice<'a> {
+    task: TaskId,
+    line: &'a Line,
+    priority: i32,
+    worker: WorkerId,
+    queued: bool,
+}
+
+/// Checks what one step left behind and what it started. `kept` is the task that workers were kept for before.
+pub(super) fn check(scheduler: &Scheduler, actions: &[Action], kept: Option<TaskId>) {
+    nobody_waits_beside_room(scheduler);
+    the_first_in_rank_starts(scheduler, actions, kept);
+}
+
+/// What is free on a worker for one who comes now.
+fn room(scheduler: &Scheduler, worker: &Worker) -> Room {
+    let mut used = Room::default();
+    for (task, _) in worker.lane.running() {
+        used.add(&scheduler.lines.get(scheduler.tasks[&task].line).needs);
+    }
+    let left = |has: u64, used: u64| has.checked_sub(used).expect("a worker gives what it has");
+    Room { millicores: left(worker.has.millicores, used.millicores), memory: left(worker.has.memory, used.memory) }
+}
+
+/// Tasks that wait for a place, but for gangs.
+fn waiting(scheduler: &Scheduler) -> impl Iterator<Item = &Line> {
+    scheduler.lines.iter().filter(|line| line.len() > 0 && line.members == 1)
+}
+
+fn nobody_waits_beside_room(scheduler: &Scheduler) {
+    for (_, worker) in scheduler.workers.iter().filter(|(_, worker)| worker.is_open()) {
+        let free = room(scheduler, worker);
+        for Line { needs, .. } in waiting(scheduler) {
+            let behind = worker.lane.waiting().len() > 0 && (needs.millicores > 0 || needs.memory > 0);
+            let here = !behind && free.fits(needs) && worker.devices.fit(needs) && worker.has.is_where(needs);
+            assert!(!here, "{needs} wait although {:?} has room", worker.id);
+        }
+    }
+}
+
+/// Whoever starts has the highest priority of those that could have started there; among equals, its group uses least.
+fn the_first_in_rank_starts(scheduler: &Scheduler, actions: &[Action], kept: Option<TaskId>) {
+    // As it was before the last choice, then before the one before, and so on.
+    let mut usage = usage(scheduler);
+    let mut given: BTreeMap<WorkerId, Room> = BTreeMap::new();
+    for action in actions.iter().rev() {
+        let Action::Start { task, worker, queued, .. } = action else { continue };
+        let Some(entry) = scheduler.tasks.get(task) else { continue };
+        let line = scheduler.lines.get(entry.line);
+        let used = usage.entry(line.group).or_default();
+        *used = (used.0 - line.needs.millicores, used.1 - line.needs.gpus);
+        if !queued {
+            given.entry(*worker).or_default().add(&line.needs);
+        }
+        // Who needs nothing is in nobody's way.
+        let light = line.needs.millicores == 0 && line.needs.memory == 0;
+        let chosen = !light && line.members == 1 && entry.live.len() == 1 && Some(*task) != kept;
+        if chosen {
+            let choice = Choice { task: *task, line, priority: entry.priority, worker: *worker, queued: *queued };
+            is_first(scheduler, &choice, &usage, given.get(worker).copied().unwrap_or_default());
+        }
+    }
+}
+
+fn is_first(scheduler: &Scheduler, choice: &Choice<'_>, usage: &BTreeMap<GroupId, (u64, u64)>, given: Room) {
+    let Some(slot) = scheduler.workers.slot(choice.worker) else { return };
+    let Some(worker) = scheduler.workers.get(slot) else { return };
+    let mut free = room(scheduler, worker);
+    free.millicores += given.millicores;
+    free.memory += given.memory;
+    let kept = scheduler.reservation.as_ref().map(|kept| kept.task);
+    for other in waiting(scheduler).filter(|other| !std::ptr::eq(*other, choice.line)) {
+        let Some((priority, _, first)) = other.first() else { continue };
+        let fits = if choice.queued { worker.has.fits(&other.needs) } else { free.fits(&other.needs) };
+        if !fits || other.needs.on_device() || !worker.has.is_where(&other.needs) || kept == Some(first) {
+            continue;
+        }
+        let who = format!("{first:?} waits, {:?} starts on {:?}", choice.task, choice.worker);
+        assert!(priority.0 <= choice.priority, "{who}, of lower priority");
+        if priority.0 == choice.priority {
+            let share = |group| share(scheduler, usage.get(&group).copied().unwrap_or_default());
+            let (ours, theirs) = (share(choice.line.group), share(other.group));
+            assert!(ours <= theirs, "{who}; the groups use {theirs} and {ours}");
+        }
+    }
+}
+
+/// What the attempts of each group take: thousandths of cores and of devices.
+fn usage(scheduler: &Scheduler) -> BTreeMap<GroupId, (u64, u64)> {
+    let mut usage: BTreeMap<GroupId, (u64, u64)> = BTreeMap::new();
+    for entry in scheduler.tasks.values() {
+        let line = scheduler.lines.get(entry.line);
+        let live = entry.live.len() as u64;
+        let used = usage.entry(line.group).or_default();
+        used.0 += live * line.needs.millicores;
+        used.1 += live * line.needs.gpus;
+    }
+    usage
+}
+
+/// The dominant share of all that the workers have, in 2^-20.
+fn share(scheduler: &Scheduler, (millicores, gpus): (u64, u64)) -> u64 {
+    let workers = scheduler.workers.iter().map(|(_, worker)| &worker.has);
+    let (cores, devices) = workers.fold((0u64, 0u64), |(cores, devices), has| {
+        (cores.saturating_add(has.millicores), devices + has.devices.len() as u64 * WHOLE)
+    });
+    ((millicores << 20) / cores.max(1)).max((gpus << 20) / devices.max(1))
+}

@@ -1,0 +1,84 @@
+//! Where other processes of this machine put large blobs for the store in this process, and take them from: files that
+//! all of them map. As long as they are few they are in memory (`/dev/shm`), so that no hand-over waits for a disk.
+
+use super::staging::Staging;
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// What of the machine's memory an exchange takes at most: so many bytes, and this part of what is free there.
+const MOST: u64 = 256 << 20;
+const PART: u64 = 4;
+/// Less is not worth it.
+const LEAST: u64 = 64 << 20;
+/// The folder for files that are memory (shm_overview(7)).
+const MEMORY: &str = "/dev/shm";
+
+/// The part of an exchange that is in memory.
+pub(super) struct Exchange {
+    files: Staging,
+    limit: u64,
+    inside: Mutex<Inside>,
+}
+
+/// The objects in memory, the oldest first, and how many bytes they have.
+#[derive(Default)]
+struct Inside {
+    objects: VecDeque<(String, u64)>,
+    bytes: u64,
+}
+
+impl Exchange {
+    /// An exchange in the memory of this machine, if it has room for one and nobody has said where else temporary files
+    /// are to be.
+    pub(super) fn in_memory(prefix: &'static str) -> Option<Self> {
+        let folder = Path::new(MEMORY);
+        if std::env::temp_dir() != Path::new("/tmp") {
+            return None;
+        }
+        let room = rustix::fs::statvfs(folder).ok()?;
+        let limit = (room.f_bavail.saturating_mul(room.f_frsize) / PART).min(MOST);
+        (limit >= LEAST).then(|| Self::new(folder, prefix, limit))
+    }
+
+    pub(super) fn new(folder: &Path, prefix: &'static str, limit: u64) -> Self {
+        Self { files: Staging::with_prefix(folder.to_owned(), prefix), limit, inside: Mutex::default() }
+    }
+
+    pub(super) fn files(&self) -> &Staging {
+        &self.files
+    }
+
+    /// Counts an object that came; gives those that are to go to the disk, the oldest first.
+    pub(super) fn came(&self, path: &str, bytes: u64) -> Vec<String> {
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        inside.objects.push_back((path.to_owned(), bytes));
+        inside.bytes += bytes;
+        let mut surplus = Vec::new();
+        while inside.bytes > self.limit
+            && let Some((path, bytes)) = inside.objects.pop_front()
+        {
+            inside.bytes -= bytes;
+            surplus.push(path);
+        }
+        surplus
+    }
+
+    /// Makes a file's name lead to where its content is now: who was told the name finds it still.
+    pub(super) fn moved(&self, name: &Path, to: &Path) -> io::Result<()> {
+        let link = self.files.name()?;
+        symlink(to, &link)?;
+        fs::rename(&link, name)
+    }
+
+    /// The folder in which the others work.
+    pub(super) fn folder(&self) -> io::Result<PathBuf> {
+        self.files.folder(EXCHANGE)
+    }
+}
+
+/// The folder of an exchange in that of its process.
+pub(super) const EXCHANGE: &str = "exchange";
