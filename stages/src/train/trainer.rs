@@ -54,6 +54,9 @@ type LossOf<M> = dyn Fn(&M, &Batch) -> candle_core::Result<Tensor>;
 /// in the module itself (candle's own dropout is not seeded). The loss is the mean over the rows of the batch that it
 /// is given, which may be a shard of the trainer's batch.
 ///
+/// Modules may be of any layers. Those of [`fused`](super::fused) are faster than candle-nn's on the processor, and the
+/// gradients of their weights go straight to where the optimiser reads them.
+///
 /// ```
 /// use candle_core::{D, Module, Tensor};
 /// use candle_nn::{Linear, VarBuilder, linear, loss};
