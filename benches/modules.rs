@@ -15,6 +15,10 @@ use ropeway::stages::train::{Activation, Batch, Examples, Optimizer, Positive, S
 use serde_json::json;
 use std::time::Instant;
 
+/// As in the program `ropeway`: a step takes and returns much memory.
+#[global_allocator]
+static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const ROWS: usize = 6400;
 const ROUNDS: usize = 5;
 const SIDE: usize = 28;

@@ -125,7 +125,7 @@ def line(name, rounds, samples):
 def run(program, case, data, folder):
     epochs, settings = CASES[case][1], CASES[case][2][-1]
     prepare(folder, data)
-    curve, first = kept(program, folder, case, epochs)
+    _, curve, first = kept(program, folder, case, epochs)
     gap = largest_gap(curve, pytorch(case, folder, first, epochs, settings)["curve"])
     print(f"{case}: losses of {epochs} epochs differ by {gap:.1e} of themselves at most ({settings})")
     assert gap < EPOCH_TOLERANCE, "the losses are not the same"

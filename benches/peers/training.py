@@ -8,12 +8,12 @@
 Ropeway trains with `train`, from training.toml. Its first weights are those after an epoch at a rate of 1e-38, which
 changes none but zeros; PyTorch begins with them, and takes the rows in the order in which they lie, as Ropeway does.
 
-First the losses are compared: step by step (on one batch, so that every epoch is a step), then epoch by epoch on all
-rows. Then both train in turns, as whole processes with two threads, and medians are shown: samples a second of the
+First the losses are compared: of the first steps one by one, then of all epochs. Then both train in turns, as whole processes with two threads, and medians are shown: samples a second of the
 training alone (for PyTorch without start, imports, loading and compiling; for Ropeway all of the stage `train`), wall
 and CPU seconds and peak memory of the whole process. PyTorch's settings are tried and the fastest is the one compared
 with: fused or foreach optimisers, channels last, a bag of embeddings for the table; with COMPILE=1, torch.compile too
-(it takes minutes). ROUNDS=N sets the rounds.
+(it takes minutes). ROUNDS=N sets the rounds. With MODULES=PROGRAM, the built `--bench modules`, the same networks as
+candle modules under `Trainer` take their turns: of fused layers and of candle-nn's.
 """
 
 import os
@@ -33,7 +33,7 @@ import time
 import numpy as np
 
 ROUNDS = int(os.environ.get("ROUNDS", "7"))
-STEPS = 32
+STEPS = 100
 # Losses may differ by this share of themselves: sums are in other orders, and over thousands of steps rounding grows.
 STEP_TOLERANCE, EPOCH_TOLERANCE = 1e-3, 1e-2
 FILES = ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
@@ -64,13 +64,7 @@ def idx(path):
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
 
 
-def write_idx(path, values):
-    head = bytes([0, 0, 8, values.ndim]) + b"".join(side.to_bytes(4, "big") for side in values.shape)
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        file.write(head + values.tobytes())
-
-
-def write_table(path, rows):
+def write_table(path):
     """Categories by chance, and a label that depends on them."""
     _, columns, categories = TABLE
     rng = np.random.default_rng(7)
@@ -78,23 +72,18 @@ def write_table(path, rows):
     codes[:categories] = np.arange(categories)[:, None]  # each occurs, so that the columns are known
     score = rng.normal(0, 1, (columns, categories))[np.arange(columns), codes].sum(axis=1)
     label = (score + rng.logistic(size=len(score)) > 0).astype(int)
-    codes, label = codes[:rows], label[:rows]
     with open(path, "w") as file:
         file.write(",".join(f"c{column}" for column in range(columns)) + ",label\n")
         file.writelines(",".join(f"v{code:02}" for code in row) + f",{y}\n" for row, y in zip(codes, label))
     np.savez(path + ".npz", codes=codes, label=label)
 
 
-def prepare(folder, data, batch=None):
-    """The files of training.toml: all rows, or one batch of them."""
-    os.makedirs(folder)
+def prepare(folder, data):
+    """The files of training.toml."""
+    os.makedirs(folder, exist_ok=True)
     for name in FILES:
-        source, target = os.path.join(os.path.abspath(data), name), os.path.join(folder, name)
-        if batch is None:
-            os.symlink(source, target)
-        else:
-            write_idx(target, idx(source)[:batch])
-    write_table(os.path.join(folder, "table.csv"), batch or TABLE[0])
+        os.symlink(os.path.join(os.path.abspath(data), name), os.path.join(folder, name))
+    write_table(os.path.join(folder, "table.csv"))
 
 
 # ---- Ropeway
@@ -111,6 +100,13 @@ def ropeway(program, folder, case, epochs, store="memory://", **more):
     return {"seconds": stage["seconds"], **used}
 
 
+def modules(case, layers):
+    """A candle module under `Trainer`."""
+    said, used = process([os.path.abspath(os.environ["MODULES"]), case, layers, "2"], HERE)
+    figures = json.loads(said.splitlines()[-1])
+    return {**figures, **used}
+
+
 def exported(program, folder, artifact, file):
     path = os.path.join(folder, file)
     subprocess.run([program, "export", artifact, "-o", path], cwd=folder, check=True)
@@ -118,14 +114,19 @@ def exported(program, folder, artifact, file):
 
 
 def kept(program, folder, case, epochs):
-    """The loss of each epoch, and the file with the first weights."""
+    """Rows of the learning curve, of steps and of epochs, and the file with the first weights."""
     still = "{sgd={rate=1e-38}}" if case in ("cnn", "accurate") else "{adam={rate=1e-38}}"
     ropeway(program, folder, case, 1, "file://.ropeway", **{f"{case}.optimizer": still})
     first = exported(program, folder, f"{case}.model", f"{case}.safetensors")
-    ropeway(program, folder, case, epochs, "file://.ropeway")
-    with open(exported(program, folder, f"{case}.curve", f"{case}.csv")) as file:
-        names, *rows = [line.strip().split(",") for line in file]
-    return [dict(zip(names, map(float, row))) for row in rows], first
+
+
+    def curve(epochs, **more):
+        ropeway(program, folder, case, epochs, "file://.ropeway", **more)
+        with open(exported(program, folder, f"{case}.curve", f"{case}.csv")) as file:
+            names, *rows = [line.strip().split(",") for line in file]
+        return [dict(zip(names, [float(value or "nan") for value in row])) for row in rows]
+
+    return curve(1, **{f"{case}.curve": "{steps=1}"})[:STEPS], curve(epochs), first
 
 
 # ---- PyTorch
@@ -230,6 +231,8 @@ def torch_alone(case, folder, first, epochs, settings):
     if "compiled" in settings:
         value, right = torch.compile(value), torch.compile(right)
 
+    steps = []
+
     def epoch(rows, labels):
         net.train()
         total = torch.zeros(())
@@ -239,6 +242,8 @@ def torch_alone(case, folder, first, epochs, settings):
             loss.backward()
             optimizer.step()
             total += loss.detach() * len(labels[start:start + batch])
+            if len(steps) < STEPS:
+                steps.append(loss.detach())
         return total.item() / len(labels)
 
     def accuracy(rows, labels):
@@ -257,13 +262,15 @@ def torch_alone(case, folder, first, epochs, settings):
             old.copy_(new)
     optimizer = type(optimizer)(net.parameters(), **optimizer.defaults)
 
+    steps.clear()
     curve, begun = [], time.perf_counter()
     for _ in range(epochs):
         row = {"train.loss": epoch(rows, labels)}
         if test:
             row["valid.accuracy"] = accuracy(*test)
         curve.append(row)
-    print(json.dumps({"seconds": time.perf_counter() - begun, "curve": curve}))
+    seconds = time.perf_counter() - begun
+    print(json.dumps({"seconds": seconds, "curve": curve, "steps": [{"train.loss": loss.item()} for loss in steps]}))
 
 
 def pytorch(case, folder, first, epochs, settings):
@@ -293,16 +300,16 @@ def largest_gap(ours, theirs):
     return max(abs(a["train.loss"] - b["train.loss"]) / b["train.loss"] for a, b in zip(ours, theirs, strict=True))
 
 
-def compare(program, case, folder, small, settings):
+def compare(program, case, folder, settings):
     """The same losses: stops where they are not."""
-    epochs = CASES[case][1]
-    parts = (small, STEPS, "steps", STEP_TOLERANCE), (folder, epochs, "epochs", EPOCH_TOLERANCE)
-    for where, count, what, tolerance in parts:
-        curve, first = kept(program, where, case, count)
-        gap = largest_gap(curve, pytorch(case, where, first, count, settings)["curve"])
-        print(f"{case}: losses of {count} {what} differ by {gap:.1e} of themselves at most ({settings})")
+    steps, epochs, first = kept(program, folder, case, CASES[case][1])
+    theirs = pytorch(case, folder, first, CASES[case][1], settings)
+    parts = (steps, theirs["steps"], "steps", STEP_TOLERANCE), (epochs, theirs["curve"], "epochs", EPOCH_TOLERANCE)
+    for ours, theirs, what, tolerance in parts:
+        gap = largest_gap(ours, theirs)
+        print(f"{case}: losses of {len(ours)} {what} differ by {gap:.1e} of themselves at most ({settings})")
         assert gap < tolerance, "the losses are not the same"
-    return curve, first
+    return epochs, first
 
 
 def line(name, rounds, samples):
@@ -317,27 +324,30 @@ def ratio(ours, theirs, key):
     return statistics.median(b[key] / a[key] for a, b in zip(ours, theirs))
 
 
-def run(program, case, data, scratch):
-    batch, epochs, variants = CASES[case]
-    folder, small = os.path.join(scratch, case), os.path.join(scratch, f"{case}-small")
-    prepare(folder, data), prepare(small, data, batch)
-    curve, first = compare(program, case, folder, small, variants[0])
+def run(program, case, folder):
+    _, epochs, variants = CASES[case]
+    curve, first = compare(program, case, folder, variants[0])
     samples = (TABLE[0] if case == "logistic" else 60_000) * epochs
     if case == "accurate":
         epochs = 1 + next(epoch for epoch, row in enumerate(curve) if row["valid.accuracy"] >= ACCURACY)
         samples = 60_000 * epochs
         print(f"accurate: {curve[epochs - 1]['valid.accuracy']:.4f} after {epochs} epochs")
     ours, theirs = [], {settings: [] for settings in variants}
+    candle = {layers: [] for layers in ("fused", "candle") if "MODULES" in os.environ and case in ("mlp", "cnn")}
     for _ in range(ROUNDS):
         ours.append(ropeway(program, folder, case, epochs))
         for settings in variants:
             theirs[settings].append(pytorch(case, folder, first, epochs, settings))
+        for layers in candle:
+            candle[layers].append(modules(case, layers))
     if case == "accurate":
         for settings, rounds in theirs.items():
             print(f"  PyTorch, {settings}: {rounds[0]['curve'][-1]['valid.accuracy']:.4f} after as many")
     print(f"{case}, medians of {ROUNDS}{'':<12}samples/s  seconds    whole      CPU      MiB")
     line("Ropeway", ours, samples)
     best = min(theirs, key=lambda settings: line(f"PyTorch, {settings}", theirs[settings], samples))
+    for layers, rounds in candle.items():
+        line(f"Trainer, {layers} layers", rounds, rounds[0]["samples"])
     print(f"{case}: Ropeway / PyTorch ({best}): {ratio(ours, theirs[best], 'seconds'):.2f} times the samples a second, "
           f"1/{ratio(ours, theirs[best], 'peak'):.1f} of the memory, "
           f"1/{ratio(ours, theirs[best], 'wall'):.1f} of the whole time", flush=True)
@@ -346,6 +356,7 @@ def run(program, case, data, scratch):
 if __name__ == "__main__" and sys.argv[1] == "--alone":
     torch_alone(*sys.argv[2:5], int(sys.argv[5]), sys.argv[6])
 elif __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(folder, sys.argv[2])
         for case in sys.argv[3:] or CASES:
-            run(os.path.abspath(sys.argv[1]), case, sys.argv[2], scratch)
+            run(os.path.abspath(sys.argv[1]), case, folder)

@@ -54,6 +54,9 @@ type LossOf<M> = dyn Fn(&M, &Batch) -> candle_core::Result<Tensor>;
 /// in the module itself (candle's own dropout is not seeded). The loss is the mean over the rows of the batch that it
 /// is given, which may be a shard of the trainer's batch.
 ///
+/// Modules may be of any layers. Those of [`fused`](super::fused) are faster than candle-nn's on the processor, and the
+/// gradients of their weights go straight to where the optimiser reads them.
+///
 /// ```
 /// use candle_core::{D, Module, Tensor};
 /// use candle_nn::{Linear, VarBuilder, linear, loss};
@@ -344,7 +347,7 @@ impl<M: 'static> Engine for CandleEngine<'_, M> {
             if !part.is_empty() {
                 let loss = self.loss(&self.train.pick(part)?)?;
                 let share = part.len() as f64 / rows.len() as f64;
-                self.variables.gradient(&loss.affine(share, 0.0)?.backward()?, &mut gradient)?;
+                self.variables.backward(&loss.affine(share, 0.0)?, &mut gradient)?;
                 let mean = f64::from(loss.to_dtype(candle_core::DType::F32)?.to_scalar::<f32>()?);
                 let count = part.len() as u64;
                 losses = Sums { loss: mean * count as f64, weight: count as f64, correct: 0, rows: count };

@@ -1,7 +1,6 @@
 //! A candle module's weights: begun from the seed, and as one flat slice.
 
-use super::fused::look;
-use candle_core::backprop::GradStore;
+use super::fused::{Places, collect, look};
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Shape, Tensor, Var};
 use candle_nn::init::NormalOrUniform;
 use candle_nn::var_builder::SimpleBackend;
@@ -64,18 +63,32 @@ impl Variables {
         })
     }
 
-    /// Writes the gradients of all weights; those that the loss does not depend on stay as they are.
-    pub(super) fn gradient(&self, gradients: &GradStore, flat: &mut [f32]) -> Result<()> {
+    /// Adds the gradients of all weights to `flat`, which may be taken and given back meanwhile.
+    pub(super) fn backward(&self, loss: &Tensor, flat: &mut Vec<f32>) -> Result<()> {
+        let gradients = collect(&self.places(), flat, || loss.backward())?;
         self.vars(|vars| {
-            let mut flat = flat;
+            let mut flat = &mut flat[..];
             for var in vars.values() {
                 let (own, rest) = flat.split_at_mut(var.elem_count());
                 if let Some(gradient) = gradients.get(var.as_tensor()) {
-                    look(gradient, |gradient| own.copy_from_slice(gradient))?;
+                    look(gradient, |gradient| own.iter_mut().zip(gradient).for_each(|(own, more)| *own += more))?;
                 }
                 flat = rest;
             }
             Ok(())
+        })
+    }
+
+    /// Where each weight lies in the flat slice.
+    fn places(&self) -> Arc<Places> {
+        self.vars(|vars| {
+            let mut start = 0;
+            let places = vars.values().map(|var| {
+                let place = start..start + var.elem_count();
+                start = place.end;
+                (var.as_tensor().id(), place)
+            });
+            Arc::new(places.collect())
         })
     }
 

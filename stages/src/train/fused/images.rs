@@ -1,5 +1,6 @@
 //! Convolutions and pooling over images with their channels last: `train`'s own layers.
 
+use super::sink::{add, deliver};
 use super::{look, misfit, values};
 use crate::train::network::conv::{Conv, Image};
 use crate::train::network::layer::{Kept, Layer, Pass, Start};
@@ -132,16 +133,20 @@ impl CustomOp3 for Convolution {
         let mut gradients = gradients.into_iter();
         let mut total = gradients.next().unwrap_or_else(|| vec![0.0; weights.len()]);
         for gradient in gradients {
-            total.iter_mut().zip(gradient).for_each(|(total, part)| *total += part);
+            add(&mut total, &gradient);
         }
-        let bias_gradient = total.split_off(weight.elem_count());
-        let device = images.device();
+        let (weight_total, bias_total) = total.split_at(weight.elem_count());
+        let give = |to: &Tensor, total: &[f32]| {
+            deliver(to, |gradient| {
+                add(gradient, total);
+                Ok(())
+            })
+        };
         let input_gradient = match images.track_op() {
-            true => Some(Tensor::from_vec(input_gradient, images.shape(), device)?),
+            true => Some(Tensor::from_vec(input_gradient, images.shape(), images.device())?),
             false => None,
         };
-        let weight_gradient = Tensor::from_vec(total, weight.shape(), device)?;
-        Ok((input_gradient, Some(weight_gradient), Some(Tensor::from_vec(bias_gradient, bias.shape(), device)?)))
+        Ok((input_gradient, give(weight, weight_total)?, give(bias, bias_total)?))
     }
 }
 

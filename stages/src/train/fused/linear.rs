@@ -1,5 +1,6 @@
 //! Fully connected layers.
 
+use super::sink::{add, deliver};
 use super::{look, misfit, values};
 use crate::train::network::matrix::{Matrix, multiply};
 use crate::train::network::{Activation, bound};
@@ -70,7 +71,7 @@ impl CustomOp3 for Fused {
         let input = Matrix::new(values(input, input_layout)?, rows, inputs);
         let weight = Matrix::new(values(weight, weight_layout)?, inputs, outputs);
         let bias = values(bias, bias_layout)?;
-        product(input, weight, &mut output, |part| self.0.forward(bias, part));
+        product(input, weight, false, &mut output, |part| self.0.forward(bias, part));
         Ok((CpuStorage::F32(output), (rows, outputs).into()))
     }
 
@@ -88,10 +89,14 @@ impl CustomOp3 for Fused {
         look(output, |output| self.0.backward(output, &mut sums, &mut bias_gradient))?;
         let sums = Matrix::new(&sums, rows, outputs);
 
-        let mut weight_gradient = vec![0.0; inputs * outputs];
-        look(input, |input| {
-            let input = Matrix::new(input, rows, inputs).transposed();
-            product(input, sums, &mut weight_gradient, |_| {});
+        let weight_gradient = deliver(weight, |gradient| {
+            look(input, |input| {
+                product(Matrix::new(input, rows, inputs).transposed(), sums, true, gradient, |_| {});
+            })
+        })?;
+        let bias_gradient = deliver(bias, |gradient| {
+            add(gradient, &bias_gradient);
+            Ok(())
         })?;
         // What comes from no variable, such as the rows of the data, asks for no gradient.
         let input_gradient = match input.track_op() {
@@ -100,25 +105,24 @@ impl CustomOp3 for Fused {
                 let mut gradient = vec![0.0; rows * inputs];
                 look(weight, |weight| {
                     let weight = Matrix::new(weight, inputs, outputs).transposed();
-                    product(sums, weight, &mut gradient, |_| {});
+                    product(sums, weight, false, &mut gradient, |_| {});
                 })?;
                 Some(Tensor::from_vec(gradient, (rows, inputs), device)?)
             }
         };
-        let weight_gradient = Tensor::from_vec(weight_gradient, (inputs, outputs), device)?;
-        Ok((input_gradient, Some(weight_gradient), Some(Tensor::from_vec(bias_gradient, bias.shape(), device)?)))
+        Ok((input_gradient, weight_gradient, bias_gradient))
     }
 }
 
-/// `out = a · b`, some rows at a time on every thread, and then `more` with them.
-fn product(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], more: impl Fn(&mut [f32]) + Sync) {
+/// `out = a · b`, or `out += a · b`: some rows at a time on every thread, and then `more` with them.
+fn product(a: Matrix<'_>, b: Matrix<'_>, accumulate: bool, out: &mut [f32], more: impl Fn(&mut [f32]) + Sync) {
     let (width, depth) = (b.columns(), a.columns());
     // Whole blocks of the product's inner loop; how many depends on the shapes only.
     let rows = (PART / (width * depth).max(1)).next_multiple_of(16).max(16);
     let parts = out.par_chunks_mut((rows * width).max(1)).with_max_len(1).enumerate();
     parts.for_each(|(index, out)| {
         let start = index * rows;
-        multiply(a.part(start, out.len() / width), b, false, out);
+        multiply(a.part(start, out.len() / width), b, accumulate, out);
         more(out);
     });
 }

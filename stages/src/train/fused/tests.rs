@@ -6,6 +6,7 @@ use candle_core::{D, DType, Device, Module, Var};
 use candle_nn::{VarBuilder, VarMap};
 use rand::RngExt;
 use ropeway_framework::stage::Seed;
+use std::sync::Arc;
 
 const ACTIVATIONS: [Activation; 6] = [
     Activation::Relu,
@@ -141,6 +142,27 @@ fn cross_entropies() {
     slopes(&[&logits], || cross_entropy(&logits, &classes).unwrap());
     let theirs = candle_nn::loss::cross_entropy(&logits, &classes).unwrap();
     same(&[&logits], &cross_entropy(&logits, &classes).unwrap(), &theirs, "cross_entropy");
+}
+
+/// What has a place gets its gradient there, and what other operations make of it stays in the store.
+#[test]
+fn gradients_go_to_their_places() {
+    let (dense, weight, bias) = layer(|vb| linear(6, 4, Activation::Tanh, vb));
+    let input = random(&[3, 6], "input");
+    let loss = || {
+        let decay = weight.sqr().unwrap().sum_all().unwrap();
+        (dense.forward(&input).unwrap().sqr().unwrap().mean_all().unwrap() + decay).unwrap()
+    };
+    let expected = loss().backward().unwrap();
+    let mut flat = vec![0.0; 30];
+    let places = Arc::new(Places::from([(weight.id(), 3..27)]));
+    let store = collect(&places, &mut flat, || loss().backward()).unwrap();
+    let decay = list(store.get(&weight).unwrap());
+    let sum: Vec<f32> = flat[3..27].iter().zip(decay).map(|(placed, decay)| placed + decay).collect();
+    close(&sum, &list(expected.get(&weight).unwrap()), "weight");
+    close(&list(store.get(&bias).unwrap()), &list(expected.get(&bias).unwrap()), "bias");
+    assert!(flat[..3].iter().chain(&flat[27..]).all(|value| *value == 0.0));
+    assert!(loss().backward().unwrap().get(&weight).is_some());
 }
 
 #[test]

@@ -222,6 +222,23 @@ pub(in crate::train) mod tests {
         }
     }
 
+    #[test]
+    fn a_part_has_the_bits_of_its_rows_in_the_whole() {
+        for (m, k, n) in [(33, 7, 5), (33, 40, 1), (64, 600, 20)] {
+            let (a, b) = (random(m * k, "a"), random(k * n, "b"));
+            let at = transpose(&a, m, k);
+            for a in [Matrix::new(&a, m, k), Matrix::new(&at, k, m).transposed()] {
+                let mut whole = vec![0.0; m * n];
+                multiply(a, Matrix::new(&b, k, n), false, &mut whole);
+                for (start, count) in [(0, 2), (16, 16), (m - 5, 5)] {
+                    let mut part = vec![0.0; count * n];
+                    multiply(a.part(start, count), Matrix::new(&b, k, n), false, &mut part);
+                    assert_eq!(part, whole[start * n..(start + count) * n], "{m} {k} {n} {start}");
+                }
+            }
+        }
+    }
+
     /// What candle's own products rely on: the library's bits do not depend on its threads.
     #[test]
     fn the_library_gives_the_same_bits_at_any_number_of_threads() {
