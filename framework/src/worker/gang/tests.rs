@@ -262,7 +262,7 @@ fn each_gets_its_part_of_any_size() {
                         assert!(circle.is_whole());
                     }
                     assert!(circle.exchange(&[0..1, 0..0, 0..0]).is_err(), "nothing is given");
-                    assert!(circle.exchange(&[0..0]).is_err(), "not for all");
+                    assert!(circle.exchange(&everything(0, 1)).is_err(), "not for all");
                 })
             })
             .collect();
