@@ -24,6 +24,8 @@ const ROUNDS: usize = 5;
 const SIDE: usize = 28;
 const CLASSES: usize = 10;
 
+type Layers = Box<dyn Module>;
+
 /// A network, its layers' kind, and its optimiser's.
 #[derive(Clone, Copy)]
 enum Net {
@@ -47,7 +49,7 @@ impl Net {
         }
     }
 
-    fn fused(self, vb: &VarBuilder<'_>) -> Result<Box<dyn Module>> {
+    fn fused(self, vb: &VarBuilder<'_>) -> Result<Layers> {
         Ok(match self {
             Net::Mlp => {
                 let dense = |name, inputs, outputs, activation| fused::linear(inputs, outputs, activation, vb.pp(name));
@@ -69,7 +71,7 @@ impl Net {
         })
     }
 
-    fn candle(self, vb: &VarBuilder<'_>) -> Result<Box<dyn Module>> {
+    fn candle(self, vb: &VarBuilder<'_>) -> Result<Layers> {
         Ok(match self {
             Net::Mlp => {
                 let dense = |name, inputs, outputs| candle_nn::linear(inputs, outputs, vb.pp(name));
@@ -94,7 +96,7 @@ impl Net {
     /// Seconds of a training with so many epochs.
     fn train(self, fused: bool, rows: &Examples, epochs: usize) -> f64 {
         let build = move |vb: VarBuilder<'_>| if fused { self.fused(&vb) } else { self.candle(&vb) };
-        let loss = move |net: &Box<dyn Module>, batch: &Batch| {
+        let loss = move |net: &Layers, batch: &Batch| {
             let logits = net.forward(&batch.features)?;
             if fused {
                 fused::cross_entropy(&logits, &batch.target)
@@ -125,7 +127,7 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let rows = examples();
     if let [net, layers, epochs] = &words[..] {
-        let net = nets.iter().find(|(name, _)| name == net).expect("mlp or cnn").1;
+        let net = nets.iter().find(|(name, _)| name == net).unwrap().1;
         let epochs = epochs.parse().unwrap();
         let seconds = net.train(layers == "fused", &rows, epochs);
         return println!("{}", json!({"seconds": seconds, "samples": ROWS * epochs}));
