@@ -117,7 +117,7 @@ mod tests {
         }
         assert_eq!(subtrees(0..8, &(2..5)), [2..4, 4..5]);
         assert_eq!(subtrees(0..8, &(5..8)), [5..6, 6..8]);
-        assert_eq!(subtrees(0..8, &(0..8)), [0..8]);
+        assert!(subtrees(0..8, &(0..8)) == vec![0..8; 1]);
         assert!(subtrees(0..8, &(3..3)).is_empty());
     }
 
