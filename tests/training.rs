@@ -91,12 +91,14 @@ fn a_damaged_checkpoint_is_said_and_the_one_before_it_used() {
     let project = project(LONG);
     kill_after(&project, 20);
     let kept = checkpoints(&project);
-    assert_eq!(kept.len(), 2, "the last two are kept");
-    let mut bytes = fs::read(&kept[1]).unwrap();
+    // One more if the kill came before the oldest was removed.
+    assert!((2..=3).contains(&kept.len()), "{kept:?}");
+    let newest = kept.last().unwrap();
+    let mut bytes = fs::read(newest).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    fs::remove_file(&kept[1]).unwrap();
-    fs::write(&kept[1], bytes).unwrap();
+    fs::remove_file(newest).unwrap();
+    fs::write(newest, bytes).unwrap();
     let again = project.run(&RUN).ok();
     let said = logged(&again);
     assert!(said.iter().any(|line| line.contains("can't be used") && line.contains("digest")), "{said:?}");
