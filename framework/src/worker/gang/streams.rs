@@ -1,6 +1,6 @@
 //! Exchanges over connections: each member sends its parts to the others, over the way that workers fetch artifacts by.
 
-use super::{Circle, PULSE, Seat, Seats, lock};
+use super::{Chair, Circle, PULSE, Seat, Seats, lock};
 use crate::stage::{Cancel, Collective, check_parts};
 use crate::worker::peers::peer;
 use crate::worker::wire::{self, CHUNK_BYTES};
@@ -101,10 +101,9 @@ impl Streams {
         for (rank, chair) in circle.chairs.iter().enumerate() {
             links.push(match rank == circle.rank {
                 true => None,
-                false => Some(Link::open(&seat, &chair.peer)?),
+                false => Some(Link::open(&seat, chair)?),
             });
         }
-        let taken = links.iter().map(|_| MutableBuffer::new(0)).collect();
         Ok(Self {
             seat,
             cancel,
@@ -113,23 +112,10 @@ impl Streams {
             turn: 0,
             given: MutableBuffer::new(0),
             bytes: 0,
+            taken: links.iter().map(|_| MutableBuffer::new(0)).collect(),
             links,
-            taken,
             own: 0..0,
-        }
-        .addressed(circle))
-    }
-
-    fn addressed(self, circle: &Circle) -> Self {
-        for (link, chair) in self.links.iter().zip(&circle.chairs) {
-            if let Some(link) = link {
-                let address =
-                    wire::Part { seat: chair.seat, key: wire::key_bytes(self.seat.key), ..Default::default() };
-                // The first piece says for whom all are.
-                let _ = link.parts.try_send(address);
-            }
-        }
-        self
+        })
     }
 
     fn send(&self, rank: usize, part: Range<usize>) -> bool {
@@ -155,13 +141,16 @@ impl Streams {
 }
 
 impl Link {
-    fn open(seat: &Arc<Seat>, address: &str) -> Result<Self> {
+    fn open(seat: &Arc<Seat>, to: &Chair) -> Result<Self> {
         let (parts, outgoing) = mpsc::channel(WAITING);
+        // The first piece says for whom all are; there is room for it.
+        let key = wire::key_bytes(seat.key);
+        let _ = parts.try_send(wire::Part { seat: to.seat, key, ..Default::default() });
         let broken = Arc::new(AtomicBool::new(false));
         let (mark, seat_of_mark) = (broken.clone(), Arc::downgrade(seat));
         let runtime = runtime()?;
         let _entered = runtime.enter();
-        let mut client = peer(address, &seat.token)?;
+        let mut client = peer(&to.peer, &seat.token)?;
         runtime.spawn(async move {
             if let Err(status) = client.give(ReceiverStream::new(outgoing)).await {
                 tracing::debug!("a member of a gang can't be reached: {status}");
