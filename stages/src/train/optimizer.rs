@@ -158,15 +158,17 @@ impl Optimizer {
     /// Other than [`Optimizer::moments`] moments (all zeros before the first step), or slices of other lengths.
     ///
     /// ```
+    /// use ropeway_framework::Error;
     /// use ropeway_stages::train::{Optimizer, Positive, Share};
     ///
-    /// let optimizer = Optimizer::sgd(Positive::try_from(0.1)?, Share::try_from(0.9)?);
+    /// let rate = Positive::try_from(0.1).map_err(Error::new)?;
+    /// let optimizer = Optimizer::sgd(rate, Share::try_from(0.9).map_err(Error::new)?);
     /// let (mut weights, mut velocity) = ([1.0], [0.0]);
     /// for number in 1..=2 {
     ///     optimizer.step(number, optimizer.rate(), 1.0, &mut weights, &[1.0], &mut [&mut velocity])?;
     /// }
     /// assert!((weights[0] - 0.71f32).abs() < 1e-6);
-    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// # Ok::<_, Error>(())
     /// ```
     pub fn step(
         &self,

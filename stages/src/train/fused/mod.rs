@@ -8,7 +8,7 @@
 //! channels last, and everything is `f32` on the processor.
 //!
 //! ```
-//! use candle_core::{Tensor, Device};
+//! use candle_core::{Device, Module, Tensor};
 //! use candle_nn::VarBuilder;
 //! use ropeway_stages::train::{Activation, fused};
 //!
