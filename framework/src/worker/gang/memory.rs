@@ -17,6 +17,8 @@ const HEADER: u64 = 1 << 14;
 const PAGE: u64 = 1 << 12;
 /// What a slot may keep beyond what it is used for.
 const SLACK: u64 = 4 << 20;
+/// How often it may keep that: what is written again soon should find its pages.
+const PATIENCE: u32 = 16;
 
 /// What stands at the head of a member's memory. Others read it while it is written: all of it is atomic.
 #[repr(C)]
@@ -54,6 +56,8 @@ struct Area {
     room: u64,
     /// How much of it was written since it was last given back.
     used: u64,
+    /// How often in a row much less was written.
+    spared: u32,
 }
 
 /// A member's own memory.
@@ -105,9 +109,13 @@ impl Memory {
             self.file.set_len(begin + room)?;
             // SAFETY: as above.
             self.map = unsafe { MmapMut::map_mut(&self.file) }.context("no memory for a gang's exchange")?;
-            self.areas[slot] = Area { begin, room, used: 0 };
+            self.areas[slot] = Area { begin, room, ..Area::default() };
         }
-        self.shrink(slot, room);
+        let area = &mut self.areas[slot];
+        area.spared = if area.used < room + SLACK { 0 } else { area.spared + 1 };
+        if area.spared > PATIENCE {
+            self.shrink(slot, room);
+        }
         let area = &mut self.areas[slot];
         area.used = area.used.max(room);
         let begin = area.begin as usize;
@@ -118,11 +126,11 @@ impl Memory {
     /// once is as long as many gradients.
     fn shrink(&mut self, slot: usize, room: u64) {
         let area = &mut self.areas[slot];
-        if area.used < room + SLACK {
+        if area.used <= room {
             return;
         }
         let (begin, length) = ((area.begin + room) as usize, (area.used - room) as usize);
-        area.used = room;
+        (area.used, area.spared) = (room, 0);
         // SAFETY: the range is within the map, and nobody needs what it held: the slot's stamp was taken away.
         let given = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::Remove, begin, length) };
         if let Err(error) = given {
@@ -286,7 +294,12 @@ mod tests {
         let mut memory = Memory::create(Key(Digest::of(b"gang"))).unwrap();
         let mut other = Mapped::open(&memory.address()).unwrap();
         let held = |memory: &Memory| memory.file.metadata().unwrap().blocks() * 512;
-        for (turn, bytes) in [(1, 1 << 20), (2, 64 << 20), (3, 1 << 20), (4, 1 << 20), (5, 1 << 20)] {
+        let much = (2, 64 << 20);
+        let little = (3..).map(|turn| (turn, 1 << 20)).take(2 * PATIENCE as usize + 5);
+        let turns = [(1, 1 << 20), much].into_iter().chain(little);
+        let mut last = 0;
+        for (turn, bytes) in turns {
+            last = turn;
             let slot = turn as usize % 2;
             memory.write(slot, bytes).unwrap().fill(turn as u8);
             memory.give(slot, stamp(1, turn), &[0..bytes, 5..9]);
@@ -296,8 +309,9 @@ mod tests {
             assert!(memory.written(slot, 5..9) == [turn as u8; 4]);
         }
         assert!(held(&memory) < 4 << 20, "{}", held(&memory));
-        memory.write(1, 8).unwrap();
-        assert!(!other.is_whole(1, stamp(1, 5)));
+        let slot = last as usize % 2;
+        memory.write(slot, 8).unwrap();
+        assert!(!other.is_whole(slot, stamp(1, last)));
     }
 
     #[test]
