@@ -155,13 +155,18 @@ fn disturbed(workers: u32, epochs: u32, every: Option<Duration>) -> Result<(f64,
     Ok((seconds, outputs(&report), killed))
 }
 
-/// Kills one of the workers.
-fn kill_one(number: u32) -> bool {
+/// The processes of the workers, the oldest first.
+fn workers() -> Vec<String> {
     let own = std::process::id();
     let listed = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
-    let children: Vec<&str> = listed.split_whitespace().collect();
-    let Some(child) = children.get(number as usize % children.len().max(1)) else { return false };
-    Command::new("kill").args(["-9", child]).status().is_ok_and(|status| status.success())
+    listed.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Kills one of the workers.
+fn kill_one(number: u32) -> bool {
+    let workers = workers();
+    let Some(worker) = workers.get(number as usize % workers.len().max(1)) else { return false };
+    Command::new("kill").args(["-9", worker]).status().is_ok_and(|status| status.success())
 }
 
 /// The longest pause of a gang of three when one of the others dies every so often, and another comes for it.
@@ -175,7 +180,8 @@ fn pause() -> Result<(f64, u32)> {
             while !ended.load(Ordering::Acquire) {
                 std::thread::sleep(Duration::from_millis(20));
                 // The first worker stays: it says how long the pauses were.
-                killed += u32::from(begun.elapsed() > KILL_EVERY * (killed + 1) && kill_one(1 + killed % 2));
+                let due = begun.elapsed() > KILL_EVERY * (killed + 1) && workers().len() == 3;
+                killed += u32::from(due && kill_one(1 + killed % 2));
             }
             killed
         }
