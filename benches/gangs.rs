@@ -89,10 +89,12 @@ fn beat(gang: Gang, cancel: Cancel, progress: Progress) -> Result<Metrics> {
             let over = (0..circle.size()).any(|rank| circle.incoming(rank).contains(&1));
             longest = longest.max(last.map_or(Duration::ZERO, |last| last.elapsed()));
             last = Some(Instant::now());
+            if over && stop == 0 {
+                // The run ends with the first who does: it must be the one that has seen everything.
+                continue 'circle;
+            }
             if over {
-                if stop == 1 {
-                    progress.log(longest.as_secs_f64().to_string());
-                }
+                progress.log(longest.as_secs_f64().to_string());
                 return Ok(Metrics::new());
             }
         }
