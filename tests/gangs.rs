@@ -1,6 +1,6 @@
 //! Training by several workers together: the same bytes at any number of them, whoever dies or comes meanwhile.
 
-use crate::kills::children;
+use crate::kills::{children, kill};
 use crate::support::{Ended, Process, Project, Running, TOKEN};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -90,10 +90,6 @@ fn members_that_die_and_come_change_nothing() {
     }
     same(&running.end().ok(), &expected);
     assert!(killed >= 2, "{killed} members were killed");
-}
-
-fn kill(process: u32) -> bool {
-    Command::new("kill").args(["-9", &process.to_string()]).status().unwrap().success()
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(crate) fn lives(process: u32) -> bool {
 }
 
 /// Kills a process; whether it lived.
-fn kill(process: u32) -> bool {
+pub(crate) fn kill(process: u32) -> bool {
     lives(process) && Command::new("kill").args(["-9", &process.to_string()]).status().unwrap().success()
 }
 

@@ -242,10 +242,7 @@ impl Coordinator<'_> {
     /// An input is lost: whatever made it runs again, and the task after it.
     pub(super) fn recover(&mut self, id: TaskId, lost: Ref, maker: Arc<Request>, error: Error) -> Result<()> {
         self.tell_stopped(id)?;
-        let Some(mut task) = self.tasks.remove(&id) else { return Ok(()) };
-        if let Some(key) = task.key {
-            self.under_way.remove(&key);
-        }
+        let Some(mut task) = self.forget(id) else { return Ok(()) };
         let message = format!("{error}; stage {:?} computes it again", maker.task.label);
         self.tell(Event::Warning { name: task.label().to_owned(), message })?;
         runtime()?.block_on(self.store.discard(Entry::Blob(lost)))?;

@@ -102,11 +102,6 @@ impl Gang {
             None => Ok(Box::new(Alone { cancel: cancel.clone(), given: Vec::new(), part: 0..0 })),
         }
     }
-
-    /// Whether the stage was placed alone and stays so.
-    pub fn is_alone(&self) -> bool {
-        self.0.is_none()
-    }
 }
 
 /// A circle of one.
