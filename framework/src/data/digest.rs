@@ -3,7 +3,11 @@
 use super::Pieces;
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::convert::Infallible;
 use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::str::FromStr;
 
 /// Bytes from which on several threads are sooner done than one.
@@ -41,8 +45,26 @@ impl Digest {
             return Self(*hasher.finalize().as_bytes());
         }
         let row = Row::new(pieces);
-        let (left, right) = row.halves(0, length);
-        Self(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes())
+        let Ok(digest) = tree(length, &|from, to| Ok::<_, Infallible>(row.leaf(from, to)));
+        digest
+    }
+
+    /// The digest of the first `length` bytes of a file; of many, on all cores.
+    ///
+    /// # Errors
+    /// It can't be read, or has fewer bytes.
+    pub fn of_file(file: &File, length: u64) -> io::Result<Self> {
+        let read = |from: u64, to: u64| {
+            let mut bytes = vec![0; (to - from) as usize];
+            file.read_exact_at(&mut bytes, from).map(|()| bytes)
+        };
+        if length <= LEAF {
+            return read(0, length).map(|bytes| Self::of(&bytes));
+        }
+        tree(length, &|from, to| {
+            let bytes = read(from, to)?;
+            Ok(blake3::Hasher::new().set_input_offset(from).update(&bytes).finalize_non_root())
+        })
     }
 
     /// The digest of several fields, each with its length, so that no two field lists share one.
@@ -53,16 +75,6 @@ impl Digest {
             hasher.update(field);
         }
         Self(*hasher.finalize().as_bytes())
-    }
-
-    /// The digest of all that a reader gives.
-    ///
-    /// # Errors
-    /// Those of the reader.
-    pub fn of_reader(reader: impl std::io::Read) -> std::io::Result<Self> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(reader)?;
-        Ok(Self(*hasher.finalize().as_bytes()))
     }
 
     /// The 32 bytes.
@@ -99,17 +111,8 @@ impl<'a> Row<'a> {
         Self { starts, pieces: pieces.iter().map(|piece| &**piece).collect() }
     }
 
-    /// The values of the two subtrees of more bytes than a leaf has.
-    fn halves(&self, from: u64, to: u64) -> (ChainingValue, ChainingValue) {
-        let middle = from + left_subtree_len(to - from);
-        rayon::join(|| self.subtree(from, middle), || self.subtree(middle, to))
-    }
-
-    fn subtree(&self, from: u64, to: u64) -> ChainingValue {
-        if to - from > LEAF {
-            let (left, right) = self.halves(from, to);
-            return merge_subtrees_non_root(&left, &right, Mode::Hash);
-        }
+    /// The value of the subtree of some bytes.
+    fn leaf(&self, from: u64, to: u64) -> ChainingValue {
         let mut hasher = blake3::Hasher::new();
         hasher.set_input_offset(from);
         let first = self.starts.partition_point(|start| *start <= from).saturating_sub(1);
@@ -122,6 +125,30 @@ impl<'a> Row<'a> {
         }
         hasher.finalize_non_root()
     }
+}
+
+/// How the value of a leaf's bytes, from here to there, is found.
+type Leaf<'a, E> = &'a (dyn Fn(u64, u64) -> Result<ChainingValue, E> + Sync);
+
+/// The digest of more bytes than a leaf has.
+fn tree<E: Send>(length: u64, leaf: Leaf<'_, E>) -> Result<Digest, E> {
+    let (left, right) = halves(0, length, leaf)?;
+    Ok(Digest(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()))
+}
+
+/// The values of the two subtrees of more bytes than a leaf has.
+fn halves<E: Send>(from: u64, to: u64, leaf: Leaf<'_, E>) -> Result<(ChainingValue, ChainingValue), E> {
+    let middle = from + left_subtree_len(to - from);
+    let (left, right) = rayon::join(|| subtree(from, middle, leaf), || subtree(middle, to, leaf));
+    Ok((left?, right?))
+}
+
+fn subtree<E: Send>(from: u64, to: u64, leaf: Leaf<'_, E>) -> Result<ChainingValue, E> {
+    if to - from <= LEAF {
+        return leaf(from, to);
+    }
+    let (left, right) = halves(from, to, leaf)?;
+    Ok(merge_subtrees_non_root(&left, &right, Mode::Hash))
 }
 
 impl fmt::Display for Digest {
@@ -163,6 +190,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use proptest::prelude::*;
+    use std::io::Write;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
@@ -178,7 +206,12 @@ mod tests {
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(length + 1)).chain([0, length]).collect();
             cuts.sort_unstable();
             let pieces: Pieces = cuts.windows(2).map(|cut| Bytes::copy_from_slice(&bytes[cut[0]..cut[1]])).collect();
-            prop_assert_eq!(Digest::of_pieces(&pieces), Digest(*blake3::hash(&bytes).as_bytes()));
+            let digest = Digest(*blake3::hash(&bytes).as_bytes());
+            prop_assert_eq!(Digest::of_pieces(&pieces), digest);
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            prop_assert_eq!(Digest::of_file(&file, length as u64).unwrap(), digest);
+            prop_assert!(Digest::of_file(&file, length as u64 + 1).is_err());
         }
     }
 }

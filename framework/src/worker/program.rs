@@ -12,7 +12,8 @@ pub(crate) fn digest() -> Result<Digest> {
     if let Some(digest) = DIGEST.get() {
         return Ok(*digest);
     }
-    let digest = Digest::of_reader(File::open(std::env::current_exe()?)?)?;
+    let file = File::open(std::env::current_exe()?)?;
+    let digest = Digest::of_file(&file, file.metadata()?.len())?;
     Ok(*DIGEST.get_or_init(|| digest))
 }
 

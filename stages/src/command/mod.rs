@@ -55,9 +55,9 @@ mod process;
 use self::ports::Wired;
 use self::process::{Program, Travel};
 use crate::period::Period;
-use ropeway_framework::data::Frame;
+use ropeway_framework::data::{Digest, Frame};
 use ropeway_framework::stage::{Cancel, FnStage, Params, Progress, Registry, Scratch, Seed};
-use ropeway_framework::{Context, Error, Result};
+use ropeway_framework::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -189,11 +189,9 @@ fn files(words: &Words) -> Result<String> {
         if (place == 0 && !word.contains('/')) || !Path::new(word).is_file() {
             continue;
         }
-        let mut one = blake3::Hasher::new();
-        let file = File::open(word).context(format!("can't read {word}"))?;
-        one.update_reader(file).map_err(|error| Error::from(error).context(format!("can't read {word}")))?;
+        let digest = File::open(word).and_then(|file| Digest::of_file(&file, file.metadata()?.len()));
         whole.update(&(place as u64).to_le_bytes());
-        whole.update(one.finalize().as_bytes());
+        whole.update(digest.context(format!("can't read {word}"))?.as_bytes());
     }
     Ok(whole.finalize().to_hex().to_string())
 }

@@ -2,6 +2,7 @@
 
 use super::remote;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use ropeway_framework::data::Digest;
 use ropeway_framework::{Error, Result, nearest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -203,11 +204,10 @@ impl io::Seek for RangeReader {
 pub(crate) fn fingerprint(sources: &[Source]) -> Result<String> {
     let mut whole = blake3::Hasher::new();
     for source in sources {
-        let mut one = blake3::Hasher::new();
-        match &source.place {
+        let one = match &source.place {
             Place::Local(path) => {
-                let file = File::open(path).map_err(|error| broken(&source.name, error))?;
-                one.update_reader(file).map_err(|error| broken(&source.name, error))?;
+                let digest = File::open(path).and_then(|file| Digest::of_file(&file, file.metadata()?.len()));
+                digest.map_err(|error| broken(&source.name, error))?
             }
             Place::Remote(_, meta) => {
                 let tag = match (&meta.version, &meta.e_tag) {
@@ -215,10 +215,10 @@ pub(crate) fn fingerprint(sources: &[Source]) -> Result<String> {
                     (None, Some(tag)) => format!("tag {tag}"),
                     (None, None) => format!("modified {}", meta.last_modified.to_rfc3339()),
                 };
-                one.update(format!("{} {tag} {}", source.name, meta.size).as_bytes());
+                Digest::of(format!("{} {tag} {}", source.name, meta.size).as_bytes())
             }
-        }
-        whole.update(one.finalize().as_bytes());
+        };
+        whole.update(one.as_bytes());
     }
     Ok(whole.finalize().to_hex().to_string())
 }

@@ -16,6 +16,7 @@
 mod arrow;
 mod csv;
 mod files;
+mod groups;
 mod idx;
 mod ipc;
 mod json;

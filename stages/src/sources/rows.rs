@@ -1,6 +1,7 @@
 //! Text files of records: cut into blocks of whole records, which several threads parse.
 
 use super::files::{Source, broken};
+use super::groups::Groups;
 use super::parallel::ordered;
 use super::sniff::unpack;
 use super::table::Selection;
@@ -9,7 +10,7 @@ use arrow::datatypes::SchemaRef;
 use ropeway_framework::data::Frame;
 use ropeway_framework::stage::{Cancel, Progress, Threads};
 use ropeway_framework::{Error, Result};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 
 /// Bytes of a block; part of no result. Its text, fields and values together fit the second-level cache of a core.
 pub(super) const BLOCK: usize = 128 << 10;
@@ -29,10 +30,14 @@ pub(super) trait Records: Sync {
 
 /// Whole records of one file.
 pub(super) struct Block {
+    /// Which of all blocks it is.
+    place: usize,
     /// Which file.
-    pub(super) file: usize,
+    file: usize,
     /// Whether it is the file's first.
     pub(super) first: bool,
+    /// How many bytes of the file's text are before it.
+    start: u64,
     /// The records, with their ends.
     pub(super) text: Vec<u8>,
 }
@@ -120,15 +125,12 @@ pub(super) fn read(
     selection: &Selection,
     (threads, cancel, progress): (Threads, Cancel, Progress),
 ) -> Result<Frame> {
-    struct Parsed {
-        file: usize,
-        lines: usize,
-        batch: RecordBatch,
-    }
     enum Stop {
         Io(Error),
-        Record(usize, RecordError),
+        Record { file: usize, start: u64, error: RecordError },
     }
+    let groups = Groups::new(schema.clone(), selection.limit);
+    let (mut place, mut start) = (0, 0);
     let mut file = 0;
     let mut open: Option<Blocks<'_>> = None;
     let next = move || -> Result<Option<Block>, Stop> {
@@ -141,44 +143,57 @@ pub(super) fn read(
                 None => open.insert(Blocks::open(source).map_err(Stop::Io)?),
             };
             match blocks.next(|text| records.whole(text)).map_err(Stop::Io)? {
-                Some(text) => return Ok(Some(Block { file, first, text })),
-                None => (file, open) = (file + 1, None),
+                Some(text) => {
+                    let block = Block { place, file, first, start, text };
+                    place += 1;
+                    start += block.text.len() as u64;
+                    return Ok(Some(block));
+                }
+                None => (file, open, start) = (file + 1, None, 0),
             }
         }
     };
     let done = std::sync::atomic::AtomicU64::new(0);
-    let work = |block: Block| -> Result<Parsed, Stop> {
-        let batch = records.parse(&block).map_err(|error| Stop::Record(block.file, error))?;
+    let work = |block: Block| -> Result<u64, Stop> {
+        let Block { place, file, start, .. } = block;
+        let batch = records.parse(&block).map_err(|error| Stop::Record { file, start, error })?;
         let rows = batch.num_rows() as u64;
         let before = done.fetch_add(rows, std::sync::atomic::Ordering::Relaxed);
         progress.step(before + rows, None, "row", &[]);
-        let lines = block.text.iter().filter(|byte| **byte == b'\n').count();
-        Ok(Parsed { file: block.file, lines, batch })
+        drop(block);
+        groups.put(place, batch).map_err(Stop::Io)?;
+        Ok(rows)
     };
-    let rows = |parsed: &Parsed| parsed.batch.num_rows() as u64;
-    let results = ordered(threads, selection.limit, next, work, rows);
-    let mut batches = Vec::with_capacity(results.len());
-    let mut left = selection.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let mut before = (0, 0);
+    let results = ordered(threads, selection.limit, next, work, |rows| *rows);
+    let mut rows = 0;
     for result in results {
-        if left == 0 {
+        // What comes after enough rows was read by chance.
+        if selection.limit.is_some_and(|limit| rows >= limit) {
             break;
         }
         match result {
-            Ok(Parsed { file, lines, batch }) => {
-                before = if before.0 == file { (file, before.1 + lines) } else { (file, lines) };
-                let batch = if batch.num_rows() > left { batch.slice(0, left) } else { batch };
-                left -= batch.num_rows();
-                if batch.num_rows() > 0 {
-                    batches.push(batch);
-                }
-            }
-            Err(Stop::Record(file, error)) => {
-                let lines = if before.0 == file { before.1 } else { 0 };
-                return Err(error.at(sources.get(file).map_or("", Source::name), lines));
-            }
+            Ok(more) => rows += more,
             Err(Stop::Io(error)) => return Err(error),
+            Err(Stop::Record { file, start, error }) => {
+                let Some(source) = sources.get(file) else { return Err(error.at("", 0)) };
+                return Err(error.at(source.name(), lines(source, start)?));
+            }
         }
     }
-    Frame::new(schema, batches)
+    Frame::new(schema, groups.finish()?)
+}
+
+/// How many lines end in the first so many bytes of a file's text.
+fn lines(source: &Source, bytes: u64) -> Result<usize> {
+    let mut text = BufReader::new(unpack(source)?.0.take(bytes));
+    let mut lines = 0;
+    loop {
+        let part = text.fill_buf().map_err(|error| broken(source.name(), error))?;
+        if part.is_empty() {
+            return Ok(lines);
+        }
+        lines += part.iter().filter(|byte| **byte == b'\n').count();
+        let read = part.len();
+        text.consume(read);
+    }
 }

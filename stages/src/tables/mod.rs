@@ -7,6 +7,7 @@ mod split;
 mod sql;
 mod sql_error;
 mod sql_guard;
+mod sql_parts;
 
 use ropeway_framework::stage::{Registry, stage};
 

@@ -3,21 +3,22 @@
 //! The same query on the same rows gives the same bytes, on any number of threads and however the rows were cut into
 //! batches. DataFusion's own parallelism can't promise that (partial sums are added, and partitions merged, in the
 //! order in which threads end), so a query runs as one partition on a single-threaded runtime, whose tasks take turns
-//! in a fixed order, over batches of a fixed size.
+//! in a fixed order, over batches of a fixed size. Only a query that does no more than choose rows and compute columns
+//! runs on several threads: see [`sql_parts`].
 
-use super::{sql_error, sql_guard};
+use super::{sql_error, sql_guard, sql_parts};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
 use datafusion::execution::context::{SessionConfig, SessionContext};
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::sql::parser::Statement;
-use futures::StreamExt;
 use ropeway_framework::data::{Frame, Kind};
-use ropeway_framework::stage::{Argument, Call, Cancel, Input, Params, Signature};
-use ropeway_framework::{Context, Error, Result, nearest};
+use ropeway_framework::stage::{Argument, Call, Cancel, Input, Params, Signature, Threads};
+use ropeway_framework::{Error, Result, nearest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -76,51 +77,73 @@ impl Argument for Tables {
 }
 
 /// The stage.
-pub(super) fn sql(Tables(tables): Tables, Params(params): Params<Query>, cancel: Cancel) -> Result<Frame> {
-    query(&tables, &params.query, &cancel)
+pub(super) fn sql(
+    Tables(tables): Tables,
+    Params(params): Params<Query>,
+    threads: Threads,
+    cancel: Cancel,
+) -> Result<Frame> {
+    query(&tables, &params.query, threads, &cancel)
 }
 
 /// The rows that a query gives.
 ///
 /// # Errors
 /// The query is no plain query, names something that does not exist, depends on more than its tables, or fails.
-pub(super) fn query(tables: &BTreeMap<String, Frame>, text: &str, cancel: &Cancel) -> Result<Frame> {
+pub(super) fn query(
+    tables: &BTreeMap<String, Frame>,
+    text: &str,
+    threads: Threads,
+    cancel: &Cancel,
+) -> Result<Frame> {
     let statement = sql_guard::parse(text)?;
+    let explain = |error| sql_error::explain(&error, text);
+    let context = SessionContext::new_with_config(config());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    runtime.block_on(run(tables, text, statement, cancel))
+    let physical = runtime.block_on(plan(tables, text, statement, threads, &context))?;
+
+    let schema = plain_schema(&physical.schema());
+    unique_names(&schema)?;
+    let take = |batch: RecordBatch| {
+        cancel.check()?;
+        let batch = (batch.num_rows() > 0).then(|| plain_batch(&schema, &batch)).transpose()?;
+        Ok(batch)
+    };
+    let explain = |error| explain(error).context("the query failed");
+    Frame::new(schema.clone(), sql_parts::execute(&physical, &context.task_ctx(), &explain, &take)?)
 }
 
-async fn run(tables: &BTreeMap<String, Frame>, text: &str, statement: Statement, cancel: &Cancel) -> Result<Frame> {
-    let context = SessionContext::new_with_config(config());
+/// How the query is run, once it was found to be one that may be.
+async fn plan(
+    tables: &BTreeMap<String, Frame>,
+    text: &str,
+    statement: Statement,
+    threads: Threads,
+    context: &SessionContext,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let explain = |error| sql_error::explain(&error, text);
     for (name, frame) in tables {
         let table = MemTable::try_new(frame.schema().clone(), vec![equal_batches(frame)?])?;
         context.register_table(TableReference::bare(name.as_str()), Arc::new(table))?;
     }
     let state = context.state();
-    let explain = |error| sql_error::explain(&error, text);
-
     for table in state.resolve_table_references(&statement).map_err(explain)? {
         let known = tables.contains_key(table.table()) || state.table_functions().contains_key(table.table());
         if !known || table.schema().is_some() {
             return Err(unknown_table(&table.to_string(), tables));
         }
     }
-    let plan = state.statement_to_plan(statement).await.map_err(explain)?;
+    let mut plan = state.statement_to_plan(statement).await.map_err(explain)?;
     sql_guard::check(&plan)?;
-    let physical = state.create_physical_plan(&plan).await.map_err(explain)?;
-    let mut stream = execute_stream(physical, state.task_ctx()).map_err(explain)?;
-
-    let schema = plain_schema(&stream.schema());
-    unique_names(&schema)?;
-    let mut batches = Vec::new();
-    while let Some(batch) = stream.next().await {
-        cancel.check()?;
-        let batch = batch.map_err(explain).context("the query failed")?;
-        if batch.num_rows() > 0 {
-            batches.push(plain_batch(&schema, &batch)?);
-        }
+    let alone = sql_parts::table(&plan)?.and_then(|name| tables.get(&name));
+    if let Some(frame) = alone {
+        plan = sql_parts::divided(plan, &equal_batches(frame)?, threads.0)?;
     }
-    Frame::new(schema, batches)
+    let physical = state.create_physical_plan(&plan).await.map_err(explain)?;
+    Ok(match alone {
+        Some(_) => physical,
+        None => Arc::new(CoalescePartitionsExec::new(physical)),
+    })
 }
 
 fn config() -> SessionConfig {
@@ -218,7 +241,7 @@ mod tests {
     }
 
     fn ask(text: &str) -> Result<Frame> {
-        query(&BTreeMap::from([("rows".to_owned(), flights())]), text, &Cancel::default())
+        query(&BTreeMap::from([("rows".to_owned(), flights())]), text, Threads(2), &Cancel::default())
     }
 
     fn fails(text: &str) -> String {
@@ -253,7 +276,7 @@ mod tests {
         let airlines = Frame::from_columns([("code", code), ("name", names)]).unwrap();
         let tables = BTreeMap::from([("flights".to_owned(), flights()), ("airlines".to_owned(), airlines)]);
         let text = "SELECT f.hour, a.name FROM flights f JOIN airlines a ON f.carrier = a.code ORDER BY f.hour";
-        assert_eq!(query(&tables, text, &Cancel::default()).unwrap().rows(), 2);
+        assert_eq!(query(&tables, text, Threads(2), &Cancel::default()).unwrap().rows(), 2);
     }
 
     #[test]
@@ -316,7 +339,41 @@ mod tests {
         let cancel = Cancel::default();
         cancel.cancel();
         let tables = BTreeMap::from([("rows".to_owned(), flights())]);
-        assert_eq!(query(&tables, "SELECT * FROM rows", &cancel).unwrap_err().to_string(), "interrupted");
+        assert_eq!(query(&tables, "SELECT * FROM rows", Threads(2), &cancel).unwrap_err().to_string(), "interrupted");
+    }
+
+    #[test]
+    fn rows_that_stand_alone_are_the_same_on_any_number_of_threads() {
+        let numbers: ArrayRef = Arc::new(Float64Array::from_iter_values((0..50_000).map(|i| f64::from(i % 1013) / 7.0)));
+        let frame = Frame::from_columns([("x", numbers)]).unwrap();
+        let tables = BTreeMap::from([("rows".to_owned(), frame)]);
+        let run = |text: &str, threads| query(&tables, text, Threads(threads), &Cancel::default());
+        for (text, alone) in [
+            ("SELECT exp(x) * 0.1 AS y, x > 9 AS big FROM rows WHERE x < 100 AND sqrt(x) > 1", true),
+            ("SELECT y + 1 AS z FROM (SELECT x * x AS y FROM rows AS r WHERE x > 3) AS inner_rows WHERE y < 1000", true),
+            ("SELECT x FROM rows WHERE x > (SELECT avg(x) FROM rows)", false),
+            ("SELECT x FROM rows WHERE x IN (SELECT x FROM rows WHERE x > 100)", false),
+            ("SELECT x FROM rows UNION ALL SELECT x + 1 FROM rows", false),
+            ("SELECT x, row_number() OVER () AS n FROM rows", false),
+            ("SELECT DISTINCT x FROM rows", false),
+            ("SELECT x FROM rows LIMIT 20000 OFFSET 9000", false),
+            ("SELECT x FROM rows ORDER BY x", false),
+            ("SELECT x FROM rows WHERE false", true),
+        ] {
+            let context = SessionContext::new_with_config(config());
+            let table = MemTable::try_new(tables["rows"].schema().clone(), vec![vec![]]).unwrap();
+            context.register_table("rows", Arc::new(table)).unwrap();
+            let plan = futures::executor::block_on(context.state().create_logical_plan(text)).unwrap();
+            assert_eq!(sql_parts::table(&plan).unwrap().is_some(), alone, "{text}");
+            let one = run(text, 1).unwrap().to_batch().unwrap();
+            for threads in [2, 3, 8] {
+                assert_eq!(run(text, threads).unwrap().to_batch().unwrap(), one, "{text}");
+            }
+        }
+        // The first failure in the order of the rows, on any number of threads.
+        let text = "SELECT CAST(CAST(CASE WHEN x > 140 THEN x * 1e9 ELSE x END AS BIGINT) AS INT) AS n FROM rows";
+        let failures: Vec<String> = [1, 2, 5].map(|threads| format!("{:?}", run(text, threads).unwrap_err())).into();
+        assert!(failures[0].contains("the query failed") && failures.iter().all(|other| *other == failures[0]));
     }
 
     proptest! {
@@ -337,7 +394,7 @@ mod tests {
             let text = "SELECT k, sum(x) AS s, avg(x) AS a FROM rows GROUP BY k \
                         UNION ALL SELECT -1 AS k, sum(x) AS s, stddev(x) AS a FROM rows";
             let sums = |frame: &Frame| {
-                let got = query(&BTreeMap::from([("rows".to_owned(), frame.clone())]), text, &Cancel::default()).unwrap();
+                let got = query(&BTreeMap::from([("rows".to_owned(), frame.clone())]), text, Threads(2), &Cancel::default()).unwrap();
                 let bits = |name: &str| -> Vec<u64> {
                     got.column(name).unwrap().as_primitive::<Float64Type>().values().iter().map(|v| v.to_bits()).collect()
                 };
