@@ -29,13 +29,15 @@ import time
 ROUNDS = int(os.environ.get("ROUNDS", "9"))
 CATEGORIES = ["carrier", "origin", "dest", "hour", "month"]
 NUMBERS = ["distance", "dep_delay", "air_time"]
+# What each program reads of the file's 19 columns: all of them, as who knows nothing of the file does, or the used ones.
+READ = {"all columns": None, "the used columns": [*CATEGORIES, *NUMBERS, "arr_delay"]}
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def with_polars(path):
+def with_polars(path, columns=None):
     import polars as pl
 
-    rows = pl.read_csv(path, null_values=["NA"]).filter(pl.col("arr_delay").is_not_null())
+    rows = pl.read_csv(path, columns=columns, null_values=["NA"]).filter(pl.col("arr_delay").is_not_null())
     late = (rows["arr_delay"] > 15).cast(pl.Int64)
     scaled = rows.select(
         ((pl.col(name) - pl.col(name).mean()) / pl.col(name).std(ddof=0)).cast(pl.Float32) for name in NUMBERS
@@ -43,10 +45,10 @@ def with_polars(path):
     return scaled.hstack(rows.select(CATEGORIES).to_dummies()).with_columns(late.alias("late"))
 
 
-def with_pandas(path, engine="c"):
+def with_pandas(path, columns=None, engine="c"):
     import pandas as pd
 
-    rows = pd.read_csv(path, engine=engine)
+    rows = pd.read_csv(path, usecols=columns, engine=engine)
     rows = rows[rows["arr_delay"].notna()]
     late = (rows["arr_delay"] > 15).astype("int64")
     numbers = rows[NUMBERS]
@@ -55,11 +57,11 @@ def with_pandas(path, engine="c"):
     return pd.concat([scaled, onehot, late.rename("late")], axis=1)
 
 
-def with_pandas_on_pyarrow(path):
+def with_pandas_on_pyarrow(path, columns=None):
     import pyarrow
 
     pyarrow.set_cpu_count(THREADS)
-    return with_pandas(path, engine="pyarrow")
+    return with_pandas(path, columns, engine="pyarrow")
 
 
 PEERS = {"polars": with_polars, "pandas": with_pandas, "pandas, pyarrow": with_pandas_on_pyarrow}
@@ -71,16 +73,20 @@ def ropeway(program, folder, *more):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def check(program, folder, path):
+def choice(columns):
+    return [] if columns is None else ["--set", f"flights.columns={json.dumps(columns)}"]
+
+
+def check(program, folder, path, columns):
     """The same numbers, up to the rounding of float32, and the same indicators, bit by bit."""
     import numpy as np
     import polars as pl
 
-    ropeway(program, folder)
+    ropeway(program, folder, *choice(columns))
     subprocess.run([program, "export", "matrix", "-o", "matrix.arrow"], cwd=folder, check=True)
     ours = pl.read_ipc(os.path.join(folder, "matrix.arrow"))
     for peer, work in PEERS.items():
-        theirs = work(path)
+        theirs = work(path, columns)
         assert len(ours) == len(theirs) and len(ours.columns) == len(theirs.columns), peer
         for name in ours.columns:
             mine, other = ours[name].to_numpy(), np.asarray(theirs[name.replace("=", "_")])
@@ -102,25 +108,24 @@ def timed(work):
     return time.perf_counter() - wall, cpu() - used, given
 
 
-def main(program, path):
-    program, path = os.path.abspath(program), os.path.abspath(path)
+def measure(program, folder, path, read):
+    columns = READ[read]
+    check(program, folder, path, columns)
     inside, whole = {}, {}
-    with tempfile.TemporaryDirectory() as folder:
-        os.symlink(path, os.path.join(folder, "flights.csv"))
-        check(program, folder, path)
-        for _ in range(ROUNDS):
-            wall, cpu, report = timed(lambda: ropeway(program, folder, "--store", "memory://"))
-            whole.setdefault("ropeway", []).append((wall, cpu))
-            inside.setdefault("ropeway", []).append((report["seconds"], cpu))
-            for peer, work in PEERS.items():
-                inside.setdefault(peer, []).append(timed(lambda: work(path))[:2])
-                alone = [sys.executable, os.path.abspath(__file__), "--alone", peer, path]
-                whole.setdefault(peer, []).append(timed(lambda: subprocess.run(alone, check=True))[:2])
-    print(f"medians of {ROUNDS}, seconds (of CPU)   inside a process    whole process")
+    for _ in range(ROUNDS):
+        wall, cpu, report = timed(lambda: ropeway(program, folder, "--store", "memory://", *choice(columns)))
+        whole.setdefault("ropeway", []).append((wall, cpu))
+        inside.setdefault("ropeway", []).append((report["seconds"], cpu))
+        for peer, work in PEERS.items():
+            inside.setdefault(peer, []).append(timed(lambda: work(path, columns))[:2])
+            alone = [sys.executable, os.path.abspath(__file__), "--alone", peer, path, read]
+            whole.setdefault(peer, []).append(timed(lambda: subprocess.run(alone, check=True))[:2])
+    print(f"{read}, medians of {ROUNDS}, seconds (of CPU)")
+    print(f"{'':<30}inside a process    whole process")
     middle = lambda times, place: statistics.median(one[place] for one in times)
     for name in inside:
         figures = [f"{middle(all[name], 0):.3f} ({middle(all[name], 1):.3f})" for all in (inside, whole)]
-        print(f"  {name:<26}{figures[0]:>20}{figures[1]:>17}")
+        print(f"  {name:<26}{figures[0]:>18}{figures[1]:>17}")
     for peer in PEERS:
         # Each round by itself: what disturbs a machine disturbs neighbours alike.
         ratio = lambda one, other: statistics.median(a[0] / b[0] for a, b in zip(one, other))
@@ -131,7 +136,15 @@ def main(program, path):
         )
 
 
+def main(program, path):
+    program, path = os.path.abspath(program), os.path.abspath(path)
+    with tempfile.TemporaryDirectory() as folder:
+        os.symlink(path, os.path.join(folder, "flights.csv"))
+        for read in READ:
+            measure(program, folder, path, read)
+
+
 if sys.argv[1] == "--alone":
-    PEERS[sys.argv[2]](sys.argv[3])
+    PEERS[sys.argv[2]](sys.argv[3], READ[sys.argv[4]])
 else:
     main(*sys.argv[1:3])
