@@ -90,12 +90,7 @@ pub(super) fn sql(
 ///
 /// # Errors
 /// The query is no plain query, names something that does not exist, depends on more than its tables, or fails.
-pub(super) fn query(
-    tables: &BTreeMap<String, Frame>,
-    text: &str,
-    threads: Threads,
-    cancel: &Cancel,
-) -> Result<Frame> {
+pub(super) fn query(tables: &BTreeMap<String, Frame>, text: &str, threads: Threads, cancel: &Cancel) -> Result<Frame> {
     let statement = sql_guard::parse(text)?;
     let explain = |error| sql_error::explain(&error, text);
     let context = SessionContext::new_with_config(config());
@@ -344,13 +339,17 @@ mod tests {
 
     #[test]
     fn rows_that_stand_alone_are_the_same_on_any_number_of_threads() {
-        let numbers: ArrayRef = Arc::new(Float64Array::from_iter_values((0..50_000).map(|i| f64::from(i % 1013) / 7.0)));
+        let numbers: ArrayRef =
+            Arc::new(Float64Array::from_iter_values((0..50_000).map(|i| f64::from(i % 1013) / 7.0)));
         let frame = Frame::from_columns([("x", numbers)]).unwrap();
         let tables = BTreeMap::from([("rows".to_owned(), frame)]);
         let run = |text: &str, threads| query(&tables, text, Threads(threads), &Cancel::default());
         for (text, alone) in [
             ("SELECT exp(x) * 0.1 AS y, x > 9 AS big FROM rows WHERE x < 100 AND sqrt(x) > 1", true),
-            ("SELECT y + 1 AS z FROM (SELECT x * x AS y FROM rows AS r WHERE x > 3) AS inner_rows WHERE y < 1000", true),
+            (
+                "SELECT y + 1 AS z FROM (SELECT x * x AS y FROM rows AS r WHERE x > 3) AS inner_rows WHERE y < 1000",
+                true,
+            ),
             ("SELECT x FROM rows WHERE x > (SELECT avg(x) FROM rows)", false),
             ("SELECT x FROM rows WHERE x IN (SELECT x FROM rows WHERE x > 100)", false),
             ("SELECT x FROM rows UNION ALL SELECT x + 1 FROM rows", false),

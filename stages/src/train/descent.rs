@@ -11,6 +11,9 @@ pub(super) const PART: usize = 16 * 1024;
 /// Values that are summed at once, on the stack.
 const BLOCK: usize = 1024;
 
+/// Values that are summed and then used at once, on the stack: they stay in the processor's first cache.
+const PIECE: usize = 4 * BLOCK;
+
 /// The gradient of one step, by shard.
 pub(super) struct Step<'a> {
     pub(super) shards: &'a [Vec<f32>],
@@ -23,6 +26,7 @@ pub(super) struct Step<'a> {
 
 struct Part<'a> {
     start: usize,
+    /// Its sum over the shards, if that is asked for.
     sum: &'a mut [f32],
     weights: &'a mut [f32],
     moments: Vec<&'a mut [f32]>,
@@ -31,32 +35,33 @@ struct Part<'a> {
 }
 
 impl Step<'_> {
-    /// Takes the step; `sum` is scratch space as long as the weights. Gives the norm of the gradient before clipping,
+    /// Takes the step; `sum` is scratch space, which only clipping needs. Gives the norm of the gradient before clipping,
     /// and adds to `phases` what it took.
     pub(super) fn take(
         &self,
         pool: &Pool,
-        sum: &mut [f32],
+        sum: &mut Vec<f32>,
         weights: &mut [f32],
         moments: &mut [Vec<f32>],
         phases: &mut Phases,
     ) -> f64 {
+        if self.clip.is_some() {
+            sum.resize(weights.len(), 0.0);
+        }
+        let mut sums = sum.chunks_mut(PART);
         let mut moments: Vec<_> = moments.iter_mut().map(|moment| moment.chunks_mut(PART)).collect();
-        let mut parts: Vec<Part<'_>> = sum
+        let mut parts: Vec<Part<'_>> = weights
             .chunks_mut(PART)
-            .zip(weights.chunks_mut(PART))
             .enumerate()
-            .map(|(index, (sum, weights))| {
+            .map(|(index, weights)| {
                 let moments = moments.iter_mut().filter_map(Iterator::next).collect();
+                let sum = sums.next().unwrap_or_default();
                 Part { start: index * PART, sum, weights, moments, squares: 0.0, phases: Phases::default() }
             })
             .collect();
         let Some(clip) = self.clip else {
             let update = self.optimizer.update(self.number, self.rate, 1.0);
-            pool.each(&mut parts, |_, part| {
-                self.add(part);
-                self.update(part, &update);
-            });
+            pool.each(&mut parts, |_, part| self.add_and_update(part, &update));
             parts.iter().for_each(|part| phases.add(&part.phases));
             return norm(&parts);
         };
@@ -69,33 +74,51 @@ impl Step<'_> {
         norm
     }
 
+    /// Piece by piece, so that the sum is used as soon as it is there.
+    fn add_and_update(&self, part: &mut Part<'_>, update: &Update) {
+        let (mut watch, mut squares) = (Stopwatch::start(), Squares::default());
+        let mut scratch = [0.0f32; PIECE];
+        for start in (0..part.weights.len()).step_by(PIECE) {
+            let end = part.weights.len().min(start + PIECE);
+            let gradient = self.sum(part.start + start, &mut scratch[..end - start]);
+            squares.add(gradient);
+            watch.read(&mut part.phases.reduce);
+            let mut moments: Vec<&mut [f32]> = part.moments.iter_mut().map(|moment| &mut moment[start..end]).collect();
+            update.apply(&mut part.weights[start..end], gradient, &mut moments);
+            watch.read(&mut part.phases.optimize);
+        }
+        part.squares = squares.sum();
+    }
+
     fn add(&self, part: &mut Part<'_>) {
-        let mut watch = Stopwatch::start();
-        let place = part.start..part.start + part.sum.len();
-        let shards: Vec<&[f32]> = self.shards.iter().map(|shard| &shard[place.clone()]).collect();
-        vectorized(
-            #[inline(always)]
-            || match &shards[..] {
-                [only] => part.squares = squares(only),
-                shards => {
-                    tree(shards, part.sum);
-                    part.squares = squares(part.sum);
-                }
-            },
-        );
+        let (mut watch, mut squares) = (Stopwatch::start(), Squares::default());
+        squares.add(self.sum(part.start, part.sum));
+        part.squares = squares.sum();
         watch.read(&mut part.phases.reduce);
     }
 
     fn update(&self, part: &mut Part<'_>, update: &Update) {
         let mut watch = Stopwatch::start();
-        match self.shards {
-            [only] => {
-                let gradient = &only[part.start..part.start + part.sum.len()];
-                update.apply(part.weights, gradient, &mut part.moments);
-            }
-            _ => update.apply(part.weights, part.sum, &mut part.moments),
-        }
+        let gradient = match self.shards {
+            [only] => &only[part.start..part.start + part.weights.len()],
+            _ => part.sum,
+        };
+        update.apply(part.weights, gradient, &mut part.moments);
         watch.read(&mut part.phases.optimize);
+    }
+
+    /// The sum over the shards from a place on, as long as the room for it; a single shard is its own sum.
+    fn sum<'s>(&'s self, start: usize, room: &'s mut [f32]) -> &'s [f32] {
+        let place = start..start + room.len();
+        if let [only] = self.shards {
+            return &only[place];
+        }
+        let shards: Vec<&[f32]> = self.shards.iter().map(|shard| &shard[place.clone()]).collect();
+        vectorized(
+            #[inline(always)]
+            || tree(&shards, room),
+        );
+        room
     }
 }
 
@@ -147,17 +170,34 @@ fn add(a: &[f32], b: &[f32], sum: &mut [f32]) {
     }
 }
 
-#[inline(always)]
-fn squares(values: &[f32]) -> f64 {
-    let mut lanes = [0.0f64; 8];
-    let (chunks, rest) = values.as_chunks::<8>();
-    for chunk in chunks {
-        for lane in 0..8 {
-            lanes[lane] += f64::from(chunk[lane]) * f64::from(chunk[lane]);
-        }
+/// The sum of squares of values that come piece by piece, each but the last of a multiple of eight.
+#[derive(Default)]
+struct Squares {
+    lanes: [f64; 8],
+    rest: Vec<f32>,
+}
+
+impl Squares {
+    fn add(&mut self, values: &[f32]) {
+        let (chunks, rest) = values.as_chunks::<8>();
+        let lanes = &mut self.lanes;
+        vectorized(
+            #[inline(always)]
+            || {
+                for chunk in chunks {
+                    for lane in 0..8 {
+                        lanes[lane] += f64::from(chunk[lane]) * f64::from(chunk[lane]);
+                    }
+                }
+            },
+        );
+        self.rest.extend_from_slice(rest);
     }
-    let whole: f64 = lanes.iter().sum();
-    rest.iter().fold(whole, |sum, value| sum + f64::from(*value) * f64::from(*value))
+
+    fn sum(&self) -> f64 {
+        let whole: f64 = self.lanes.iter().sum();
+        self.rest.iter().fold(whole, |sum, value| sum + f64::from(*value) * f64::from(*value))
+    }
 }
 
 #[cfg(test)]
@@ -172,7 +212,7 @@ mod tests {
     fn step(shards: &[Vec<f32>], threads: usize, clip: Option<f64>) -> (Vec<f32>, f64) {
         let count = shards[0].len();
         let optimizer = Optimizer::adam(Positive::try_from(0.1).unwrap());
-        let (mut weights, mut sum) = (vec![1.0; count], vec![0.0; count]);
+        let (mut weights, mut sum) = (vec![1.0; count], Vec::new());
         let mut moments = vec![vec![0.0; count]; 2];
         let step = Step { shards, optimizer: &optimizer, number: 1, rate: 0.1, clip };
         let norm =
@@ -213,7 +253,7 @@ mod tests {
     #[test]
     fn a_long_gradient_is_scaled_to_the_clip() {
         let optimizer = Optimizer::sgd(Positive::try_from(1.0).unwrap(), Share::default());
-        let (mut weights, mut sum) = (vec![0.0; 2], vec![0.0; 2]);
+        let (mut weights, mut sum) = (vec![0.0; 2], Vec::new());
         let shards = [vec![3.0, 4.0]];
         let step = Step { shards: &shards, optimizer: &optimizer, number: 1, rate: 1.0, clip: Some(1.0) };
         let norm = step.take(&Pool::new(1).unwrap(), &mut sum, &mut weights, &mut [], &mut Phases::default());

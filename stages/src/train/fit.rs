@@ -139,7 +139,7 @@ pub(super) fn fit(
         plan,
         chance: Seed::new(fresh.chance, "train"),
         steps,
-        sum: vec![0.0; fresh.weights.len()],
+        sum: Vec::new(),
         gradient: Vec::new(),
         pool,
         around,

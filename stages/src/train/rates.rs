@@ -85,7 +85,7 @@ impl FindRate {
         (pool, around): (&Pool, &Surroundings),
     ) -> Result<Sweep> {
         let chance = Seed::new(state.chance, "train");
-        let (mut sum, mut phases) = (vec![0.0; state.weights.len()], Phases::default());
+        let (mut sum, mut phases) = (Vec::new(), Phases::default());
         let (mut sweep, mut mean, mut least) = (Sweep::default(), 0.0, f64::INFINITY);
         let mut rows = Vec::new();
         for index in 0..self.steps.get() {

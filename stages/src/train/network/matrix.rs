@@ -1,6 +1,8 @@
 //! Matrix products with fixed bits.
 
 use super::simd::vectorized;
+#[cfg(target_arch = "x86_64")]
+use super::wide::{self, Place};
 use gemm::{Parallelism, gemm};
 
 /// How far one product sums at once. Within it the sum of an element is one chain of fused multiply-adds, whatever
@@ -76,34 +78,56 @@ pub(in crate::train) fn multiply(a: Matrix<'_>, b: Matrix<'_>, accumulate: bool,
     let depth = a.columns.div_ceil(blocks).max(1);
     for start in (0..a.columns).step_by(depth) {
         let count = depth.min(a.columns - start);
-        let (a_values, b_values) = (&a.values[start * a.column_stride..], &b.values[start * b.row_stride..]);
-        // SAFETY: the assertions above say that the last elements of `a` and `b` lie in their values, and that `out`
-        // has one for each, so
-        // every element of columns `start..start + count` of `a`, of the same rows of `b`, and of `out` is in bounds;
-        // `out` is borrowed mutably, so it overlaps neither.
-        unsafe {
-            gemm(
-                a.rows,
-                b.columns,
-                count,
-                out.as_mut_ptr(),
-                1,
-                b.columns as isize,
-                accumulate || start > 0,
-                a_values.as_ptr(),
-                a.column_stride as isize,
-                a.row_stride as isize,
-                b_values.as_ptr(),
-                b.column_stride as isize,
-                b.row_stride as isize,
-                1.0f32,
-                1.0f32,
-                false,
-                false,
-                false,
-                Parallelism::None,
-            );
-        }
+        let a = Matrix { values: &a.values[start * a.column_stride..], columns: count, ..a };
+        product(a, b.part(start, count), accumulate || start > 0, out);
+    }
+}
+
+/// One product that is summed at once, the fastest way that there is; all of them have the same bits.
+fn product(a: Matrix<'_>, b: Matrix<'_>, accumulate: bool, out: &mut [f32]) {
+    // A single row, and a sum of one or two, go another way in the library, with other bits.
+    #[cfg(target_arch = "x86_64")]
+    if a.rows > 1 && a.columns > 2 && b.column_stride == 1 && wide::available() {
+        let (from, with) = (Place::of(a), Place::of(b));
+        let to = Place { start: out.as_mut_ptr(), down: b.columns, right: 1 };
+        // SAFETY: the machine has what it needs; for the rest see `library`.
+        return unsafe { wide::multiply((a.rows, a.columns, b.columns), from, with, accumulate, to) };
+    }
+    library(a, b, accumulate, out);
+}
+
+fn library(a: Matrix<'_>, b: Matrix<'_>, accumulate: bool, out: &mut [f32]) {
+    // SAFETY: `multiply` has asserted that the last elements of `a` and `b` lie in their values, and that `out` has one
+    // for each element of the product, so all are in bounds; `out` is borrowed mutably, so it overlaps neither.
+    unsafe {
+        gemm(
+            a.rows,
+            b.columns,
+            a.columns,
+            out.as_mut_ptr(),
+            1,
+            b.columns as isize,
+            accumulate,
+            a.values.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.values.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0f32,
+            1.0f32,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Place<*const f32> {
+    fn of(matrix: Matrix<'_>) -> Self {
+        Self { start: matrix.values.as_ptr(), down: matrix.row_stride, right: matrix.column_stride }
     }
 }
 
@@ -204,6 +228,68 @@ pub(in crate::train) mod tests {
                     assert!(close(&out, 2.0), "{m} {k} {n}");
                 }
             }
+        }
+    }
+
+    /// Whatever registers the machine has: the bits are those of the library.
+    #[test]
+    fn every_way_has_the_same_bits() {
+        let sides = [2, 3, 10, 11, 12, 13, 16, 17, 24, 31, 32, 33, 48, 100];
+        for (m, n) in sides.iter().flat_map(|m| sides.map(|n| (*m, n))) {
+            for k in [1, 2, 3, 4, 5, 7, 8, 16, 27, 32, 100, 392, 512] {
+                let (a, b) = (random(m * k, "a"), random(k * n, "b"));
+                let (at, bt) = (transpose(&a, m, k), transpose(&b, k, n));
+                let left = [Matrix::new(&a, m, k), Matrix::new(&at, k, m).transposed()];
+                let right = [Matrix::new(&b, k, n), Matrix::new(&bt, n, k).transposed()];
+                for (way, (a, b)) in left.iter().flat_map(|a| right.map(|b| (*a, b))).enumerate() {
+                    for accumulate in [false, true] {
+                        let (mut one, mut other) = (random(m * n, "out"), random(m * n, "out"));
+                        product(a, b, accumulate, &mut one);
+                        library(a, b, accumulate, &mut other);
+                        let bits = |out: &[f32]| out.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                        assert_eq!(bits(&one), bits(&other), "{m} {k} {n} {accumulate}, layout {way}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[ignore = "prints what the machine gives"]
+    fn speeds() {
+        for (m, k, n, ta, tb) in [
+            (32, 784, 256, false, false),
+            (64, 784, 256, false, false),
+            (32, 256, 128, false, false),
+            (32, 128, 10, false, false),
+            (784, 32, 256, true, false),
+            (256, 32, 128, true, false),
+            (128, 32, 10, true, false),
+            (32, 128, 256, false, true),
+            (32, 10, 128, false, true),
+            (784, 9, 16, false, false),
+            (196, 144, 32, false, false),
+            (144, 196, 32, true, false),
+            (196, 32, 144, false, true),
+            (128, 784, 784, false, false),
+            (512, 512, 512, false, false),
+        ] {
+            let (a, b) = (random(m * k, "a"), random(k * n, "b"));
+            let a = if ta { Matrix::new(&a, k, m).transposed() } else { Matrix::new(&a, m, k) };
+            let b = if tb { Matrix::new(&b, n, k).transposed() } else { Matrix::new(&b, k, n) };
+            let mut out = vec![0.0; m * n];
+            let times = 400_000_000 / (2 * m * k * n) + 1;
+            let mut time = |way: &dyn Fn(Matrix<'_>, Matrix<'_>, bool, &mut [f32])| {
+                let runs = (0..5).map(|_| {
+                    let start = std::time::Instant::now();
+                    for _ in 0..times {
+                        way(std::hint::black_box(a), std::hint::black_box(b), false, &mut out);
+                    }
+                    (2 * m * k * n * times) as f64 / start.elapsed().as_secs_f64() / 1e9
+                });
+                runs.fold(0.0, f64::max)
+            };
+            println!("{m} {k} {n} {ta} {tb}: library {:.1}, ours {:.1}", time(&library), time(&product));
         }
     }
 

@@ -19,6 +19,8 @@ mod residual;
 pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 pub use activation::Activation;
 pub(crate) use activation::sigmoid;
