@@ -41,6 +41,8 @@ pub(super) struct NetworkEngine<'a> {
     pub(super) frozen: Frozen,
     shards: Vec<Shard>,
     gradients: Vec<Vec<f32>>,
+    /// Shards whose gradients lie in one sum.
+    together: usize,
 }
 
 /// What a shard's part of a step needs; reused from step to step.
@@ -94,6 +96,7 @@ impl<'a> NetworkEngine<'a> {
             frozen: Frozen::default(),
             shards: (0..shards).map(|_| Shard::default()).collect(),
             gradients: vec![Vec::new(); shards],
+            together: 1,
         }
     }
 
@@ -123,15 +126,15 @@ impl Engine for NetworkEngine<'_> {
         let (network, objective, train, class_weights) = (self.network, self.objective, self.train, &self.weights);
         let (augmenter, frozen) = (self.augmenter, &self.frozen);
         self.shards.iter_mut().for_each(|shard| shard.phases = Phases::default());
-        let parts = self.shards.iter_mut().zip(&mut self.gradients).enumerate();
-        let mut parts: Vec<_> = parts.skip(mine.start).take(mine.len()).collect();
-        self.pool.each(&mut parts, |_, (index, (shard, gradient))| {
-            let index = *index;
-            // Those of others take no memory.
-            gradient.resize(weights.len(), 0.0);
+        // Neighbours are added up at once where the tree adds them up too, and every thread has as many: that moves less
+        // memory, and changes no bit.
+        let pairs = mine == (0..count) && count.is_power_of_two() && count >= 2 * self.pool.threads();
+        self.together = if pairs && count > 1 { 2 } else { 1 };
+        let compute = |index: usize, shard: &mut Shard, gradient: &mut [f32], adding: bool| {
             let rows = &rows[rows.len() * index / count..rows.len() * (index + 1) / count];
             if rows.is_empty() {
-                gradient.fill(0.0);
+                // Not as it is: adding zero makes a negative zero a positive one.
+                gradient.iter_mut().for_each(|sum| *sum = if adding { *sum + 0.0 } else { 0.0 });
                 shard.sums = Sums::default();
                 return;
             }
@@ -154,16 +157,34 @@ impl Engine for NetworkEngine<'_> {
             let (output, output_gradient) = network.output(workspace);
             shard.sums = objective.losses(output, truth, class_weights, scale, Some(output_gradient));
             watch.read(&mut phases.forward);
-            network.backward(weights, workspace, gradient);
+            match adding {
+                true => network.backward_adding(weights, workspace, gradient),
+                false => network.backward(weights, workspace, gradient),
+            }
             frozen.still(gradient);
             watch.read(&mut phases.backward);
             shard.phases = phases;
+        };
+        let first = mine.start / self.together;
+        let shards = self.shards[mine.clone()].chunks_mut(self.together);
+        let mut parts: Vec<_> = shards.zip(&mut self.gradients[first..]).collect();
+        self.pool.each(&mut parts, |part, (shards, gradient)| {
+            // Those of others take no memory.
+            gradient.resize(weights.len(), 0.0);
+            let start = mine.start + part * shards.len();
+            for (place, shard) in shards.iter_mut().enumerate() {
+                compute(start + place, shard, gradient, place > 0);
+            }
         });
         Ok(self.shards[mine].iter().map(|shard| shard.sums).collect())
     }
 
-    fn shards(&self) -> &[Vec<f32>] {
-        &self.gradients
+    fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    fn computed(&self) -> &[Vec<f32>] {
+        &self.gradients[..self.gradients.len() / self.together]
     }
 
     fn restore(&self, weights: &mut [f32]) {

@@ -31,8 +31,12 @@ pub(super) trait Engine {
     /// Which rows a shard has, and its bits, depend on nothing but the other arguments.
     fn gradients(&mut self, weights: &[f32], rows: &[u32], chance: &Seed, mine: Range<usize>) -> Result<Vec<Sums>>;
 
-    /// The gradients that were computed last, by shard: of those that were asked for.
-    fn shards(&self) -> &[Vec<f32>];
+    /// Into how many shards a step is cut.
+    fn shards(&self) -> usize;
+
+    /// The gradients that were computed last, by shard: of those that were asked for. If all were, there may be fewer:
+    /// sums of as many neighbours each, as the tree over all of them has them.
+    fn computed(&self) -> &[Vec<f32>];
 
     /// Into how many blocks the validation part is cut; none if there is none.
     fn blocks(&self) -> usize;
@@ -148,7 +152,7 @@ pub(super) fn fit(
     };
     let mut state = None;
     loop {
-        let mut team = Team::meet(&around.gang, &around.cancel, engine.shards().len())?;
+        let mut team = Team::meet(&around.gang, &around.cancel, engine.shards())?;
         let begin = || begin(fresh.clone(), resume, plan, around);
         let Some(()) = team.align(&mut state, &fresh, begin)? else { continue };
         let Some(state) = &mut state else { continue };
@@ -236,14 +240,14 @@ impl Course<'_> {
         team: &mut Team,
     ) -> Result<Option<()>> {
         let chance = self.chance.child(&format!("step-{}", state.step));
-        let sums = engine.gradients(&state.weights, rows, &chance, team.mine(engine.shards().len()))?;
+        let sums = engine.gradients(&state.weights, rows, &chance, team.mine(engine.shards()))?;
         self.watch.phases.add(&engine.phases());
         let shared = !team.is_alone();
         let sums = match shared {
             true => {
                 let mut watch = Stopwatch::start();
                 self.gradient.resize(state.weights.len(), 0.0);
-                let Some(sums) = team.reduce(engine.shards(), sums, &mut self.gradient, self.pool)? else {
+                let Some(sums) = team.reduce(engine.computed(), sums, &mut self.gradient, self.pool)? else {
                     return Ok(None);
                 };
                 watch.read(&mut self.watch.phases.reduce);
@@ -256,7 +260,7 @@ impl Course<'_> {
         state.step += 1;
         let rate = self.rate(state);
         bounds::check_loss(sums.mean(), rate, state, plan.clip)?;
-        let shards = if shared { std::slice::from_ref(&self.gradient) } else { engine.shards() };
+        let shards = if shared { std::slice::from_ref(&self.gradient) } else { engine.computed() };
         let step = Step { shards, optimizer: &plan.optimizer, number: state.step, rate, clip: plan.clip };
         let (weights, moments) = (&mut state.weights, &mut state.moments);
         state.norm = step.take(self.pool, &mut self.sum, weights, moments, &mut self.watch.phases);

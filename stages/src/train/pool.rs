@@ -18,6 +18,11 @@ impl Pool {
         Ok(Self(Some(builder.build().context("can't start the training's threads")?)))
     }
 
+    /// How many threads.
+    pub(crate) fn threads(&self) -> usize {
+        self.0.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
+    }
+
     /// Does something with every part.
     pub(crate) fn each<T: Send>(&self, parts: &mut [T], work: impl Fn(usize, &mut T) + Sync) {
         match &self.0 {

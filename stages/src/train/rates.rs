@@ -96,7 +96,7 @@ impl FindRate {
             }
             let batch: Vec<u32> = rows.drain(..plan.batch.min(rows.len())).collect();
             let (rate, number) = (self.rate(index), index as u64 + 1);
-            let shards = 0..engine.shards().len();
+            let shards = 0..engine.shards();
             let sums = engine.gradients(&state.weights, &batch, &chance.child(&format!("step-{index}")), shards)?;
             let loss = Sums::total(sums).mean();
             mean = SMOOTH * mean + (1.0 - SMOOTH) * loss;
@@ -106,7 +106,7 @@ impl FindRate {
             }
             least = least.min(smooth);
             sweep.0.push([rate, loss, smooth]);
-            let step = Step { shards: engine.shards(), optimizer: &plan.optimizer, number, rate, clip: plan.clip };
+            let step = Step { shards: engine.computed(), optimizer: &plan.optimizer, number, rate, clip: plan.clip };
             step.take(pool, &mut sum, &mut state.weights, &mut state.moments, &mut phases);
             engine.restore(&mut state.weights);
             let seen = [("rate", rate), ("train.loss", smooth)];

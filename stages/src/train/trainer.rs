@@ -358,7 +358,11 @@ impl<M: 'static> Engine for CandleEngine<'_, M> {
         Ok(sums)
     }
 
-    fn shards(&self) -> &[Vec<f32>] {
+    fn shards(&self) -> usize {
+        self.gradients.len()
+    }
+
+    fn computed(&self) -> &[Vec<f32>] {
         &self.gradients
     }
 

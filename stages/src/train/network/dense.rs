@@ -1,8 +1,8 @@
 //! Fully connected layers.
 
 use super::activation::Activation;
-use super::layer::{Kept, Layer, Parameter, Pass, Start};
-use super::matrix::{Matrix, multiply};
+use super::layer::{Kept, Layer, Parameter, Pass, Start, add_apart};
+use super::matrix::{Matrix, adds_whole, multiply};
 use rand::Rng;
 
 /// `activation(input · weight + bias)`, with a weight of shape `[inputs, outputs]`.
@@ -42,14 +42,34 @@ impl Layer for Dense {
     }
 
     fn backward(&self, weights: &[f32], pass: Pass<'_>, gradient: &mut [f32], _: &mut Kept) {
-        let (weight, _) = weights.split_at(self.inputs * self.outputs);
         let (weight_gradient, bias_gradient) = gradient.split_at_mut(self.inputs * self.outputs);
         self.activation.backward(pass.output, pass.output_gradient, bias_gradient);
+        self.products(weights, pass, false, weight_gradient);
+    }
+
+    fn backward_adding(&self, weights: &[f32], pass: Pass<'_>, gradient: &mut [f32], kept: &mut Kept) {
+        if !adds_whole((self.inputs, pass.output.len() / self.outputs, self.outputs)) {
+            return add_apart(self, weights, pass, gradient, kept);
+        }
+        let (weight_gradient, bias_gradient) = gradient.split_at_mut(self.inputs * self.outputs);
+        let own = &mut kept.gradient;
+        own.resize(self.outputs, 0.0);
+        self.activation.backward(pass.output, pass.output_gradient, own);
+        bias_gradient.iter_mut().zip(own).for_each(|(sum, own)| *sum += *own);
+        self.products(weights, pass, true, weight_gradient);
+    }
+}
+
+impl Dense {
+    /// The gradients of the weight and of the input, once the sums' is there.
+    fn products(&self, weights: &[f32], pass: Pass<'_>, adding: bool, weight_gradient: &mut [f32]) {
         let rows = pass.output.len() / self.outputs;
         let sums = Matrix::new(pass.output_gradient, rows, self.outputs);
-        multiply(Matrix::new(pass.input, rows, self.inputs).transposed(), sums, false, weight_gradient);
+        let input = Matrix::new(pass.input, rows, self.inputs).transposed();
+        multiply(input, sums, adding, weight_gradient);
         if let Some(input_gradient) = pass.input_gradient {
-            multiply(sums, Matrix::new(weight, self.inputs, self.outputs).transposed(), false, input_gradient);
+            let weight = Matrix::new(&weights[..self.inputs * self.outputs], self.inputs, self.outputs);
+            multiply(sums, weight.transposed(), false, input_gradient);
         }
     }
 }

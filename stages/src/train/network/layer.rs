@@ -41,6 +41,27 @@ pub(in crate::train) trait Layer: Send + Sync {
 
     /// Computes the gradients of the weights and, if asked for, of the input. `output_gradient` may be overwritten.
     fn backward(&self, weights: &[f32], pass: Pass<'_>, gradient: &mut [f32], kept: &mut Kept);
+
+    /// As [`Layer::backward`], but the gradient of the weights is added to `gradient`: the bits are those of computing it
+    /// elsewhere and adding it then, which a layer may save.
+    fn backward_adding(&self, weights: &[f32], pass: Pass<'_>, gradient: &mut [f32], kept: &mut Kept) {
+        add_apart(self, weights, pass, gradient, kept);
+    }
+}
+
+/// Computes the gradient of a layer's weights elsewhere and adds it to `gradient`.
+pub(super) fn add_apart<L: Layer + ?Sized>(
+    layer: &L,
+    weights: &[f32],
+    pass: Pass<'_>,
+    gradient: &mut [f32],
+    kept: &mut Kept,
+) {
+    let mut own = std::mem::take(&mut kept.gradient);
+    own.resize(gradient.len(), 0.0);
+    layer.backward(weights, pass, &mut own, kept);
+    gradient.iter_mut().zip(&own).for_each(|(sum, own)| *sum += own);
+    kept.gradient = own;
 }
 
 /// What the backward pass of a layer reads and writes besides weights.
@@ -57,6 +78,8 @@ pub(in crate::train) struct Kept {
     pub(in crate::train) marks: Vec<u8>,
     pub(in crate::train) columns: Vec<f32>,
     pub(in crate::train) column_gradients: Vec<f32>,
+    /// A gradient of its weights that is to be added to another.
+    pub(in crate::train) gradient: Vec<f32>,
     /// How many tokens each row has, where rows are sequences; handed on from layer to layer.
     pub(in crate::train) lengths: Vec<u32>,
     /// The buffers of the layers that it is made of.

@@ -9,6 +9,9 @@ use gemm::{Parallelism, gemm};
 /// the sizes of the machine's caches; longer sums are cut here, not where the library would.
 const DEPTH: usize = 512;
 
+/// Sums of fewer products are no chains in the library.
+const LEAST: usize = 3;
+
 /// Lanes of a dot product: fixed, so that wider registers do not change the order of the sum.
 const LANES: usize = 16;
 
@@ -57,6 +60,12 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// Whether a product of these sides, rows by depth by columns, has the same bits when [`multiply`] adds it to what is
+/// there and when that is done later: each of its sums is one chain, which begins with nothing.
+pub(in crate::train) fn adds_whole((rows, depth, columns): (usize, usize, usize)) -> bool {
+    rows > 1 && columns > 1 && (LEAST..=DEPTH).contains(&depth)
+}
+
 /// `out = a · b`, or `out += a · b`; `out` is row-major.
 ///
 /// An element's bits depend on its row of `a`, its column of `b` and nothing else once `a` has two rows or more:
@@ -85,9 +94,9 @@ pub(in crate::train) fn multiply(a: Matrix<'_>, b: Matrix<'_>, accumulate: bool,
 
 /// One product that is summed at once, the fastest way that there is; all of them have the same bits.
 fn product(a: Matrix<'_>, b: Matrix<'_>, accumulate: bool, out: &mut [f32]) {
-    // A single row, and a sum of one or two, go another way in the library, with other bits.
+    // A single row, and shorter sums, go another way in the library, with other bits.
     #[cfg(target_arch = "x86_64")]
-    if a.rows > 1 && a.columns > 2 && b.column_stride == 1 && wide::available() {
+    if a.rows > 1 && a.columns >= LEAST && b.column_stride == 1 && wide::available() {
         let (from, with) = (Place::of(a), Place::of(b));
         let to = Place { start: out.as_mut_ptr(), down: b.columns, right: 1 };
         // SAFETY: the machine has what it needs; for the rest see `library`.
@@ -248,6 +257,11 @@ pub(in crate::train) mod tests {
                         library(a, b, accumulate, &mut other);
                         let bits = |out: &[f32]| out.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
                         assert_eq!(bits(&one), bits(&other), "{m} {k} {n} {accumulate}, layout {way}");
+                        if accumulate && adds_whole((m, k, n)) {
+                            library(a, b, false, &mut other);
+                            other.iter_mut().zip(random(m * n, "out")).for_each(|(sum, before)| *sum += before);
+                            assert_eq!(bits(&one), bits(&other), "{m} {k} {n} added later, layout {way}");
+                        }
                     }
                 }
             }

@@ -160,16 +160,21 @@ impl Network {
 
     /// Computes the gradient of all weights from the gradient of the output that lies in the workspace.
     pub(crate) fn backward(&self, weights: &[f32], workspace: &mut Workspace, gradient: &mut [f32]) {
-        self.backward_through(weights, workspace, gradient, false);
+        self.backward_through(weights, workspace, gradient, (false, false));
     }
 
-    /// As [`Network::backward`], and gives the gradient of the input if it is asked for.
+    /// As [`Network::backward`], but adds to the gradient that is there: with the bits of adding it later.
+    pub(crate) fn backward_adding(&self, weights: &[f32], workspace: &mut Workspace, gradient: &mut [f32]) {
+        self.backward_through(weights, workspace, gradient, (false, true));
+    }
+
+    /// As [`Network::backward`], and gives the gradient of the input if it goes `through`.
     fn backward_through<'w>(
         &self,
         weights: &[f32],
         workspace: &'w mut Workspace,
         gradient: &mut [f32],
-        through: bool,
+        (through, adding): (bool, bool),
     ) -> &'w [f32] {
         for (index, (layer, place)) in self.layers.iter().enumerate().rev() {
             let (input, output) = (&workspace.values[index], &workspace.values[index + 1]);
@@ -182,7 +187,11 @@ impl Network {
                 output_gradient: &mut workspace.gradient,
                 input_gradient: wanted.then_some(workspace.next_gradient.as_mut_slice()),
             };
-            layer.backward(&weights[place.clone()], pass, &mut gradient[place.clone()], &mut workspace.kept[index]);
+            let (gradient, kept) = (&mut gradient[place.clone()], &mut workspace.kept[index]);
+            match adding {
+                true => layer.backward_adding(&weights[place.clone()], pass, gradient, kept),
+                false => layer.backward(&weights[place.clone()], pass, gradient, kept),
+            }
             if !wanted {
                 break;
             }

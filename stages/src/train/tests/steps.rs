@@ -31,7 +31,11 @@ impl Engine for Magnet {
         Ok(vec![Sums { loss, weight: 3.0, correct: u64::from(rows[0]), rows: rows.len() as u64 }])
     }
 
-    fn shards(&self) -> &[Vec<f32>] {
+    fn shards(&self) -> usize {
+        self.gradient.len()
+    }
+
+    fn computed(&self) -> &[Vec<f32>] {
         &self.gradient
     }
 
