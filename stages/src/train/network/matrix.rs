@@ -269,45 +269,6 @@ pub(in crate::train) mod tests {
     }
 
     #[test]
-    #[ignore = "prints what the machine gives"]
-    fn speeds() {
-        for (m, k, n, ta, tb) in [
-            (32, 784, 256, false, false),
-            (64, 784, 256, false, false),
-            (32, 256, 128, false, false),
-            (32, 128, 10, false, false),
-            (784, 32, 256, true, false),
-            (256, 32, 128, true, false),
-            (128, 32, 10, true, false),
-            (32, 128, 256, false, true),
-            (32, 10, 128, false, true),
-            (784, 9, 16, false, false),
-            (196, 144, 32, false, false),
-            (144, 196, 32, true, false),
-            (196, 32, 144, false, true),
-            (128, 784, 784, false, false),
-            (512, 512, 512, false, false),
-        ] {
-            let (a, b) = (random(m * k, "a"), random(k * n, "b"));
-            let a = if ta { Matrix::new(&a, k, m).transposed() } else { Matrix::new(&a, m, k) };
-            let b = if tb { Matrix::new(&b, n, k).transposed() } else { Matrix::new(&b, k, n) };
-            let mut out = vec![0.0; m * n];
-            let times = 400_000_000 / (2 * m * k * n) + 1;
-            let mut time = |way: &dyn Fn(Matrix<'_>, Matrix<'_>, bool, &mut [f32])| {
-                let runs = (0..5).map(|_| {
-                    let start = std::time::Instant::now();
-                    for _ in 0..times {
-                        way(std::hint::black_box(a), std::hint::black_box(b), false, &mut out);
-                    }
-                    (2 * m * k * n * times) as f64 / start.elapsed().as_secs_f64() / 1e9
-                });
-                runs.fold(0.0, f64::max)
-            };
-            println!("{m} {k} {n} {ta} {tb}: library {:.1}, ours {:.1}", time(&library), time(&product));
-        }
-    }
-
-    #[test]
     fn a_row_has_the_same_bits_wherever_it_stands() {
         for (rows, k, n) in [(97, 784, 10), (64, 30, 2), (130, 3, 5), (70, 1030, 33), (65, 17, 1), (9, 2, 3)] {
             let (a, b) = (random(rows * k, "a"), random(k * n, "b"));
