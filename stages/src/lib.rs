@@ -17,6 +17,7 @@ pub mod command;
 pub mod evaluate;
 pub mod features;
 pub mod map;
+mod parallel;
 mod period;
 pub mod sources;
 pub mod tables;

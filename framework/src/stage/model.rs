@@ -22,6 +22,14 @@ pub trait Apply: Send + Sync {
     /// # Errors
     /// A column is missing or of a type that can't be read.
     fn apply(&self, rows: &Frame) -> Result<Frame>;
+
+    /// As [`Apply::apply`], on so many threads if that is of use. The result is the same.
+    ///
+    /// # Errors
+    /// As [`Apply::apply`].
+    fn apply_on(&self, rows: &Frame, _threads: usize) -> Result<Frame> {
+        self.apply(rows)
+    }
 }
 
 /// Loads models of one kind.

@@ -3,7 +3,7 @@
 use super::KIND;
 use super::chain::Chain;
 use super::column::Column;
-use super::parallel::in_order;
+use crate::parallel::in_order;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use ropeway_framework::data::{BATCH_ROWS, Frame, Model};
@@ -102,42 +102,6 @@ impl Features {
         Ok(Self { spec, types, input, output })
     }
 
-    /// Applies them on several threads. The result is the same for any number of them.
-    ///
-    /// # Errors
-    /// A column is missing or of another type, or a value has no feature; the message names row and column.
-    pub fn apply_on(&self, rows: &Frame, threads: usize) -> Result<Frame> {
-        let positions = self.positions(rows)?;
-        let target = self.spec.target.as_ref().and_then(|target| rows.schema().index_of(target).ok());
-        let schema = match target {
-            None => self.output.clone(),
-            Some(position) => {
-                let own = self.output.fields().iter().cloned();
-                Arc::new(Schema::new(own.chain([rows.schema().fields()[position].clone()]).collect::<Vec<_>>()))
-            }
-        };
-        let pieces = pieces(rows);
-        let width = self.spec.columns.len();
-        let jobs = pieces.len() * width;
-        let enough = rows.rows().saturating_mul(self.output.fields().len()) > 65_536;
-        let results = in_order(if enough { threads } else { 1 }, jobs, |job| {
-            let (first, piece) = &pieces[job / width];
-            self.column(job % width, piece.column(positions[job % width]), *first)
-        });
-
-        let mut results = results.into_iter();
-        let mut batches = Vec::with_capacity(pieces.len());
-        for (_, piece) in &pieces {
-            let mut columns = Vec::with_capacity(schema.fields().len());
-            for features in results.by_ref().take(width) {
-                columns.extend(features?);
-            }
-            columns.extend(target.map(|position| piece.column(position).clone()));
-            batches.push(RecordBatch::try_new(schema.clone(), columns)?);
-        }
-        Frame::new(schema, batches)
-    }
-
     fn column(&self, index: usize, piece: &ArrayRef, first: usize) -> Result<Vec<ArrayRef>> {
         let chain = &self.spec.columns[index].chain;
         let column = Column::read(std::slice::from_ref(piece), &self.types[index])
@@ -182,6 +146,38 @@ impl Apply for Features {
 
     fn apply(&self, rows: &Frame) -> Result<Frame> {
         self.apply_on(rows, 1)
+    }
+
+    fn apply_on(&self, rows: &Frame, threads: usize) -> Result<Frame> {
+        let positions = self.positions(rows)?;
+        let target = self.spec.target.as_ref().and_then(|target| rows.schema().index_of(target).ok());
+        let schema = match target {
+            None => self.output.clone(),
+            Some(position) => {
+                let own = self.output.fields().iter().cloned();
+                Arc::new(Schema::new(own.chain([rows.schema().fields()[position].clone()]).collect::<Vec<_>>()))
+            }
+        };
+        let pieces = pieces(rows);
+        let width = self.spec.columns.len();
+        let jobs = pieces.len() * width;
+        let enough = rows.rows().saturating_mul(self.output.fields().len()) > 65_536;
+        let results = in_order(if enough { threads } else { 1 }, jobs, |job| {
+            let (first, piece) = &pieces[job / width];
+            self.column(job % width, piece.column(positions[job % width]), *first)
+        });
+
+        let mut results = results.into_iter();
+        let mut batches = Vec::with_capacity(pieces.len());
+        for (_, piece) in &pieces {
+            let mut columns = Vec::with_capacity(schema.fields().len());
+            for features in results.by_ref().take(width) {
+                columns.extend(features?);
+            }
+            columns.extend(target.map(|position| piece.column(position).clone()));
+            batches.push(RecordBatch::try_new(schema.clone(), columns)?);
+        }
+        Frame::new(schema, batches)
     }
 }
 

@@ -20,7 +20,6 @@ mod exact;
 mod fit;
 mod fixed_hash;
 mod operation;
-mod parallel;
 mod params;
 mod plan;
 mod short;

@@ -1,7 +1,9 @@
 //! Which columns a model reads, and their values as rows of `f32`.
 
 use super::encoding::encode;
+use super::sparse::Sparse;
 use super::target::Classes;
+use crate::parallel::in_order;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt8Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::cast;
@@ -47,18 +49,6 @@ enum Values {
     /// One list of bytes a row: pixels, divided by 255 when read. Kept as they are, shared with the frame.
     Pixels(ScalarBuffer<u8>),
 }
-
-/// Rows that are mostly zeros, such as one-hot columns give: the other values, and their places.
-#[derive(Clone, Debug, Default)]
-struct Sparse {
-    /// Where each row's values end.
-    ends: Vec<usize>,
-    places: Vec<u32>,
-    values: Vec<f32>,
-}
-
-/// How many values there must be for each that is not zero, so that rows are kept without their zeros.
-const SPARSE: usize = 4;
 
 /// Rows that are turned into numbers at once.
 const PART: usize = 4096;
@@ -107,6 +97,11 @@ impl Column {
         self.bytes.or(self.length).unwrap_or(1)
     }
 
+    /// Whether it is one number a row, read as it is.
+    pub(super) fn is_plain(&self) -> bool {
+        self.length.is_none() && self.categories.is_none() && self.bytes.is_none()
+    }
+
     fn check_tokens(&self, tokens: &[f32], row: usize) -> Result<()> {
         let strange = |token: &&f32| self.vocabulary.is_some_and(|vocabulary| **token >= vocabulary as f32);
         match (tokens.iter().find(strange), self.vocabulary) {
@@ -147,11 +142,11 @@ pub(crate) fn schema(columns: &[Column]) -> Result<SchemaRef> {
 }
 
 impl Features {
-    /// Reads columns from a frame.
+    /// Reads columns from a frame, on so many threads.
     ///
     /// # Errors
     /// A column that is missing or of another type; a null, NaN or infinite value, with its row.
-    pub(crate) fn read(frame: &Frame, columns: &[Column]) -> Result<Self> {
+    pub(crate) fn read(frame: &Frame, columns: &[Column], threads: usize) -> Result<Self> {
         let (rows, width) = (frame.rows(), columns.iter().map(Column::width).sum());
         if let [only] = columns
             && only.pixels()
@@ -160,29 +155,27 @@ impl Features {
             let bytes = bytes.as_primitive_opt::<UInt8Type>().context("pixels are bytes")?;
             return Ok(Self { rows, width, values: Values::Pixels(bytes.values().clone()) });
         }
-        let positions = columns.iter().map(|column| frame.position(&column.name)).collect::<Result<Vec<_>>>()?;
+        let places = columns.iter().map(|column| Ok((column, frame.position(&column.name)?)));
+        let columns = places.collect::<Result<Vec<_>>>()?;
+        let parts = parts(frame);
         // Memory that nobody writes to costs nothing: of sparse rows only the first part's place is ever written.
         let mut values = vec![0.0f32; rows * width];
-        let mut sparse: Option<Sparse> = None;
-        let mut first = 0;
-        for part in parts(frame) {
-            let start = if sparse.is_some() { 0 } else { first * width };
-            let out = &mut values[start..start + part.num_rows() * width];
+        let mut rest = values.as_mut_slice();
+        for (first, part) in &parts {
+            let (out, others) = rest.split_at_mut(part.num_rows() * width);
             let mut offset = 0;
-            for (column, position) in columns.iter().zip(&positions) {
-                fill(part.column(*position), column, first, out, (offset, width))?;
+            for (column, position) in &columns {
+                fill(part.column(*position), column, *first, out, (offset, width))?;
                 offset += column.width();
             }
-            if first == 0 && SPARSE * out.iter().filter(|value| !zero(**value)).count() <= out.len() {
-                sparse = Some(Sparse::default());
+            if *first == 0 && Sparse::worth(out) {
+                let read = |index: usize| Sparse::read(&parts[index].1, &columns, parts[index].0);
+                let sparse = in_order(threads, parts.len(), read).into_iter().collect::<Result<Vec<_>>>()?;
+                return Ok(Self { rows, width, values: Values::Sparse(Sparse::join(sparse)) });
             }
-            if let Some(sparse) = &mut sparse {
-                sparse.push(out, width);
-            }
-            first += part.num_rows();
+            rest = others;
         }
-        let values = sparse.map_or(Values::Numbers(values), Values::Sparse);
-        Ok(Self { rows, width, values })
+        Ok(Self { rows, width, values: Values::Numbers(values) })
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -210,38 +203,16 @@ impl Features {
     }
 }
 
-impl Sparse {
-    fn push(&mut self, rows: &[f32], width: usize) {
-        for row in rows.chunks_exact(width) {
-            for (place, value) in row.iter().enumerate().filter(|(_, value)| !zero(**value)) {
-                self.places.push(place as u32);
-                self.values.push(*value);
-            }
-            self.ends.push(self.values.len());
+/// The rows of a frame, some at a time, with the number of the first.
+fn parts(frame: &Frame) -> Vec<(usize, RecordBatch)> {
+    let (mut parts, mut first) = (Vec::new(), 0);
+    for batch in frame.batches() {
+        for start in (0..batch.num_rows()).step_by(PART) {
+            parts.push((first + start, batch.slice(start, PART.min(batch.num_rows() - start))));
         }
+        first += batch.num_rows();
     }
-
-    fn gather(&self, row: usize, out: &mut [f32]) {
-        let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
-        let place = start..self.ends[row];
-        out.fill(0.0);
-        for (place, value) in self.places[place.clone()].iter().zip(&self.values[place]) {
-            out[*place as usize] = *value;
-        }
-    }
-}
-
-/// The rows of a frame, some at a time.
-fn parts(frame: &Frame) -> impl Iterator<Item = RecordBatch> {
-    frame.batches().iter().flat_map(|batch| {
-        let starts = (0..batch.num_rows()).step_by(PART);
-        starts.map(|start| batch.slice(start, PART.min(batch.num_rows() - start)))
-    })
-}
-
-/// Whether a value is the zero that memory begins with: not the negative one, whose bit would be lost.
-fn zero(value: f32) -> bool {
-    value.to_bits() == 0
+    parts
 }
 
 /// The values of a list column, one row after the other.
@@ -283,7 +254,11 @@ pub(crate) fn bad_value(name: &str, row: usize, value: impl std::fmt::Display) -
         .help("fill or drop such rows: `features.fit` has the step `impute`, `sql` a WHERE")
 }
 
-fn fill(
+/// Writes a column's values of some rows, the first of which is row `first`, into rows of `stride` values from `offset` on.
+///
+/// # Errors
+/// Another type; a null, NaN or infinite value, or a token that is none, with its row.
+pub(super) fn fill(
     array: &ArrayRef,
     column: &Column,
     first: usize,
@@ -349,7 +324,7 @@ mod tests {
         let n: ArrayRef = Arc::new(Int32Array::from(vec![3, 4]));
         let frame = frame(vec![("x", x), ("label", label), ("image", images(vec![0, 255, 51, 0], 2)), ("n", n)]);
         let columns = columns(&frame, "label").unwrap();
-        let features = Features::read(&frame, &columns).unwrap();
+        let features = Features::read(&frame, &columns, 1).unwrap();
         let mut rows = vec![0.0; 8];
         features.gather([1, 0].into_iter(), &mut rows);
         assert_eq!(rows, [2.5, 0.2, 0.0, 4.0, 1.5, 0.0, 1.0, 3.0]);
@@ -364,7 +339,7 @@ mod tests {
         let frame = frame(vec![("image", images(vec![0, 255, 51, 102, 0, 0], 2))]);
         let sliced = Frame::new(frame.schema().clone(), vec![frame.to_batch().unwrap().slice(1, 2)]).unwrap();
         let columns = columns(&sliced, "label").unwrap();
-        let features = Features::read(&sliced, &columns).unwrap();
+        let features = Features::read(&sliced, &columns, 1).unwrap();
         let mut row = vec![0.0; 2];
         features.gather([0].into_iter(), &mut row);
         assert_eq!(row, [0.2, 0.4]);
@@ -378,8 +353,8 @@ mod tests {
             Arc::new(Float64Array::from_iter_values((0..rows).map(|row| mark(column, row))))
         };
         let frame = frame(vec![("a", column(0)), ("b", column(1)), ("c", column(2)), ("d", column(3))]);
-        let features = Features::read(&frame, &columns(&frame, "label").unwrap()).unwrap();
-        assert!(matches!(&features.values, Values::Sparse(sparse) if sparse.ends.len() == rows));
+        let features = Features::read(&frame, &columns(&frame, "label").unwrap(), 2).unwrap();
+        assert!(matches!(&features.values, Values::Sparse(_)));
         for row in [0, 4, PART - 1, PART, rows - 1] {
             let mut found = [f32::NAN; 4];
             features.gather([row].into_iter(), &mut found);
@@ -396,7 +371,7 @@ mod tests {
             let x: ArrayRef = Arc::new(Float64Array::from(values));
             let frame = frame(vec![("x", x)]);
             let columns = columns(&frame, "label").unwrap();
-            let error = Features::read(&frame, &columns).unwrap_err();
+            let error = Features::read(&frame, &columns, 1).unwrap_err();
             assert_eq!(error.to_string(), format!("column \"x\" is {said} in row 1 (the first is row 0)"));
         }
         let only: ArrayRef = Arc::new(Float64Array::from(vec![1.0]));

@@ -1,22 +1,21 @@
-//! One step down: sums the shards' gradients in a fixed tree, clips, and updates the weights, in one pass.
+//! One step down: takes the gradient piece by piece, clips, and updates the weights, in one pass.
 
+use super::gradient::{Gradient, PIECE};
 use super::network::simd::vectorized;
 use super::optimizer::{Optimizer, Update};
 use super::phases::{Phases, Stopwatch};
 use super::pool::Pool;
+use std::ops::Range;
 
 /// Weights that are worked on at once: they and what belongs to them stay in the processor's cache.
 pub(super) const PART: usize = 16 * 1024;
 
-/// Values that are summed at once, on the stack.
-const BLOCK: usize = 1024;
+/// Sums that squares are added up in side by side.
+const LANES: usize = 8;
 
-/// Values that are summed and then used at once, on the stack: they stay in the processor's first cache.
-const PIECE: usize = 4 * BLOCK;
-
-/// The gradient of one step, by shard.
+/// One step.
 pub(super) struct Step<'a> {
-    pub(super) shards: &'a [Vec<f32>],
+    pub(super) gradient: &'a dyn Gradient,
     pub(super) optimizer: &'a Optimizer,
     /// Counted from 1.
     pub(super) number: u64,
@@ -26,7 +25,7 @@ pub(super) struct Step<'a> {
 
 struct Part<'a> {
     start: usize,
-    /// Its sum over the shards, if that is asked for.
+    /// Its gradient, if that is to be kept.
     sum: &'a mut [f32],
     weights: &'a mut [f32],
     moments: Vec<&'a mut [f32]>,
@@ -74,51 +73,57 @@ impl Step<'_> {
         norm
     }
 
-    /// Piece by piece, so that the sum is used as soon as it is there.
+    /// Piece by piece, so that the gradient is used as soon as it is there.
     fn add_and_update(&self, part: &mut Part<'_>, update: &Update) {
-        let (mut watch, mut squares) = (Stopwatch::start(), Squares::default());
-        let mut scratch = [0.0f32; PIECE];
-        for start in (0..part.weights.len()).step_by(PIECE) {
-            let end = part.weights.len().min(start + PIECE);
-            let gradient = self.sum(part.start + start, &mut scratch[..end - start]);
-            squares.add(gradient);
-            watch.read(&mut part.phases.reduce);
-            let mut moments: Vec<&mut [f32]> = part.moments.iter_mut().map(|moment| &mut moment[start..end]).collect();
-            update.apply(&mut part.weights[start..end], gradient, &mut moments);
-            watch.read(&mut part.phases.optimize);
-        }
-        part.squares = squares.sum();
+        let Part { start, weights, moments, phases, squares, .. } = part;
+        *squares = self.pieces(*start..*start + weights.len(), phases, |place, gradient, phases, watch| {
+            let mut moments: Vec<&mut [f32]> = moments.iter_mut().map(|moment| &mut moment[place.clone()]).collect();
+            update.apply(&mut weights[place], gradient, &mut moments);
+            watch.read(&mut phases.optimize);
+        });
     }
 
+    /// Keeps the gradient, unless all of it lies somewhere.
     fn add(&self, part: &mut Part<'_>) {
-        let (mut watch, mut squares) = (Stopwatch::start(), Squares::default());
-        squares.add(self.sum(part.start, part.sum));
-        part.squares = squares.sum();
-        watch.read(&mut part.phases.reduce);
+        let Part { start, sum, phases, squares, .. } = part;
+        let kept = self.gradient.whole().is_some();
+        *squares = self.pieces(*start..*start + sum.len(), phases, |place, gradient, _, _| {
+            if !kept {
+                sum[place].copy_from_slice(gradient);
+            }
+        });
     }
 
     fn update(&self, part: &mut Part<'_>, update: &Update) {
         let mut watch = Stopwatch::start();
-        let gradient = match self.shards {
-            [only] => &only[part.start..part.start + part.weights.len()],
-            _ => part.sum,
+        let gradient = match self.gradient.whole() {
+            Some(whole) => &whole[part.start..part.start + part.weights.len()],
+            None => part.sum,
         };
         update.apply(part.weights, gradient, &mut part.moments);
         watch.read(&mut part.phases.optimize);
     }
 
-    /// The sum over the shards from a place on, as long as the room for it; a single shard is its own sum.
-    fn sum<'s>(&'s self, start: usize, room: &'s mut [f32]) -> &'s [f32] {
-        let place = start..start + room.len();
-        if let [only] = self.shards {
-            return &only[place];
+    /// Does something with every piece of the gradient at a place, counted from the place's start, and gives the sum of
+    /// its squares.
+    fn pieces(
+        &self,
+        place: Range<usize>,
+        phases: &mut Phases,
+        mut work: impl FnMut(Range<usize>, &[f32], &mut Phases, &mut Stopwatch),
+    ) -> f64 {
+        let (mut watch, mut squares) = (Stopwatch::start(), Squares::default());
+        let mut room = [0.0f32; PIECE];
+        let mut start = place.start;
+        while start < place.end {
+            let end = self.gradient.piece(start, place.end);
+            let gradient = self.gradient.values(start..end, &mut room);
+            squares.add(gradient);
+            watch.read(self.gradient.phase(phases));
+            work(start - place.start..end - place.start, gradient, phases, &mut watch);
+            start = end;
         }
-        let shards: Vec<&[f32]> = self.shards.iter().map(|shard| &shard[place.clone()]).collect();
-        vectorized(
-            #[inline(always)]
-            || tree(&shards, room),
-        );
-        room
+        squares.sum()
     }
 }
 
@@ -126,67 +131,34 @@ fn norm(parts: &[Part<'_>]) -> f64 {
     parts.iter().map(|part| part.squares).sum::<f64>().sqrt()
 }
 
-/// Sums slices of equal length pairwise: `((0 + 1) + (2 + 3)) + ...`, whoever computed them.
-#[inline(always)]
-pub(super) fn tree(shards: &[&[f32]], sum: &mut [f32]) {
-    match shards {
-        [a, b] => add(a, b, sum),
-        [a, b, c, d] => {
-            for ((((sum, a), b), c), d) in sum.iter_mut().zip(*a).zip(*b).zip(*c).zip(*d) {
-                *sum = (a + b) + (c + d);
-            }
-        }
-        _ => halves(shards, sum),
-    }
-}
-
-/// The general case of [`tree`]; not inlined, for it calls itself.
-fn halves(shards: &[&[f32]], sum: &mut [f32]) {
-    match shards {
-        [] => sum.fill(0.0),
-        [one] => sum.copy_from_slice(one),
-        _ => {
-            let (left, right) = shards.split_at(shards.len() / 2);
-            let mut other = [0.0f32; BLOCK];
-            for (index, sum) in sum.chunks_mut(BLOCK).enumerate() {
-                let place = index * BLOCK..index * BLOCK + sum.len();
-                let part = |shards: &[&[f32]], sum: &mut [f32]| {
-                    let parts: Vec<&[f32]> = shards.iter().map(|shard| &shard[place.clone()]).collect();
-                    halves(&parts, sum);
-                };
-                let other = &mut other[..sum.len()];
-                part(left, sum);
-                part(right, other);
-                sum.iter_mut().zip(other).for_each(|(sum, other)| *sum += *other);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn add(a: &[f32], b: &[f32], sum: &mut [f32]) {
-    for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
-        *sum = a + b;
-    }
-}
-
-/// The sum of squares of values that come piece by piece, each but the last of a multiple of eight.
+/// The sum of squares of values that come piece by piece: its bits do not depend on how they are cut.
 #[derive(Default)]
 struct Squares {
-    lanes: [f64; 8],
+    lanes: [f64; LANES],
+    /// Values that do not fill the lanes yet.
     rest: Vec<f32>,
 }
 
 impl Squares {
-    fn add(&mut self, values: &[f32]) {
-        let (chunks, rest) = values.as_chunks::<8>();
+    fn add(&mut self, mut values: &[f32]) {
+        if !self.rest.is_empty() {
+            let missing = (LANES - self.rest.len()).min(values.len());
+            let (first, others) = values.split_at(missing);
+            self.rest.extend_from_slice(first);
+            values = others;
+            if self.rest.len() < LANES {
+                return;
+            }
+            self.lanes.iter_mut().zip(self.rest.drain(..)).for_each(|(lane, value)| *lane += square(value));
+        }
+        let (chunks, rest) = values.as_chunks::<LANES>();
         let lanes = &mut self.lanes;
         vectorized(
             #[inline(always)]
             || {
                 for chunk in chunks {
-                    for lane in 0..8 {
-                        lanes[lane] += f64::from(chunk[lane]) * f64::from(chunk[lane]);
+                    for lane in 0..LANES {
+                        lanes[lane] += square(chunk[lane]);
                     }
                 }
             },
@@ -196,13 +168,19 @@ impl Squares {
 
     fn sum(&self) -> f64 {
         let whole: f64 = self.lanes.iter().sum();
-        self.rest.iter().fold(whole, |sum, value| sum + f64::from(*value) * f64::from(*value))
+        self.rest.iter().fold(whole, |sum, value| sum + square(*value))
     }
+}
+
+#[inline(always)]
+fn square(value: f32) -> f64 {
+    f64::from(value) * f64::from(value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::gradient::Shards;
     use crate::train::numbers::{Positive, Share};
 
     fn gradients(shards: usize, count: usize) -> Vec<Vec<f32>> {
@@ -214,7 +192,7 @@ mod tests {
         let optimizer = Optimizer::adam(Positive::try_from(0.1).unwrap());
         let (mut weights, mut sum) = (vec![1.0; count], Vec::new());
         let mut moments = vec![vec![0.0; count]; 2];
-        let step = Step { shards, optimizer: &optimizer, number: 1, rate: 0.1, clip };
+        let step = Step { gradient: &Shards(shards), optimizer: &optimizer, number: 1, rate: 0.1, clip };
         let norm =
             step.take(&Pool::new(threads).unwrap(), &mut sum, &mut weights, &mut moments, &mut Phases::default());
         (weights, norm)
@@ -234,19 +212,21 @@ mod tests {
     }
 
     #[test]
-    fn the_tree_is_pairwise() {
-        let shards: Vec<Vec<f32>> = gradients(8, 2100);
-        let parts: Vec<&[f32]> = shards.iter().map(Vec::as_slice).collect();
-        let mut sum = vec![0.0; 2100];
-        for count in [2, 4, 8] {
-            tree(&parts[..count], &mut sum);
-            let pair = |i: usize, at: usize| shards[i][at] + shards[i + 1][at];
-            let expected = |at: usize| match count {
-                2 => pair(0, at),
-                4 => pair(0, at) + pair(2, at),
-                _ => (pair(0, at) + pair(2, at)) + (pair(4, at) + pair(6, at)),
-            };
-            assert!((0..2100).all(|at| sum[at].to_bits() == expected(at).to_bits()));
+    fn squares_do_not_depend_on_the_cuts() {
+        let values: Vec<f32> = (0..1000).map(|i| (i * 37 % 101) as f32 * 0.07 - 3.0).collect();
+        let sum = |cuts: &[usize]| {
+            let mut squares = Squares::default();
+            let mut rest = values.as_slice();
+            for cut in cuts {
+                let (piece, others) = rest.split_at(*cut);
+                squares.add(piece);
+                rest = others;
+            }
+            squares.add(rest);
+            squares.sum().to_bits()
+        };
+        for cuts in [&[1][..], &[3, 2, 2, 1, 500], &[8, 7, 9], &[0, 15, 0, 1, 998 - 15], &[999]] {
+            assert_eq!(sum(cuts), sum(&[]), "{cuts:?}");
         }
     }
 
@@ -255,7 +235,7 @@ mod tests {
         let optimizer = Optimizer::sgd(Positive::try_from(1.0).unwrap(), Share::default());
         let (mut weights, mut sum) = (vec![0.0; 2], Vec::new());
         let shards = [vec![3.0, 4.0]];
-        let step = Step { shards: &shards, optimizer: &optimizer, number: 1, rate: 1.0, clip: Some(1.0) };
+        let step = Step { gradient: &Shards(&shards), optimizer: &optimizer, number: 1, rate: 1.0, clip: Some(1.0) };
         let norm = step.take(&Pool::new(1).unwrap(), &mut sum, &mut weights, &mut [], &mut Phases::default());
         assert_eq!((norm, weights), (5.0, vec![-0.6, -0.8]));
     }

@@ -3,11 +3,14 @@
 use super::augment::Augmenter;
 use super::columns::Features;
 use super::fit::Engine;
+use super::gradient::{Gradient, PIECE, Shards};
 use super::init::Frozen;
 use super::loss::{Objective, Sums, Truth};
+use super::network::matrices::WeightMatrix;
 use super::network::{Network, Workspace};
 use super::phases::{Phases, Stopwatch};
 use super::pool::Pool;
+use super::products::Products;
 use rand::Rng;
 use ropeway_framework::Result;
 use ropeway_framework::stage::Seed;
@@ -43,6 +46,10 @@ pub(super) struct NetworkEngine<'a> {
     gradients: Vec<Vec<f32>>,
     /// Shards whose gradients lie in one sum.
     together: usize,
+    /// Weights whose gradients can wait until they are used.
+    matrices: Vec<WeightMatrix>,
+    /// Whether they do.
+    waiting: bool,
 }
 
 /// What a shard's part of a step needs; reused from step to step.
@@ -52,6 +59,7 @@ struct Shard {
     truth: Picked,
     sums: Sums,
     phases: Phases,
+    rows: usize,
 }
 
 #[derive(Default)]
@@ -97,6 +105,8 @@ impl<'a> NetworkEngine<'a> {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             gradients: vec![Vec::new(); shards],
             together: 1,
+            matrices: network.matrices(PIECE),
+            waiting: false,
         }
     }
 
@@ -130,8 +140,12 @@ impl Engine for NetworkEngine<'_> {
         // memory, and changes no bit.
         let pairs = mine == (0..count) && count.is_power_of_two() && count >= 2 * self.pool.threads();
         self.together = if pairs && count > 1 { 2 } else { 1 };
+        // Nobody else needs them, so they need not lie in memory.
+        let waiting = mine == (0..count) && self.frozen.is_empty() && !self.matrices.is_empty();
+        self.waiting = waiting;
         let compute = |index: usize, shard: &mut Shard, gradient: &mut [f32], adding: bool| {
             let rows = &rows[rows.len() * index / count..rows.len() * (index + 1) / count];
+            shard.rows = rows.len();
             if rows.is_empty() {
                 // Not as it is: adding zero makes a negative zero a positive one.
                 gradient.iter_mut().for_each(|sum| *sum = if adding { *sum + 0.0 } else { 0.0 });
@@ -157,9 +171,10 @@ impl Engine for NetworkEngine<'_> {
             let (output, output_gradient) = network.output(workspace);
             shard.sums = objective.losses(output, truth, class_weights, scale, Some(output_gradient));
             watch.read(&mut phases.forward);
-            match adding {
-                true => network.backward_adding(weights, workspace, gradient),
-                false => network.backward(weights, workspace, gradient),
+            match (waiting, adding) {
+                (true, _) => network.backward_sums(weights, workspace, gradient, adding),
+                (_, true) => network.backward_adding(weights, workspace, gradient),
+                (_, false) => network.backward(weights, workspace, gradient),
             }
             frozen.still(gradient);
             watch.read(&mut phases.backward);
@@ -185,6 +200,15 @@ impl Engine for NetworkEngine<'_> {
 
     fn computed(&self) -> &[Vec<f32>] {
         &self.gradients[..self.gradients.len() / self.together]
+    }
+
+    fn gradient(&self) -> Box<dyn Gradient + '_> {
+        let others = Shards(self.computed());
+        if !self.waiting {
+            return Box::new(others);
+        }
+        let passes = self.shards.iter().map(|shard| (shard.rows > 0).then_some(&shard.workspace)).collect();
+        Box::new(Products { matrices: &self.matrices, passes, others })
     }
 
     fn restore(&self, weights: &mut [f32]) {

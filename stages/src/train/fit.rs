@@ -3,6 +3,7 @@
 use super::bounds;
 use super::cadence::Cadence;
 use super::descent::Step;
+use super::gradient::{Gradient, Shards};
 use super::loss::Sums;
 use super::optimizer::Optimizer;
 use super::phases::{Phases, Stopwatch};
@@ -34,9 +35,13 @@ pub(super) trait Engine {
     /// Into how many shards a step is cut.
     fn shards(&self) -> usize;
 
-    /// The gradients that were computed last, by shard: of those that were asked for. If all were, there may be fewer:
-    /// sums of as many neighbours each, as the tree over all of them has them.
+    /// The gradients that were computed last, by shard: of those that were asked for, if not all of them were.
     fn computed(&self) -> &[Vec<f32>];
+
+    /// The gradient that was computed last, if that of all shards was asked for.
+    fn gradient(&self) -> Box<dyn Gradient + '_> {
+        Box::new(Shards(self.computed()))
+    }
 
     /// Into how many blocks the validation part is cut; none if there is none.
     fn blocks(&self) -> usize;
@@ -260,8 +265,11 @@ impl Course<'_> {
         state.step += 1;
         let rate = self.rate(state);
         bounds::check_loss(sums.mean(), rate, state, plan.clip)?;
-        let shards = if shared { std::slice::from_ref(&self.gradient) } else { engine.computed() };
-        let step = Step { shards, optimizer: &plan.optimizer, number: state.step, rate, clip: plan.clip };
+        let gradient = match shared {
+            true => Box::new(Shards(std::slice::from_ref(&self.gradient))),
+            false => engine.gradient(),
+        };
+        let step = Step { gradient: &*gradient, optimizer: &plan.optimizer, number: state.step, rate, clip: plan.clip };
         let (weights, moments) = (&mut state.weights, &mut state.moments);
         state.norm = step.take(self.pool, &mut self.sum, weights, moments, &mut self.watch.phases);
         engine.restore(weights);

@@ -127,11 +127,11 @@ impl Apply for Fitted {
     }
 
     fn apply(&self, rows: &Frame) -> Result<Frame> {
-        let features = Features::read(rows, &self.description.columns)?;
-        let threads = match features.rows() >= MANY {
+        let threads = match rows.rows() >= MANY {
             true => std::thread::available_parallelism().map_or(1, usize::from),
             false => 1,
         };
+        let features = Features::read(rows, &self.description.columns, threads)?;
         let outputs = self.core.outputs(&features, &Pool::new(threads)?);
         let columns = match &self.description.classes {
             None => vec![Arc::new(outputs.iter().map(|y| Some(f64::from(*y))).collect::<Float64Array>()) as ArrayRef],

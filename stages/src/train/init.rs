@@ -11,6 +11,11 @@ use std::ops::Range;
 pub(super) struct Frozen(Vec<(Range<usize>, Vec<f32>)>);
 
 impl Frozen {
+    /// Whether all are trained.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Their gradient is nothing, so that neither norms nor moments know of them.
     pub(super) fn still(&self, gradient: &mut [f32]) {
         self.0.iter().for_each(|(place, _)| gradient[place.clone()].fill(0.0));

@@ -4,8 +4,9 @@
 //! interruptions, or on whether it was done in one go. Each batch is cut into shards that the pipeline fixes, their
 //! gradients are summed in a fixed tree, and whoever computes a shard computes the same bits.
 //!
-//! To read it: [`TrainSpec`] (what a pipeline says), `stage` (data to examples), `fit` (the loop), `engine` (gradients
-//! of our own networks), `descent` (the step), `state` (what a training needs to go on), `writer` (checkpoints, kept
+//! To read it: [`TrainSpec`] (what a pipeline says), `stage` (data to examples), `fit` (the loop), `engine` (passes
+//! through our own networks), `gradient` (what a step follows) and `products` (computed where it is used), `descent` (the
+//! step), `state` (what a training needs to go on), `writer` (checkpoints, kept
 //! beside it), `watch` (what is seen of it), `fitted` (models, applied).
 
 mod augment;
@@ -18,6 +19,7 @@ mod engine;
 mod fit;
 mod fitted;
 pub mod fused;
+mod gradient;
 mod init;
 mod loss;
 mod models;
@@ -26,10 +28,12 @@ mod numbers;
 mod optimizer;
 mod phases;
 mod pool;
+mod products;
 mod rates;
 mod reader;
 mod reduce;
 mod schedule;
+mod sparse;
 mod spec;
 mod stage;
 mod state;

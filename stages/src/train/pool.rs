@@ -23,6 +23,14 @@ impl Pool {
         self.0.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
     }
 
+    /// Works on one of the threads: what is done with every part then begins there at once.
+    pub(crate) fn inside<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match &self.0 {
+            None => work(),
+            Some(pool) => pool.install(work),
+        }
+    }
+
     /// Does something with every part.
     pub(crate) fn each<T: Send>(&self, parts: &mut [T], work: impl Fn(usize, &mut T) + Sync) {
         match &self.0 {

@@ -106,7 +106,8 @@ impl FindRate {
             }
             least = least.min(smooth);
             sweep.0.push([rate, loss, smooth]);
-            let step = Step { shards: engine.computed(), optimizer: &plan.optimizer, number, rate, clip: plan.clip };
+            let gradient = engine.gradient();
+            let step = Step { gradient: &*gradient, optimizer: &plan.optimizer, number, rate, clip: plan.clip };
             step.take(pool, &mut sum, &mut state.weights, &mut state.moments, &mut phases);
             engine.restore(&mut state.weights);
             let seen = [("rate", rate), ("train.loss", smooth)];

@@ -57,7 +57,7 @@ impl Reader {
     /// # Errors
     /// Columns that are missing or of another type; null, NaN or infinite values.
     pub fn features(&self, rows: &Frame) -> Result<Tensor> {
-        let features = Features::read(rows, &self.columns)?;
+        let features = Features::read(rows, &self.columns, 1)?;
         let mut values = vec![0.0; features.rows() * features.width()];
         features.gather(0..features.rows(), &mut values);
         Ok(Tensor::from_vec(values, (features.rows(), features.width()), &Device::Cpu)?)

@@ -1,6 +1,7 @@
 //! The fixed tree in which the shards' gradients are summed, in parts: who computed which shards changes no bit.
 
-use super::descent::{PART, tree};
+use super::descent::PART;
+use super::gradient::tree;
 use super::network::simd::vectorized;
 use super::pool::Pool;
 use std::ops::Range;

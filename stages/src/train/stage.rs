@@ -66,7 +66,7 @@ pub(super) fn train(
     let Given { train, valid, features, resume, init } = given;
     check(&spec, valid.is_some(), init.is_some())?;
     let (frame, valid) = transformed(train, valid, features.as_ref(), &around)?;
-    let (train, valid, description) = read(&frame, valid.as_ref(), &spec)?;
+    let (train, valid, description) = read(&frame, valid.as_ref(), &spec, around.threads.0)?;
     // What the features made of the rows is read, and goes.
     drop(frame);
     if let ModelSpec::Trees(trees) = &spec.model {
@@ -104,7 +104,7 @@ pub(super) fn train(
         let sweep = rule.sweep(&plan, &mut engine, fresh, (&pool, &around))?;
         return Ok((model, sweep.metrics(), sweep.curve()?, tensors));
     }
-    let state = fit(&plan, &mut engine, (fresh, resume.as_ref()), &pool, &around)?;
+    let state = pool.inside(|| fit(&plan, &mut engine, (fresh, resume.as_ref()), &pool, &around))?;
     let model = description.model(&network, state.chosen())?;
     Ok((model, state.metrics(), state.curve()?, state.tensors()?))
 }
@@ -133,13 +133,18 @@ fn transformed(
 ) -> Result<(Frame, Option<Frame>)> {
     let Some(model) = features else { return Ok((train, valid)) };
     let features = around.models.load(model).context("input \"features\"")?;
-    let train = features.apply(&train).context("input \"train\"")?;
-    let valid = valid.map(|rows| features.apply(&rows)).transpose().context("input \"valid\"")?;
+    let train = features.apply_on(&train, around.threads.0).context("input \"train\"")?;
+    let valid = valid.map(|rows| features.apply_on(&rows, around.threads.0)).transpose().context("input \"valid\"")?;
     Ok((train, valid))
 }
 
 /// The examples of both parts, and what the model will be.
-fn read(train: &Frame, valid: Option<&Frame>, spec: &TrainSpec) -> Result<(Examples, Option<Examples>, Description)> {
+fn read(
+    train: &Frame,
+    valid: Option<&Frame>,
+    spec: &TrainSpec,
+    threads: usize,
+) -> Result<(Examples, Option<Examples>, Description)> {
     if train.rows() == 0 {
         return Err(Error::new("input \"train\" has no rows"));
     }
@@ -159,22 +164,27 @@ fn read(train: &Frame, valid: Option<&Frame>, spec: &TrainSpec) -> Result<(Examp
         }
         false => (None, Target::Numbers(numbers(&target, &spec.target).context("input \"train\"")?)),
     };
-    let features = Features::read(train, &columns).context("input \"train\"")?;
+    let features = Features::read(train, &columns, threads).context("input \"train\"")?;
     let train = Examples { features, target: values };
-    let valid = valid.map(|rows| examples(rows, &columns, &spec.target, classes.as_ref()));
+    let valid = valid.map(|rows| examples(rows, &columns, (&spec.target, classes.as_ref()), threads));
     let valid = valid.transpose().context("input \"valid\"")?;
     let description =
         Description { model: spec.model.clone(), objective, target: spec.target.clone(), classes, columns };
     Ok((train, valid, description))
 }
 
-fn examples(rows: &Frame, columns: &[Column], target: &str, classes: Option<&Classes>) -> Result<Examples> {
+fn examples(
+    rows: &Frame,
+    columns: &[Column],
+    (target, classes): (&str, Option<&Classes>),
+    threads: usize,
+) -> Result<Examples> {
     let values = rows.column(target)?;
     let target = match classes {
         Some(classes) => Target::Classes(classes.encode(&values, target)?),
         None => Target::Numbers(numbers(&values, target)?),
     };
-    Ok(Examples { features: Features::read(rows, columns)?, target })
+    Ok(Examples { features: Features::read(rows, columns, threads)?, target })
 }
 
 /// What is made small: as asked for, or by the model and the type of the target.

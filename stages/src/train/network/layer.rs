@@ -47,6 +47,16 @@ pub(in crate::train) trait Layer: Send + Sync {
     fn backward_adding(&self, weights: &[f32], pass: Pass<'_>, gradient: &mut [f32], kept: &mut Kept) {
         add_apart(self, weights, pass, gradient, kept);
     }
+
+    /// Whether its first parameter is a matrix whose gradient is the product of its input and the gradient of its sums,
+    /// and so can be computed later, piece by piece ([`Layer::backward_sums`]).
+    fn is_product(&self) -> bool {
+        false
+    }
+
+    /// As [`Layer::backward`], or as [`Layer::backward_adding`], but leaves the gradient of the first parameter out and
+    /// that of the sums in `output_gradient`. For layers that are a product.
+    fn backward_sums(&self, _weights: &[f32], _pass: Pass<'_>, _adding: bool, _gradient: &mut [f32], _: &mut Kept) {}
 }
 
 /// Computes the gradient of a layer's weights elsewhere and adds it to `gradient`.
@@ -80,6 +90,8 @@ pub(in crate::train) struct Kept {
     pub(in crate::train) column_gradients: Vec<f32>,
     /// A gradient of its weights that is to be added to another.
     pub(in crate::train) gradient: Vec<f32>,
+    /// The gradient of its sums, if that of its matrix is computed later.
+    pub(in crate::train) sums: Vec<f32>,
     /// How many tokens each row has, where rows are sequences; handed on from layer to layer.
     pub(in crate::train) lengths: Vec<u32>,
     /// The buffers of the layers that it is made of.

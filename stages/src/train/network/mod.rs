@@ -12,6 +12,7 @@ mod dense;
 mod dropout;
 mod embedding;
 pub(super) mod layer;
+pub(super) mod matrices;
 pub(super) mod matrix;
 mod norm;
 pub(super) mod pool;
@@ -53,6 +54,17 @@ pub(crate) struct Workspace {
     /// The gradients of a layer's output and input, by turns.
     gradient: Vec<f32>,
     next_gradient: Vec<f32>,
+}
+
+/// How to go back through a network.
+#[derive(Clone, Copy, Default)]
+struct Backward {
+    /// To the gradient of the input.
+    through: bool,
+    /// Adding to the gradient that is there.
+    adding: bool,
+    /// Without the gradients of the matrices.
+    sums: bool,
 }
 
 impl Workspace {
@@ -160,21 +172,27 @@ impl Network {
 
     /// Computes the gradient of all weights from the gradient of the output that lies in the workspace.
     pub(crate) fn backward(&self, weights: &[f32], workspace: &mut Workspace, gradient: &mut [f32]) {
-        self.backward_through(weights, workspace, gradient, (false, false));
+        self.backward_through(weights, workspace, gradient, Backward::default());
     }
 
     /// As [`Network::backward`], but adds to the gradient that is there: with the bits of adding it later.
     pub(crate) fn backward_adding(&self, weights: &[f32], workspace: &mut Workspace, gradient: &mut [f32]) {
-        self.backward_through(weights, workspace, gradient, (false, true));
+        self.backward_through(weights, workspace, gradient, Backward { adding: true, ..Backward::default() });
     }
 
-    /// As [`Network::backward`], and gives the gradient of the input if it goes `through`.
+    /// As one of the two, but without the gradients of the [matrices](Network::matrices).
+    pub(crate) fn backward_sums(&self, weights: &[f32], workspace: &mut Workspace, gradient: &mut [f32], adding: bool) {
+        let how = Backward { adding, sums: true, ..Backward::default() };
+        self.backward_through(weights, workspace, gradient, how);
+    }
+
+    /// As [`Network::backward`], and gives the gradient of the input if it goes through to it.
     fn backward_through<'w>(
         &self,
         weights: &[f32],
         workspace: &'w mut Workspace,
         gradient: &mut [f32],
-        (through, adding): (bool, bool),
+        Backward { through, adding, sums }: Backward,
     ) -> &'w [f32] {
         for (index, (layer, place)) in self.layers.iter().enumerate().rev() {
             let (input, output) = (&workspace.values[index], &workspace.values[index + 1]);
@@ -188,9 +206,13 @@ impl Network {
                 input_gradient: wanted.then_some(workspace.next_gradient.as_mut_slice()),
             };
             let (gradient, kept) = (&mut gradient[place.clone()], &mut workspace.kept[index]);
-            match adding {
-                true => layer.backward_adding(&weights[place.clone()], pass, gradient, kept),
-                false => layer.backward(&weights[place.clone()], pass, gradient, kept),
+            if sums && layer.is_product() {
+                layer.backward_sums(&weights[place.clone()], pass, adding, gradient, kept);
+                std::mem::swap(&mut kept.sums, &mut workspace.gradient);
+            } else if adding {
+                layer.backward_adding(&weights[place.clone()], pass, gradient, kept);
+            } else {
+                layer.backward(&weights[place.clone()], pass, gradient, kept);
             }
             if !wanted {
                 break;

@@ -1,7 +1,7 @@
 //! Residual blocks.
 
-use super::Network;
 use super::layer::{Kept, Layer, Parameter, Pass};
+use super::{Backward, Network};
 use rand::Rng;
 
 /// Adds to its input what some layers make of it (He et al., "Deep Residual Learning for Image Recognition", 2016).
@@ -52,7 +52,8 @@ impl Layer for Residual {
     fn backward(&self, weights: &[f32], pass: Pass<'_>, gradient: &mut [f32], kept: &mut Kept) {
         let workspace = kept.branch.get_or_insert_default();
         self.branch.output(workspace).1.copy_from_slice(pass.output_gradient);
-        let inner = self.branch.backward_through(weights, workspace, gradient, (pass.input_gradient.is_some(), false));
+        let how = Backward { through: pass.input_gradient.is_some(), ..Backward::default() };
+        let inner = self.branch.backward_through(weights, workspace, gradient, how);
         if let Some(input_gradient) = pass.input_gradient {
             for ((to, direct), inner) in input_gradient.iter_mut().zip(&*pass.output_gradient).zip(inner) {
                 *to = direct + inner;
