@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ropeway::Allocator = ropeway::Allocator;
 
 const ARTIFACTS: u64 = 160;
 const EACH: u64 = 64 << 20;

@@ -12,14 +12,13 @@ use ropeway::runtime;
 use ropeway::stage::TaskRequest;
 use ropeway::worker::Token;
 use serde_json::{Value, json};
-use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// As in the program.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ropeway::Allocator = ropeway::Allocator;
 
 const WORKERS: u32 = 2;
 const CALLS: u64 = 2_000;
@@ -59,10 +58,22 @@ fn add_one(input: Tensors) -> Result<Tensors> {
     Ok(Tensors::new().with("values", Tensor::from_vec(vec![more.len()], more)?))
 }
 
-/// Reads what it is given and says how many bytes that is.
+/// Seconds of the machine's calendar.
+fn now() -> Result<f64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH).map_err(Error::new)?.as_secs_f64())
+}
+
+/// An array of doubles, and when it was there.
+fn stamped(Params(p): Params<Size>) -> Result<Tensors> {
+    let array = array(Params(p))?;
+    Ok(array.with("made", Tensor::from_vec(vec![1], vec![now()?])?))
+}
+
+/// Says for how long its input was on the way, and reads it.
 fn take(input: Tensors) -> Result<Metrics> {
-    let bytes = input.get("values")?.data().len();
-    Ok(Metrics::new().with("bytes", bytes as f64))
+    let seconds = now()? - input.get("made")?.values::<f64>()?[0];
+    let sum = input.get("values")?.values::<f64>()?.iter().sum::<f64>();
+    Ok(Metrics::new().with("seconds", seconds).with("sum", sum))
 }
 
 fn task(each: &Template, number: u64) -> TaskRequest {
@@ -116,6 +127,7 @@ fn registry() -> Registry {
         .stage("nothing", stage(nothing).version(1))
         .stage("array", stage(array).version(1))
         .stage("add", stage(add_one).version(1))
+        .stage("stamped", stage(stamped).version(1))
         .stage("take", stage(take).version(1))
         .stage("one_by_one", stage(one_by_one).version(1))
         .stage("at_once", stage(at_once).version(1))
@@ -211,8 +223,8 @@ fn memcpy_rate(bytes: usize) -> f64 {
     bytes as f64 / median(times.collect())
 }
 
-/// Tensors of so many bytes: the seconds until a task of the same worker has them; and those until another process does,
-/// which maps the file that this one writes.
+/// Tensors of so many bytes: the seconds until a task of the same worker has them; and those until a task of another
+/// worker process has, which maps what the first one left.
 fn hand_over(bytes: usize) -> Result<(f64, f64)> {
     let tensors = || array(Params(Size { bytes, round: 0 })).map(Artifact::Tensors);
     let store = Store::memory().with_memory(4 * bytes as u64);
@@ -224,19 +236,32 @@ fn hand_over(bytes: usize) -> Result<(f64, f64)> {
     };
     let same = rounds(|| timed(&mut || runtime()?.block_on(store.get(made))))?;
     drop(store);
-    let other = rounds(|| {
-        // Files in memory, where there are such: workers of one machine hand over so.
-        let memory = Path::new("/dev/shm");
-        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }?;
-        let url = format!("file://{}", folder.path().display());
-        let [here, there] = [0, 1].map(|_| runtime().and_then(|runtime| runtime.block_on(Store::open(&url))));
-        let (here, there, tensors) = (here?, there?, tensors()?);
-        timed(&mut || {
-            let made = runtime()?.block_on(here.put_owned(tensors.clone()))?;
-            runtime()?.block_on(there.get(made))
-        })
-    })?;
+    let other = rounds(|| across(bytes))?;
     Ok((same, other))
+}
+
+/// The seconds from when a worker has made tensors until a task of another one has them: of the two stages each fits one
+/// worker only.
+fn across(bytes: usize) -> Result<f64> {
+    let registry = Arc::new(registry());
+    let pool = |name: &str, cpus: f64, memory: usize| {
+        let memory = (memory * MIB) as u64;
+        Pool { name: name.into(), min: 1, max: 1, cpus, memory, ..Pool::default() }
+    };
+    let mut options = options(0)?;
+    if let Some(elsewhere) = &mut options.elsewhere {
+        elsewhere.pools = vec![pool("maker", 2.0, 1024), pool("taker", 1.0, 4096)];
+    }
+    let pipeline = Pipeline::build("across")
+        .stage("made", "stamped")
+        .with(json!({ "bytes": bytes, "round": 0 }))
+        .needs(json!({ "cpus": 2 }))
+        .stage("taken", "take")
+        .from("made")
+        .needs(json!({ "memory": "2GiB" }))
+        .resolve(&registry)?;
+    let report = done(run(&pipeline, &registry, &Store::memory(), &options, &mut |_: &Line| {})?)?;
+    Ok(metric(&report, "seconds"))
 }
 
 fn measure() -> Result<Value> {

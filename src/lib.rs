@@ -40,6 +40,7 @@
 //! * [`observe`]: what is seen of it: a timeline, what it cost, a trace.
 //! * [`stages`], [`tuner`], [`serving`], [`datasets`]: what comes with it.
 
+mod allocator;
 mod cli;
 mod commands;
 mod diagnostics;
@@ -50,6 +51,7 @@ mod telemetry;
 mod timeline;
 mod units;
 
+pub use allocator::Allocator;
 pub use arrow;
 pub use cli::main;
 pub use ropeway_datasets as datasets;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ropeway::Allocator = ropeway::Allocator;
 
 fn main() -> ExitCode {
     ropeway::main(ropeway::standard())

@@ -11,13 +11,12 @@
 //!
 //! JSON has its keys in order and no spaces. All NaNs of metrics are one; those of frames and tensors keep their bits.
 
-use super::{
-    Artifact, Digest, Kind, List, Metrics, Model, Pieces, Ref, Tensors, canonical_json, ipc, json::read_json,
-    tensor_file,
-};
+use super::json::read_json;
+use super::unnamed::Unnamed;
+use super::{Artifact, Kind, List, Metrics, Model, Pieces, Ref, Tensors, ipc, tensor_file};
 use crate::{Context, Error, Result};
 use bytes::Bytes;
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Number, Value};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// An artifact in canonical form; a list's items stand beside it, each under its own digest.
@@ -37,12 +36,6 @@ impl Encoded {
     /// The canonical bytes in one row; a copy, where they are in several pieces.
     pub fn bytes(&self) -> Bytes {
         self.pieces.join()
-    }
-
-    fn new(kind: Kind, pieces: impl Into<Pieces>) -> Self {
-        let pieces = pieces.into();
-        let reference = Ref { kind, digest: Digest::of_pieces(&pieces), bytes: pieces.len() as u64 };
-        Self { reference, pieces, whole: None, items: Vec::new() }
     }
 }
 
@@ -72,38 +65,10 @@ pub fn encode(artifact: &Artifact) -> Result<Encoded> {
 /// # Errors
 /// As [`encode`].
 pub fn encode_owned(artifact: Artifact) -> Result<Encoded> {
-    let kind = artifact.kind();
-    Ok(match artifact {
-        Artifact::Frame(frame) => {
-            let (pieces, frame) = ipc::write(frame)?;
-            Encoded { whole: Some(frame.into()), ..Encoded::new(kind, pieces) }
-        }
-        Artifact::Tensors(tensors) => {
-            let (pieces, tensors) = tensor_file::write(&tensors, None)?;
-            // Bytes in one piece are sooner decoded.
-            let whole = (pieces.iter().len() > 1).then(|| tensors.into());
-            Encoded { whole, ..Encoded::new(kind, pieces) }
-        }
-        Artifact::Model(model) => {
-            let about = canonical_json(&json!({"kind": model.kind(), "spec": model.spec()}));
-            let (pieces, tensors) = tensor_file::write(model.tensors(), Some(about.clone()))?;
-            let encoded = Encoded::new(kind, pieces);
-            // Its description as it is read, which may be in another order.
-            let whole = (encoded.pieces.iter().len() > 1).then(|| described(&about, tensors)).transpose()?;
-            Encoded { whole: whole.map(Artifact::Model), ..encoded }
-        }
-        Artifact::Metrics(metrics) => {
-            let fields: Map<String, Value> =
-                metrics.iter().map(|(name, value)| (name.to_owned(), write_number(value))).collect();
-            Encoded::new(kind, Bytes::from(canonical_json(&Value::Object(fields))))
-        }
-        Artifact::List(list) => {
-            let items = list.items().iter().map(encode).collect::<Result<Vec<_>>>()?;
-            let references: Vec<Ref> = items.iter().map(|item| item.reference).collect();
-            Encoded { items, ..encode_list(&references)? }
-        }
-        Artifact::Bytes(bytes) => Encoded::new(kind, bytes),
-    })
+    let Artifact::List(list) = artifact else { return Ok(Unnamed::of(artifact)?.named()) };
+    let items = list.items().iter().map(encode).collect::<Result<Vec<_>>>()?;
+    let references: Vec<Ref> = items.iter().map(|item| item.reference).collect();
+    Ok(Encoded { items, ..encode_list(&references)? })
 }
 
 /// The canonical form of a list of stored artifacts. They are only named, so that none of them need be read.
@@ -111,7 +76,7 @@ pub fn encode_owned(artifact: Artifact) -> Result<Encoded> {
 /// # Errors
 /// None that is known.
 pub fn encode_list(items: &[Ref]) -> Result<Encoded> {
-    Ok(Encoded::new(Kind::List, Bytes::from(canonical_json(&serde_json::to_value(items)?))))
+    Ok(Unnamed::list(items)?.named())
 }
 
 /// The artifacts that the canonical bytes of a list name, in order.
@@ -172,7 +137,7 @@ fn read_model(bytes: Bytes) -> Result<Artifact> {
     described(&about.context("the model has no description")?, tensors).map(Artifact::Model)
 }
 
-fn described(about: &str, tensors: Tensors) -> Result<Model> {
+pub(super) fn described(about: &str, tensors: Tensors) -> Result<Model> {
     let about = read_json(about.as_bytes())?;
     let kind = about.get("kind").and_then(Value::as_str).context("the model has no kind")?;
     let spec = about.get("spec").context("the model has no description")?;
@@ -194,7 +159,7 @@ fn read_list(bytes: &[u8], fetch: &mut dyn FnMut(Ref) -> Result<Artifact>) -> Re
     ))
 }
 
-fn write_number(value: f64) -> Value {
+pub(super) fn write_number(value: f64) -> Value {
     match Number::from_f64(value) {
         Some(number) => Value::Number(number),
         None if value.is_nan() => "NaN".into(),
@@ -220,6 +185,7 @@ mod tests {
     use crate::damage::damaged;
     use arrow::array::{ArrayRef, Int64Array, StringArray};
     use proptest::prelude::*;
+    use serde_json::json;
     use std::sync::Arc;
 
     fn again(encoded: &Encoded) -> Artifact {

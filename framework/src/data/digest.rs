@@ -49,6 +49,34 @@ impl Digest {
         digest
     }
 
+    /// Writes bytes in pieces to the head of a file and digests them on the way, part by part, so that they come from
+    /// memory once; many on all cores.
+    ///
+    /// # Errors
+    /// The file can't be written; what it has then is of no use.
+    pub(crate) fn while_writing(pieces: &Pieces, file: &File) -> io::Result<Self> {
+        let length = pieces.len() as u64;
+        let row = Row::new(pieces);
+        let write = |part: &[u8], at: u64| file.write_all_at(part, at);
+        if length <= LEAF {
+            let mut hasher = blake3::Hasher::new();
+            row.each(0, length, |part, at| {
+                hasher.update(part);
+                write(part, at)
+            })?;
+            return Ok(Self(*hasher.finalize().as_bytes()));
+        }
+        tree(length, &|from, to| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.set_input_offset(from);
+            row.each(from, to, |part, at| {
+                hasher.update(part);
+                write(part, at)
+            })?;
+            Ok(hasher.finalize_non_root())
+        })
+    }
+
     /// The digest of the first `length` bytes of a file; of many, on all cores.
     ///
     /// # Errors
@@ -115,15 +143,25 @@ impl<'a> Row<'a> {
     fn leaf(&self, from: u64, to: u64) -> ChainingValue {
         let mut hasher = blake3::Hasher::new();
         hasher.set_input_offset(from);
+        let Ok(()) = self.each(from, to, |part, _| {
+            hasher.update(part);
+            Ok::<_, Infallible>(())
+        });
+        hasher.finalize_non_root()
+    }
+
+    /// Goes through some bytes in order: those of each piece, and where they stand.
+    fn each<E>(&self, from: u64, to: u64, mut visit: impl FnMut(&[u8], u64) -> Result<(), E>) -> Result<(), E> {
         let first = self.starts.partition_point(|start| *start <= from).saturating_sub(1);
         for (piece, start) in self.pieces.iter().zip(&self.starts).skip(first) {
             if *start >= to {
                 break;
             }
+            let begin = from.saturating_sub(*start) as usize;
             let end = piece.len().min((to - start) as usize);
-            hasher.update(&piece[from.saturating_sub(*start) as usize..end]);
+            visit(&piece[begin..end], start + begin as u64)?;
         }
-        hasher.finalize_non_root()
+        Ok(())
     }
 }
 
@@ -212,6 +250,9 @@ mod tests {
             file.write_all(&bytes).unwrap();
             prop_assert_eq!(Digest::of_file(&file, length as u64).unwrap(), digest);
             prop_assert!(Digest::of_file(&file, length as u64 + 1).is_err());
+            let copy = tempfile::NamedTempFile::new().unwrap();
+            prop_assert_eq!(Digest::while_writing(&pieces, copy.as_file()).unwrap(), digest);
+            prop_assert!(std::fs::read(copy.path()).unwrap() == bytes);
         }
     }
 }

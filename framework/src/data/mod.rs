@@ -14,6 +14,7 @@ mod model;
 mod pieces;
 mod tensor_file;
 mod tensors;
+mod unnamed;
 mod weight;
 
 pub use codec::{Encoded, decode, encode, encode_list, encode_owned, list_items, read_safetensors};
@@ -26,6 +27,7 @@ pub use metrics::Metrics;
 pub use model::Model;
 pub use pieces::Pieces;
 pub use tensors::{Dtype, Element, Tensor, Tensors};
+pub(crate) use unnamed::Unnamed;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

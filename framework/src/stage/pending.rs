@@ -26,7 +26,7 @@ enum State {
     #[default]
     Open,
     Done(Box<[(Box<str>, Ref)]>, Arc<dyn Fetch>),
-    Failed(Error),
+    Failed(Box<Error>),
     GivenUp,
 }
 
@@ -56,7 +56,7 @@ impl Answer {
 
     /// The task failed.
     pub fn fail(self, error: Error) {
-        self.0.set(State::Failed(error));
+        self.0.set(State::Failed(Box::new(error)));
     }
 }
 
@@ -87,7 +87,7 @@ impl Pending {
                 let stored = |(port, made): &(Box<str>, Ref)| (port.to_string(), Stored::new(*made, source.clone()));
                 Ok(outputs.iter().map(stored).collect())
             }
-            State::Failed(error) => Err(error),
+            State::Failed(error) => Err(*error),
             State::Open | State::GivenUp => Err(Error::new("the run ended before this task").fault(Fault::Interrupted)),
         }
     }

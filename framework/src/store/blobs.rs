@@ -106,7 +106,7 @@ impl Store {
 }
 
 /// What memory keeps of an artifact with these canonical bytes.
-fn form(reference: Ref, bytes: Bytes) -> Result<Form> {
+pub(super) fn form(reference: Ref, bytes: Bytes) -> Result<Form> {
     if reference.kind == Kind::List {
         let mut items = Vec::new();
         each_item(reference, bytes, &mut |item| items.push(item)).map_err(StoreError::report)?;

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What of the machine's memory an exchange takes at most: so many bytes, and this part of what is free there.
 const MOST: u64 = 256 << 20;
@@ -28,6 +28,14 @@ pub(super) struct Exchange {
 #[derive(Default)]
 struct Inside {
     objects: VecDeque<(String, u64)>,
+    bytes: u64,
+    /// Bytes of those that are on their way to the disk.
+    leaving: u64,
+}
+
+/// An object that is to go to the disk.
+pub(super) struct Surplus {
+    pub(super) path: String,
     bytes: u64,
 }
 
@@ -52,19 +60,42 @@ impl Exchange {
         &self.files
     }
 
-    /// Counts an object that came; gives those that are to go to the disk, the oldest first.
-    pub(super) fn came(&self, path: &str, bytes: u64) -> Vec<String> {
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Counts an object that came; gives those that are to go to the disk, the oldest first. The newest stays, however
+    /// large it is: somebody is about to map it.
+    pub(super) fn came(&self, path: &str, bytes: u64) -> Vec<Surplus> {
+        let mut inside = self.inside();
         inside.objects.push_back((path.to_owned(), bytes));
         inside.bytes += bytes;
         let mut surplus = Vec::new();
         while inside.bytes > self.limit
+            && inside.objects.len() > 1
             && let Some((path, bytes)) = inside.objects.pop_front()
         {
             inside.bytes -= bytes;
-            surplus.push(path);
+            inside.leaving += bytes;
+            surplus.push(Surplus { path, bytes });
         }
         surplus
+    }
+
+    /// An object has gone to the disk, or can't.
+    pub(super) fn left(&self, surplus: &Surplus) {
+        self.inside().leaving -= surplus.bytes;
+    }
+
+    /// Whether whoever brings more must wait until others are gone.
+    pub(super) fn is_crowded(&self) -> bool {
+        let inside = self.inside();
+        inside.bytes + inside.leaving > 2 * self.limit
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_leaving(&self) -> bool {
+        self.inside().leaving > 0
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a file's name lead to where its content is now: who was told the name finds it still.

@@ -5,7 +5,7 @@ use super::backend::{Created, Found, Leftovers};
 use super::offload::{LONG, offload};
 use super::staging::Staging;
 use super::tiers::Content;
-use crate::data::Pieces;
+use crate::data::{Digest, Pieces};
 use arrow::buffer::MutableBuffer;
 use bytes::Bytes;
 use std::fs::{self, File};
@@ -49,6 +49,22 @@ impl Files {
     pub(super) async fn create(&self, path: &str, content: Pieces) -> Result<Created, StoreError> {
         let (folder, path) = (self.0.clone(), path.to_owned());
         offload(content.len() as u64, move || folder.create(&path, &content)).await
+    }
+
+    /// Creates the object that is named after the digest of its content, which is digested while it is written, and
+    /// opens it; on this thread.
+    pub(super) fn create_digested(
+        &self,
+        content: &Pieces,
+        name: impl Fn(Digest) -> String,
+    ) -> Result<(Digest, Created, Content), StoreError> {
+        let folder = &self.0;
+        let staged = folder.staging.write_digested(content);
+        let (staged, digest) = staged.map_err(|error| folder.error("write", "staging", &error))?;
+        let path = name(digest);
+        let created = folder.publish(&staged, &path)?;
+        let opened = open_file(&folder.root.join(&path)).map_err(|error| folder.error("read", &path, &error))?;
+        Ok((digest, created, opened))
     }
 
     pub(super) async fn open(&self, path: &str, expected: u64) -> Result<Option<Content>, StoreError> {
@@ -136,20 +152,25 @@ impl Files {
 
 impl Folder {
     fn create(&self, path: &str, content: &Pieces) -> Result<Created, StoreError> {
-        let target = self.root.join(path);
-        if touch(&target) {
+        if touch(&self.root.join(path)) {
             return Ok(Created::Already);
         }
         let staged = self.staging.write(content).map_err(|error| self.error("write", path, &error))?;
-        let linked = make_parent(&target).and_then(|()| match fs::hard_link(&staged, &target) {
+        self.publish(&staged, path)
+    }
+
+    /// Gives a file that was written its place, if there is nothing yet.
+    fn publish(&self, staged: &Path, path: &str) -> Result<Created, StoreError> {
+        let target = self.root.join(path);
+        let linked = make_parent(&target).and_then(|()| match fs::hard_link(staged, &target) {
             // The folder went with its last file just now.
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                make_parent(&target).and_then(|()| fs::hard_link(&staged, &target))
+                make_parent(&target).and_then(|()| fs::hard_link(staged, &target))
             }
             other => other,
         });
         // What can't be removed now is removed as the file of a dead process later.
-        let _ = fs::remove_file(&staged);
+        let _ = fs::remove_file(staged);
         match linked {
             Ok(()) => Ok(Created::Now),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Created::Already),

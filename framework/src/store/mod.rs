@@ -23,6 +23,7 @@ mod costs;
 mod error;
 mod exchange;
 mod files;
+mod leave;
 mod lists;
 mod log;
 mod memo;
@@ -75,7 +76,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use tiers::{Machine, Tiers};
+use tiers::{Lease, Machine, Tiers};
 use tracing::{Instrument, debug_span};
 
 /// What [`Store::with_memory`] is unless it says otherwise.
@@ -90,6 +91,11 @@ const AT_ONCE: usize = 8;
 /// ([`with_machine`](Store::with_machine)), other workers ([`with_peers`](Store::with_peers)), and the store itself.
 #[derive(Clone)]
 pub struct Store(Arc<Tiers>);
+
+/// Memory that is counted for what somebody makes.
+pub(crate) struct Room {
+    _lease: Lease,
+}
 
 /// What tells this machine, as long as it runs, from others.
 pub(crate) fn kernel() -> String {
@@ -179,6 +185,13 @@ impl Store {
         self
     }
 
+    /// Shares the exchange of a store that another process of this machine keeps: what is large is mapped from there,
+    /// and can be [left](Self::leave) there.
+    pub(crate) fn with_exchange(self, folder: &Path) -> Self {
+        self.0.set_machine(Machine::exchange(folder));
+        self
+    }
+
     /// Asks other workers for artifacts before it asks the store.
     pub fn with_peers(self, peers: Arc<dyn PeerSource>) -> Self {
         self.0.set_peers(peers);
@@ -196,6 +209,12 @@ impl Store {
     /// The address, as it was given.
     pub fn url(&self) -> &str {
         self.backend().url()
+    }
+
+    /// Makes room in memory for so many bytes that somebody is about to make. They are counted until the room is dropped,
+    /// just before they are put.
+    pub(crate) async fn make_room(&self, bytes: u64) -> Result<Room> {
+        self.0.make_room(bytes).await.map(|lease| Room { _lease: lease }).map_err(StoreError::report)
     }
 
     /// Keeps an artifact, the items of a list first. What is there already stays.

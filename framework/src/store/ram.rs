@@ -3,7 +3,7 @@
 use super::backend::{Created, Found, Leftovers};
 use super::blobs::BLOBS;
 use super::brief::{Brief, Common};
-use super::exchange::{EXCHANGE, Exchange};
+use super::exchange::{EXCHANGE, Exchange, Surplus};
 use super::files::{link, open_file, read_part};
 use super::named::{Name, Named};
 use super::offload::{LONG, offload};
@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Objects of this process. Blobs stay in memory until they are [released](Ram::release); then they go to files, as do
 /// long objects that are no blobs at once. What other processes put into the [exchange](Exchange) stays there as long
@@ -41,7 +41,22 @@ struct Objects {
 
 struct Object {
     place: Place,
-    modified: SystemTime,
+    modified: Millis,
+}
+
+/// A time of the calendar in half of its room: milliseconds since 1970.
+#[derive(Clone, Copy)]
+struct Millis(u64);
+
+impl Millis {
+    fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn time(self) -> SystemTime {
+        UNIX_EPOCH.checked_add(Duration::from_millis(self.0)).unwrap_or(UNIX_EPOCH)
+    }
 }
 
 enum Place {
@@ -53,7 +68,7 @@ enum Place {
 
 impl Object {
     fn new(place: Place) -> Self {
-        Self { place, modified: SystemTime::now() }
+        Self { place, modified: Millis::now() }
     }
 
     fn bytes(&self) -> u64 {
@@ -98,7 +113,7 @@ impl Ram {
     pub(super) async fn create(&self, path: &str, content: Pieces, room: bool) -> Result<Created, StoreError> {
         let (name, length) = (Name::of(path), content.len() as u64);
         if let Some(object) = self.0.lock().named.get_mut(name) {
-            object.modified = SystemTime::now();
+            object.modified = Millis::now();
             return Ok(Created::Already);
         }
         let long = if path.starts_with(BLOBS) { PAGE } else { LONG };
@@ -116,7 +131,7 @@ impl Ram {
         let name = Name::Memo(key);
         let objects = &mut *self.0.lock();
         if let Some(object) = objects.named.get_mut(name) {
-            object.modified = SystemTime::now();
+            object.modified = Millis::now();
             return Created::Already;
         }
         let brief = objects.common.shorten(memo);
@@ -140,8 +155,8 @@ impl Ram {
         }
     }
 
-    /// Creates a blob from the file that another process put into the exchange; `None` if there is none. It waits while
-    /// others must leave the exchange.
+    /// Creates a blob from the file that another process put into the exchange; `None` if there is none. What has no room
+    /// there any more goes to the disk beside it; it waits if that is too much.
     pub(super) async fn adopt(&self, path: &str) -> Result<Option<Created>, StoreError> {
         let error = |error: io::Error| StoreError::of_io(URL, "write", path, &error);
         let file = self.exchange().map_err(error)?.join(path);
@@ -155,34 +170,30 @@ impl Ram {
             && let Some(exchange) = exchange
         {
             for surplus in exchange.came(path, length) {
-                self.leave_exchange(surplus).await?;
+                let leaving = self.clone().leave_exchange(surplus);
+                match exchange.is_crowded() {
+                    true => leaving.await,
+                    false => drop(tokio::spawn(leaving)),
+                }
             }
         }
         Ok(Some(created))
     }
 
-    /// Moves a blob from the exchange's memory to the disk. Its names there lead to where it is now.
-    async fn leave_exchange(&self, path: String) -> Result<(), StoreError> {
-        let (file, length) = match self.0.lock().place(&path) {
+    /// Moves a blob from the exchange's memory to the disk. One that can't go stays.
+    async fn leave_exchange(self, surplus: Surplus) {
+        let (file, length) = match self.0.lock().place(&surplus.path) {
             Some(Place::File(file, length)) => (file.clone(), *length),
-            _ => return Ok(()),
+            _ => (PathBuf::new(), 0),
         };
-        let inner = self.0.clone();
         offload(length, move || {
-            let error = |error: io::Error| StoreError::of_io(URL, "write", &path, &error);
-            let Some(exchange) = &inner.exchange else { return Ok(()) };
-            // Whoever reads it checks its digest.
-            let Some(content) = found(open_file(&file)).map_err(error)? else { return Ok(()) };
-            let moved = inner.files.write(&content.into_bytes().into()).map_err(error)?;
-            match inner.lock().named.get_mut(Name::of(&path)) {
-                Some(Object { place, .. }) => *place = Place::File(moved.clone(), length),
-                // It was removed meanwhile.
-                None => return std::fs::remove_file(moved).map_err(error),
+            let Some(exchange) = &self.0.exchange else { return };
+            if let Err(error) = self.0.move_out(exchange, &surplus.path, &file) {
+                tracing::warn!("{} stays in memory: {error}", surplus.path);
             }
-            let shared = exchange.folder().map_err(error)?.join(&path);
-            [file, shared].iter().try_for_each(|name| exchange.moved(name, &moved)).map_err(error)
+            exchange.left(&surplus);
         })
-        .await
+        .await;
     }
 
     /// Moves a blob from memory to a file.
@@ -249,7 +260,7 @@ impl Ram {
     pub(super) fn list(&self, folder: &str) -> Vec<Found> {
         let objects = self.0.lock();
         let found =
-            |(path, object): (String, &Object)| Found { path, bytes: object.bytes(), modified: object.modified };
+            |(path, object): (String, &Object)| Found { path, bytes: object.bytes(), modified: object.modified.time() };
         objects.named.inside(folder).map(found).collect()
     }
 
@@ -304,6 +315,20 @@ impl Ram {
 }
 
 impl Inner {
+    /// Copies a blob to the disk; its names in the exchange lead there from then on.
+    fn move_out(&self, exchange: &Exchange, path: &str, file: &Path) -> io::Result<()> {
+        // That there is none any more is fine.
+        let Some(content) = found(open_file(file))? else { return Ok(()) };
+        let length = content.len() as u64;
+        let moved = self.files.write(&content.into_bytes().into())?;
+        match self.lock().named.get_mut(Name::of(path)) {
+            Some(Object { place, .. }) => *place = Place::File(moved.clone(), length),
+            // It was removed meanwhile.
+            None => return std::fs::remove_file(moved),
+        }
+        [file, &exchange.folder()?.join(path)].iter().try_for_each(|name| exchange.moved(name, &moved))
+    }
+
     fn insert(&self, name: Name<'_>, object: Object) -> Created {
         let mut objects = self.lock();
         if objects.named.get(name).is_some() {
@@ -387,6 +412,9 @@ mod tests {
             std::fs::write(&file, blob(index)).unwrap();
             assert_eq!(wait(ram.adopt(&path(index))).unwrap(), Some(Created::Now));
             assert_eq!(wait(ram.adopt(&path(index))).unwrap(), Some(Created::Already));
+        }
+        while ram.0.exchange.as_ref().unwrap().is_leaving() {
+            std::thread::yield_now();
         }
         let in_memory = |index| {
             let file = ram.exchange().unwrap().join(path(index));

@@ -1,12 +1,12 @@
 //! Where files are written before they get their names, and how those of dead processes are told from others.
 
 use super::backend::Leftovers;
-use crate::data::Pieces;
+use crate::data::{Digest, Pieces};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
@@ -21,6 +21,8 @@ pub(super) struct Staging {
     /// How the folders of processes are called.
     prefix: &'static str,
     session: Mutex<Option<Arc<Session>>>,
+    /// Nothing is written any more: nobody would remove it.
+    closed: AtomicBool,
     next: AtomicU64,
 }
 
@@ -43,18 +45,29 @@ impl Staging {
 
     /// In a folder where only what begins with the prefix is ours.
     pub(super) fn with_prefix(folder: PathBuf, prefix: &'static str) -> Self {
-        Self { folder, prefix, session: Mutex::new(None), next: AtomicU64::new(0) }
+        Self { folder, prefix, session: Mutex::new(None), closed: AtomicBool::new(false), next: AtomicU64::new(0) }
     }
 
     /// Writes a file under a name that nobody else uses.
     pub(super) fn write(&self, content: &Pieces) -> io::Result<PathBuf> {
+        self.make(&|file| content.iter().try_for_each(|piece| (&*file).write_all(piece))).map(|(path, ())| path)
+    }
+
+    /// The same, and the digest of what was written.
+    pub(super) fn write_digested(&self, content: &Pieces) -> io::Result<(PathBuf, Digest)> {
+        self.make(&|file| Digest::while_writing(content, file))
+    }
+
+    /// Makes a file that nobody may write again.
+    fn make<T>(&self, write: &dyn Fn(&File) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let mut last = io::Error::from(ErrorKind::NotFound);
         for _ in 0..3 {
             let session = self.session()?;
             let path = session.folder.path().join(&name);
-            match write_new(&path, content) {
-                Ok(()) => return Ok(path),
+            let opened = File::options().write(true).create_new(true).mode(0o444).open(&path);
+            match opened.and_then(|file| write(&file)) {
+                Ok(made) => return Ok((path, made)),
                 // Somebody removed the folder, as `rm -r` or a sweep just before the lock was taken does.
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     self.leave(&session);
@@ -88,10 +101,14 @@ impl Staging {
         fs::create_dir_all(&folder).map(|()| folder)
     }
 
-    /// Removes this process's folder, with all that is in it.
+    /// Removes this process's folder, with all that is in it, for good.
     pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         let closed = self.session.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(closed);
+        if let Some(session) = closed {
+            // At once, even if others still write there.
+            let _ = fs::remove_dir_all(session.folder.path());
+        }
     }
 
     /// Removes the folders of dead processes, or only counts what is in them.
@@ -127,6 +144,9 @@ impl Staging {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = &*session {
             return Ok(session.clone());
+        }
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the store is closed"));
         }
         let made = Arc::new(Session::new(&self.folder, self.prefix)?);
         *session = Some(made.clone());
@@ -171,14 +191,6 @@ fn dead(folder: &Path) -> Option<Option<File>> {
         }
         Err(_) => None,
     }
-}
-
-/// Writes a file that nobody may write again.
-fn write_new(path: &Path, content: &Pieces) -> io::Result<()> {
-    let mut options = File::options();
-    options.write(true).create_new(true).mode(0o444);
-    let mut file = options.open(path)?;
-    content.iter().try_for_each(|piece| file.write_all(piece))
 }
 
 #[cfg(test)]

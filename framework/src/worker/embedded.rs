@@ -3,6 +3,7 @@
 use super::Assignment;
 use super::cell;
 use super::execute::{Failure, Outcome, execute};
+use super::habits::Habits;
 use super::pool::Pool;
 use super::scratch::ScratchRoot;
 use crate::Result;
@@ -15,6 +16,7 @@ pub struct EmbeddedWorker {
     store: Store,
     pool: Pool,
     scratch: Arc<ScratchRoot>,
+    habits: Habits,
     has: Capacity,
 }
 
@@ -25,7 +27,7 @@ impl EmbeddedWorker {
     /// No folder for temporary files can be made.
     pub fn new(store: Store, has: Capacity) -> Result<Self> {
         let scratch = Arc::new(ScratchRoot::create(&std::env::temp_dir())?);
-        Ok(Self { store, pool: Pool::default(), scratch, has })
+        Ok(Self { store, pool: Pool::default(), scratch, habits: Habits::default(), has })
     }
 
     /// What it has.
@@ -45,7 +47,7 @@ impl EmbeddedWorker {
     pub(crate) fn execute(&self, work: &Assignment) -> Result<Outcome, Failure> {
         work.span.in_scope(|| match work.isolate {
             true => cell::execute(&self.store, work),
-            false => execute(&self.store, self.scratch.path(), work),
+            false => execute(&self.store, self.scratch.path(), &self.habits, work),
         })
     }
 }

@@ -214,6 +214,27 @@ fn a_lie_about_a_digest_fails_the_attempt_and_is_not_kept() {
 }
 
 #[test]
+fn who_says_that_it_left_something_and_did_not_fails_the_attempt() {
+    let scene = Scene::new();
+    let mut lie = done(1, 1, artifact(b"true"), b"true");
+    if let Some(ended::End::Done(done)) = &mut lie.end {
+        (done.blobs, done.left) = (Vec::new(), vec![artifact(b"true")]);
+    }
+    let mut escape = lie.clone();
+    if let Some(ended::End::Done(done)) = &mut escape.end {
+        done.left[0].digest = Bytes::from_static(b"../../../etc/passwd");
+    }
+    scene.say(vec![hello(), ended_word(lie), ended_word(escape)]);
+    let (heard, reason) = scene.listen();
+    let failed = heard.iter().any(|heard| match heard {
+        Heard::Ended { result: Err(failure), .. } => failure.error.to_string().contains("left no bytes"),
+        _ => false,
+    });
+    assert!(failed && reason.contains("a digest has 32 bytes"), "{reason}");
+    scene.is_well();
+}
+
+#[test]
 fn nothing_but_objects_can_be_reached_and_the_log_is_not_a_workers() {
     let scene = Scene::new();
     let runtime = runtime().unwrap();
@@ -331,12 +352,13 @@ fn any_end() -> impl Strategy<Value = ended::End> {
     let seconds = prop_oneof![Just(f64::NAN), Just(f64::INFINITY), Just(-1.0), any::<f64>()];
     let outputs = prop::collection::vec((text(), prop::option::of(any_artifact())), 0..4);
     let blobs = prop::collection::vec((prop::option::of(any_artifact()), any::<Vec<u8>>()), 0..3);
-    let done = (outputs, seconds, any::<bool>(), any::<bool>(), blobs).prop_map(
-        |(outputs, seconds, differs, committed, blobs)| {
+    let left = prop::collection::vec(any_artifact(), 0..3);
+    let done = (outputs, seconds, any::<bool>(), any::<bool>(), blobs, left).prop_map(
+        |(outputs, seconds, differs, committed, blobs, left)| {
             let outputs = outputs.into_iter().map(|(port, artifact)| wire::Output { port, artifact }).collect();
             let blob = |(artifact, content): (_, Vec<u8>)| wire::Blob { artifact, content: content.into() };
             let blobs = blobs.into_iter().map(blob).collect();
-            ended::End::Done(wire::Done { outputs, seconds, differs, committed, blobs, moved: u64::MAX })
+            ended::End::Done(wire::Done { outputs, seconds, differs, committed, blobs, moved: u64::MAX, left })
         },
     );
     let failed =

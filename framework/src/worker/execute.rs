@@ -1,12 +1,12 @@
 //! One attempt, from its inputs to its commit.
 
 use super::Assignment;
-use super::wire::SMALL_BYTES;
-use crate::data::{Artifact, Encoded, Ref, encode};
+use super::habits::Habits;
+use super::unsaved::{self, Unsaved};
+use crate::data::{Artifact, Ref};
 use crate::stage::{Call, Checkpoint, Fetch, Given, Keep, Once, Outputs, Scratch, Stored, Threads};
 use crate::store::{Commit, Key, Memo, Moved, Store, StoreError, size_hint};
 use crate::{Context, Error, Fault, Result, runtime};
-use bytes::Bytes;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,7 @@ pub struct Outcome {
     pub differs: bool,
     /// If the attempt did not commit: what is not in the store yet. Whoever the store is reached through commits, which
     /// spares small tasks the way there and back.
-    pub unsaved: Option<Vec<(Ref, Bytes)>>,
+    pub unsaved: Option<Unsaved>,
     /// Bytes of artifacts that crossed the network for the attempt: inputs that it fetched and outputs that it sent.
     pub moved: u64,
 }
@@ -84,11 +84,11 @@ impl Fetch for Inputs {
 }
 
 /// Runs an assignment on this thread.
-pub(super) fn execute(store: &Store, scratch: PathBuf, work: &Assignment) -> Result<Outcome, Failure> {
+pub(super) fn execute(store: &Store, scratch: PathBuf, habits: &Habits, work: &Assignment) -> Result<Outcome, Failure> {
     let moved = Moved::default();
     let inputs = Arc::new(Inputs { store: store.clone(), moved: moved.clone(), lost: Mutex::default() });
-    let result = moved.during(|| attempt(store, scratch, work, inputs.clone()));
-    let carried = |outcome: &Outcome| outcome.unsaved.iter().flatten().map(|(_, content)| content.len() as u64).sum();
+    let result = moved.during(|| attempt(store, scratch, habits, work, inputs.clone()));
+    let carried = |outcome: &Outcome| outcome.unsaved.as_ref().map_or(0, Unsaved::bytes);
     moved.add(result.as_ref().map_or(0, carried));
     let moved = moved.bytes();
     match result {
@@ -100,7 +100,13 @@ pub(super) fn execute(store: &Store, scratch: PathBuf, work: &Assignment) -> Res
     }
 }
 
-fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Inputs>) -> Result<Outcome> {
+fn attempt(
+    store: &Store,
+    scratch: PathBuf,
+    habits: &Habits,
+    work: &Assignment,
+    source: Arc<Inputs>,
+) -> Result<Outcome> {
     let stored = |refs: &Vec<Ref>| refs.iter().map(|one| Stored::new(*one, source.clone())).collect();
     let call = Call {
         inputs: work.request.inputs.iter().map(|(port, refs)| (port.clone(), stored(refs))).collect(),
@@ -118,22 +124,28 @@ fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Input
         threads: Threads(work.threads),
         gang: work.gang.clone(),
     };
+    // What it is about to give is counted before it is there.
+    let expected = habits.expect(&work.request.stage);
+    let room = if expected > 0 { Some(runtime()?.block_on(store.make_room(expected))?) } else { None };
     let started = Instant::now();
     // A stage that panics must not take the run with it.
     let outputs = catch_unwind(AssertUnwindSafe(|| work.stage.run(call))).map_err(panicked)??;
     let seconds = started.elapsed().as_secs_f64();
     work.cancel.check()?;
-    runtime()?.block_on(commit(store, work, outputs, seconds))
+    drop(room);
+    let given = promised(work, outputs)?;
+    habits.note(&work.request.stage, given.values().map(made).sum());
+    runtime()?.block_on(commit(store, work, given, seconds))
 }
 
 /// Blobs first, then the memo: whoever writes the memo first wins.
-async fn commit(store: &Store, work: &Assignment, outputs: Outputs, seconds: f64) -> Result<Outcome> {
-    let given = promised(work, outputs)?;
-    if store.is_with_another()
-        && let Some((outputs, blobs)) = small(&given)?
-    {
-        return Ok(Outcome { outputs, seconds, differs: false, unsaved: Some(blobs), moved: 0 });
-    }
+async fn commit(store: &Store, work: &Assignment, given: BTreeMap<String, Given>, seconds: f64) -> Result<Outcome> {
+    let given = match unsaved::gather(store, given).await? {
+        Ok((outputs, unsaved)) => {
+            return Ok(Outcome { outputs, seconds, differs: false, unsaved: Some(unsaved), moved: 0 });
+        }
+        Err(given) => given,
+    };
     let mut refs = BTreeMap::new();
     for (port, given) in given {
         let reference = match given {
@@ -163,6 +175,14 @@ pub(super) async fn settle(store: &Store, key: Key, memo: &Memo) -> Result<(BTre
     Ok(settled)
 }
 
+/// About how many bytes of an output the stage made.
+fn made(given: &Given) -> u64 {
+    match given {
+        Given::Artifact(artifact) => size_hint(artifact),
+        Given::Stored(_) => 0,
+    }
+}
+
 /// Every output that the signature promises, and no other.
 fn promised(work: &Assignment, outputs: Outputs) -> Result<BTreeMap<String, Given>> {
     let mut given = outputs.into_map();
@@ -182,41 +202,6 @@ fn promised(work: &Assignment, outputs: Outputs) -> Result<BTreeMap<String, Give
             Err(Error::new(format!("stage {:?} gave an output {extra:?} that its signature lacks", work.request.stage)))
         }
     }
-}
-
-type Blobs = Vec<(Ref, Bytes)>;
-
-/// The names of some outputs and all the bytes that are not stored yet, if those are few.
-fn small(outputs: &BTreeMap<String, Given>) -> Result<Option<(BTreeMap<String, Ref>, Blobs)>> {
-    let about = |given: &Given| match given {
-        Given::Artifact(artifact) => size_hint(artifact),
-        Given::Stored(_) => 0,
-    };
-    if outputs.values().map(about).sum::<u64>() > SMALL_BYTES {
-        return Ok(None);
-    }
-    let mut blobs = Vec::new();
-    let mut refs = BTreeMap::new();
-    for (port, given) in outputs {
-        let reference = match given {
-            Given::Artifact(artifact) => {
-                let encoded = encode(artifact).context(format!("output {port:?}"))?;
-                let reference = encoded.reference;
-                collect(encoded, &mut blobs);
-                reference
-            }
-            Given::Stored(stored) => stored.reference,
-        };
-        refs.insert(port.clone(), reference);
-    }
-    let few = blobs.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>() <= SMALL_BYTES;
-    Ok(few.then_some((refs, blobs)))
-}
-
-/// An artifact's bytes, after those of its items.
-fn collect(encoded: Encoded, blobs: &mut Blobs) {
-    encoded.items.into_iter().for_each(|item| collect(item, blobs));
-    blobs.push((encoded.reference, encoded.pieces.join()));
 }
 
 fn panicked(payload: Box<dyn Any + Send>) -> Error {

@@ -338,10 +338,14 @@ impl Desk {
         };
         let blobs = done.blobs.into_iter().map(|blob| Ok((wire::reference(blob.artifact.as_ref())?, blob.content)));
         let blobs = blobs.collect::<Result<Vec<_>>>()?;
+        let left = done.left.iter().map(|left| wire::reference(Some(left))).collect::<Result<Vec<_>>>()?;
         let committed = async {
             let store = self.shelf.store()?;
             for (reference, content) in blobs {
                 store.put_bytes(reference, content).await?;
+            }
+            for reference in left {
+                store.take_in(reference).await?;
             }
             settle(&store, key, &memo).await
         };

@@ -30,9 +30,6 @@ const BATCH: usize = 1024;
 /// Results that are brought along to the next connection, in case that this one loses them.
 const BROUGHT_BYTES: usize = 1 << 20;
 
-/// What the exchange holds at most: the coordinator keeps what it adopts, so that this bounds only doubles.
-const EXCHANGE_BYTES: u64 = 64 << 30;
-
 /// How a worker and its coordinator parted.
 pub(super) enum Parted {
     /// The run is over.
@@ -149,7 +146,7 @@ impl Member {
                 let exchange = Path::new(&welcome.exchange);
                 // In a container the path may be there and mean something else: then nobody adopts what is put there.
                 match !welcome.exchange.is_empty() && exchange.is_dir() {
-                    true => store.with_machine(exchange, EXCHANGE_BYTES),
+                    true => store.with_exchange(exchange),
                     false => store,
                 }
             }

@@ -11,6 +11,7 @@ mod embedded;
 mod enemies;
 mod execute;
 mod gang;
+mod habits;
 mod hands;
 mod hub;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod remote;
 mod scratch;
 mod shelf;
 mod token;
+mod unsaved;
 mod wire;
 
 pub use client::{WorkerOptions, work};
@@ -36,6 +38,7 @@ pub(crate) use hub::{Heard, Hub, Terms};
 pub use metrics::WorkerMetrics;
 pub(crate) use remote::RemoteWorker;
 pub use token::Token;
+pub use unsaved::Unsaved;
 
 use crate::schedule::{Needs, TaskId};
 use crate::stage::{Cancel, Gang, Models, Progress, Seed, Stage, TaskRequest, Tasks, Template};

@@ -163,9 +163,10 @@ pub(super) fn from_end(end: &Result<Outcome, Failure>) -> ended::End {
             blobs: outcome
                 .unsaved
                 .iter()
-                .flatten()
+                .flat_map(|unsaved| &unsaved.blobs)
                 .map(|(made, content)| Blob { artifact: Some((*made).into()), content: content.clone() })
                 .collect(),
+            left: outcome.unsaved.iter().flat_map(|unsaved| &unsaved.left).copied().map(Artifact::from).collect(),
             seconds: outcome.seconds,
             differs: outcome.differs,
             committed: outcome.unsaved.is_none(),

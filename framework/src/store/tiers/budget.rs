@@ -35,7 +35,7 @@ pub(in crate::store) struct Count {
 }
 
 /// Bytes that are counted as long as this lives.
-pub(super) struct Lease {
+pub(in crate::store) struct Lease {
     budget: Budget,
     bytes: u64,
 }

@@ -1,7 +1,7 @@
 //! The second tier: a folder of this machine that all its processes share, for stores that are far away.
 
 use super::Content;
-use crate::data::{Digest, Pieces, Ref};
+use crate::data::{Digest, Pieces, Ref, Unnamed};
 use crate::store::backend::{Created, Found};
 use crate::store::blobs::{BLOBS, blob_path};
 use crate::store::files::Files;
@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(in crate::store) struct Machine {
     files: Files,
     limit: u64,
+    /// Whether only processes of this run write there, each of which digests what it writes.
+    trusted: bool,
     /// Bytes that this process added since it last looked at all.
     added: AtomicU64,
     told: AtomicBool,
@@ -31,9 +33,28 @@ impl Machine {
     /// process that adds to it at the same time).
     pub(in crate::store) fn new(folder: &Path, limit: u64) -> Self {
         let files = Files::new(format!("file://{}", folder.display()), folder.to_owned());
-        let machine = Self { files, limit, added: AtomicU64::new(0), told: AtomicBool::new(false) };
+        let machine = Self { files, limit, trusted: false, added: AtomicU64::new(0), told: AtomicBool::new(false) };
         machine.ok(machine.files.sweep(false));
         machine
+    }
+
+    /// The [exchange](crate::store::exchange) of a run in a folder: a cache that lives as long as the run, and from which
+    /// its store takes what is [left](Self::leave) there. What is found there is not digested again.
+    pub(in crate::store) fn exchange(folder: &Path) -> Self {
+        Self { trusted: true, ..Self::new(folder, u64::MAX) }
+    }
+
+    /// Whether what is found here needs no check.
+    pub(in crate::store) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
+    /// Adds a blob that has no name yet: it is digested while it is written. Gives its name, whether it is new, and its
+    /// content; `None` if it can't. On this thread.
+    pub(super) fn leave(&self, blob: &Unnamed) -> Option<(Ref, Created, Content)> {
+        let left = self.ok(self.files.create_digested(&blob.pieces, blob_path))?;
+        let (digest, created, content) = left;
+        Some((Ref { kind: blob.kind, digest, bytes: blob.pieces.len() as u64 }, created, content))
     }
 
     /// The blob's content, not checked. It counts as just used.
