@@ -1,10 +1,10 @@
 //! The worker inside the coordinator's own process.
 
-use super::Assignment;
 use super::cell;
 use super::execute::{Failure, Outcome, execute};
 use super::pool::Pool;
 use super::scratch::ScratchRoot;
+use super::{Assignment, Gpus};
 use crate::Result;
 use crate::schedule::Capacity;
 use crate::store::Store;
@@ -16,6 +16,7 @@ pub struct EmbeddedWorker {
     pool: Pool,
     scratch: Arc<ScratchRoot>,
     has: Capacity,
+    gpus: Gpus,
 }
 
 impl EmbeddedWorker {
@@ -25,7 +26,12 @@ impl EmbeddedWorker {
     /// No folder for temporary files can be made.
     pub fn new(store: Store, has: Capacity) -> Result<Self> {
         let scratch = Arc::new(ScratchRoot::create(&std::env::temp_dir())?);
-        Ok(Self { store, pool: Pool::default(), scratch, has })
+        Ok(Self { store, pool: Pool::default(), scratch, has, gpus: Gpus::default() })
+    }
+
+    /// The same worker, with devices: those that its capacity counts.
+    pub(crate) fn with_gpus(self, gpus: Gpus) -> Self {
+        Self { gpus, ..self }
     }
 
     /// What it has.
@@ -45,7 +51,7 @@ impl EmbeddedWorker {
     pub(crate) fn execute(&self, work: &Assignment) -> Result<Outcome, Failure> {
         work.span.in_scope(|| match work.isolate {
             true => cell::execute(&self.store, work),
-            false => execute(&self.store, self.scratch.path(), work),
+            false => execute(&self.store, (self.scratch.path(), &self.gpus), work),
         })
     }
 }

@@ -1,9 +1,9 @@
 //! One attempt, from its inputs to its commit.
 
-use super::Assignment;
 use super::wire::SMALL_BYTES;
+use super::{Assignment, Gpus};
 use crate::data::{Artifact, Encoded, Ref, encode};
-use crate::stage::{Call, Checkpoint, Fetch, Given, Keep, Once, Outputs, Scratch, Stored, Threads};
+use crate::stage::{Call, Checkpoint, Devices, Fetch, Given, Keep, Once, Outputs, Scratch, Stored, Threads};
 use crate::store::{Commit, Key, Memo, Moved, Store, StoreError, size_hint};
 use crate::{Context, Error, Fault, Result, runtime};
 use bytes::Bytes;
@@ -21,6 +21,8 @@ pub struct Outcome {
     pub outputs: BTreeMap<String, Ref>,
     /// Seconds that the stage ran.
     pub seconds: f64,
+    /// What it ran on: `cpu`, or the name of a device.
+    pub device: String,
     /// Whether somebody else had committed another result for the same key: the stage is not deterministic.
     pub differs: bool,
     /// If the attempt did not commit: what is not in the store yet. Whoever the store is reached through commits, which
@@ -84,10 +86,10 @@ impl Fetch for Inputs {
 }
 
 /// Runs an assignment on this thread.
-pub(super) fn execute(store: &Store, scratch: PathBuf, work: &Assignment) -> Result<Outcome, Failure> {
+pub(super) fn execute(store: &Store, (scratch, gpus): (PathBuf, &Gpus), work: &Assignment) -> Result<Outcome, Failure> {
     let moved = Moved::default();
     let inputs = Arc::new(Inputs { store: store.clone(), moved: moved.clone(), lost: Mutex::default() });
-    let result = moved.during(|| attempt(store, scratch, work, inputs.clone()));
+    let result = moved.during(|| attempt(store, (scratch, gpus), work, inputs.clone()));
     let carried = |outcome: &Outcome| outcome.unsaved.iter().flatten().map(|(_, content)| content.len() as u64).sum();
     moved.add(result.as_ref().map_or(0, carried));
     let moved = moved.bytes();
@@ -100,7 +102,14 @@ pub(super) fn execute(store: &Store, scratch: PathBuf, work: &Assignment) -> Res
     }
 }
 
-fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Inputs>) -> Result<Outcome> {
+fn attempt(
+    store: &Store,
+    (scratch, gpus): (PathBuf, &Gpus),
+    work: &Assignment,
+    source: Arc<Inputs>,
+) -> Result<Outcome> {
+    let shares = work.shares.iter().map(|share| gpus.share(share)).collect();
+    let devices = Devices::new(shares, work.demands_device);
     let stored = |refs: &Vec<Ref>| refs.iter().map(|one| Stored::new(*one, source.clone())).collect();
     let call = Call {
         inputs: work.request.inputs.iter().map(|(port, refs)| (port.clone(), stored(refs))).collect(),
@@ -116,6 +125,7 @@ fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Input
         scratch: Scratch::new(Some(scratch)),
         models: work.models.clone(),
         threads: Threads(work.threads),
+        devices: devices.clone(),
         gang: work.gang.clone(),
     };
     let started = Instant::now();
@@ -123,16 +133,21 @@ fn attempt(store: &Store, scratch: PathBuf, work: &Assignment, source: Arc<Input
     let outputs = catch_unwind(AssertUnwindSafe(|| work.stage.run(call))).map_err(panicked)??;
     let seconds = started.elapsed().as_secs_f64();
     work.cancel.check()?;
-    runtime()?.block_on(commit(store, work, outputs, seconds))
+    runtime()?.block_on(commit(store, work, outputs, (seconds, devices.record())))
 }
 
 /// Blobs first, then the memo: whoever writes the memo first wins.
-async fn commit(store: &Store, work: &Assignment, outputs: Outputs, seconds: f64) -> Result<Outcome> {
+async fn commit(
+    store: &Store,
+    work: &Assignment,
+    outputs: Outputs,
+    (seconds, device): (f64, String),
+) -> Result<Outcome> {
     let given = promised(work, outputs)?;
     if store.is_with_another()
         && let Some((outputs, blobs)) = small(&given)?
     {
-        return Ok(Outcome { outputs, seconds, differs: false, unsaved: Some(blobs), moved: 0 });
+        return Ok(Outcome { outputs, seconds, device, differs: false, unsaved: Some(blobs), moved: 0 });
     }
     let mut refs = BTreeMap::new();
     for (port, given) in given {
@@ -146,11 +161,11 @@ async fn commit(store: &Store, work: &Assignment, outputs: Outputs, seconds: f64
         outputs: refs,
         stage: work.request.stage.clone(),
         seconds,
-        device: "cpu".into(),
+        device: device.clone(),
         build: work.build.to_string(),
     };
     let (outputs, differs) = settle(store, work.key, &memo).await?;
-    Ok(Outcome { outputs, seconds, differs, unsaved: None, moved: 0 })
+    Ok(Outcome { outputs, seconds, device, differs, unsaved: None, moved: 0 })
 }
 
 /// Writes the memo; gives the outputs that count and whether they are others than the memo's.
