@@ -12,6 +12,7 @@ mod bad_input;
 mod broken_store;
 mod command_line;
 mod configs;
+mod devices;
 mod examples;
 mod gangs;
 mod kills;

@@ -13,13 +13,16 @@ processes with two threads, and medians are shown: samples a second of the train
 imports, loading and compiling; for Ropeway all of the stage `train`), wall and CPU seconds and peak memory of the whole
 process; of `accurate`, the seconds until 0.90 of the test images are told apart. PyTorch's settings are tried and the
 fastest is the one compared with: fused or foreach optimisers, channels last, a bag of embeddings for the table; with
-COMPILE=1, torch.compile too (it takes minutes). ROUNDS=N sets the rounds. With MODULES=PROGRAM, the built `--bench modules`, the same networks as
-candle modules under `Trainer` take their turns: of fused layers and of candle-nn's.
+COMPILE=1, torch.compile too (it takes minutes). ROUNDS=N sets the rounds. With MODULES=PROGRAM, the built
+`--bench modules`, the same networks as candle modules under `Trainer` take their turns: of fused layers and of
+candle-nn's. With `--device cuda` at the end both train on the machine's first CUDA device, in f32 without TF32: for that
+Ropeway is built with `--features cuda`.
 """
 
 import os
 
 THREADS = 2
+DEVICE = os.environ.get("DEVICE", "cpu")
 os.environ["OMP_NUM_THREADS"] = str(THREADS)
 
 import gzip
@@ -96,6 +99,8 @@ def ropeway(program, folder, case, epochs, store="memory://", **more):
     """One training: what the program says when it is finished, and what the process used."""
     sets = {f"{case}.epochs": epochs, **more}
     command = [program, "run", os.path.join(HERE, "training.toml"), "--only", case, "--cores", str(THREADS)]
+    if DEVICE == "cuda":
+        sets[f"{case}.needs.device"] = "cuda"
     command += [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
     said, used = process([*command, "--format", "json", "--store", store], folder)
     finished = json.loads(said.splitlines()[-1])
@@ -211,12 +216,14 @@ def torch_alone(case, folder, first, epochs, settings, until):
     from torch.nn import functional
 
     torch.set_num_threads(THREADS)
+    torch.backends.cudnn.allow_tf32 = False
     settings, batch = settings.split(), CASES[case][0]
-    rows, labels = examples(case, folder, settings, FILES[:2])
-    test = examples(case, folder, settings, FILES[2:]) if case == "accurate" else None
+    there = lambda part: [tensor.to(DEVICE) for tensor in examples(case, folder, settings, part)]
+    rows, labels = there(FILES[:2])
+    test = there(FILES[2:]) if case == "accurate" else None
 
     def fresh():
-        net = model(case, first, settings)
+        net = model(case, first, settings).to(DEVICE)
         net = net.to(memory_format=torch.channels_last) if "last" in settings else net
         how = {"fused": True} if "fused" in settings else {"foreach": True}
         if case in ("cnn", "accurate"):
@@ -239,7 +246,7 @@ def torch_alone(case, folder, first, epochs, settings, until):
 
     def epoch(rows, labels):
         net.train()
-        total = torch.zeros(())
+        total = torch.zeros((), device=DEVICE)
         for start in range(0, len(rows), batch):
             loss = value(rows[start:start + batch], labels[start:start + batch])
             optimizer.zero_grad(set_to_none=True)
@@ -267,6 +274,8 @@ def torch_alone(case, folder, first, epochs, settings, until):
     optimizer = type(optimizer)(net.parameters(), **optimizer.defaults)
 
     steps.clear()
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
     curve, begun = [], time.perf_counter()
     # As `schedule` of the stage `accurate` in training.toml.
     decay = torch.optim.lr_scheduler.StepLR(optimizer, *DECAY) if test else None
@@ -383,6 +392,10 @@ def run(program, case, folder):
 if __name__ == "__main__" and sys.argv[1] == "--alone":
     torch_alone(*sys.argv[2:5], int(sys.argv[5]), sys.argv[6], float(sys.argv[7]))
 elif __name__ == "__main__":
+    if "--device" in sys.argv:
+        place = sys.argv.index("--device")
+        DEVICE = os.environ["DEVICE"] = sys.argv[place + 1]
+        del sys.argv[place:place + 2]
     with tempfile.TemporaryDirectory() as folder:
         prepare(folder, sys.argv[2])
         for case in sys.argv[3:] or CASES:

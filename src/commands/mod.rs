@@ -21,12 +21,22 @@ use crate::pipeline::{Override, Pipeline, SourceFile, resolve};
 use crate::run::{Event, Line, StageReport, read_events};
 use crate::serving::MetricsServer;
 use crate::store::Store;
+use crate::worker::Gpus;
 use crate::{Context as _, Error, Result, nearest, runtime};
 use serde::Serialize;
 use std::io::Write;
 
 /// Where results are kept unless the pipeline or `--store` says otherwise.
 const DEFAULT_STORE: &str = "file://.ropeway";
+
+/// The CUDA devices to compute on: so many, or all that there are.
+pub(crate) fn gpus(count: Option<usize>) -> Result<Gpus> {
+    match count {
+        Some(0) => Ok(Gpus::default()),
+        Some(count) => Gpus::find().first(count),
+        None => Ok(Gpus::find()),
+    }
+}
 
 /// Writes a line of data to stdout.
 pub(crate) fn print(line: impl std::fmt::Display) -> Result<()> {

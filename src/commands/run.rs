@@ -1,7 +1,7 @@
 //! `ropeway run`
 
 use super::trace::TraceFile;
-use super::{load, open_store, print, print_json, serve_metrics};
+use super::{gpus, load, open_store, print, print_json, serve_metrics};
 use crate::cli::{Context, Exit, Format, PipelineArgs, TierArgs, complain};
 use crate::live::Live;
 use crate::observe::Timeline;
@@ -25,6 +25,9 @@ pub(crate) struct Run {
     /// How many cores to keep busy; the result does not depend on it [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     cores: Option<u16>,
+    /// How many of this machine's CUDA devices this process computes on [default: all]
+    #[arg(long, value_name = "N")]
+    gpus: Option<usize>,
     /// Write a trace of the run here; ui.perfetto.dev opens it
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -103,7 +106,7 @@ impl Run {
     pub(crate) fn execute(self, context: &Context) -> Exit {
         let pipeline = load(&self.pipeline, context)?;
         let store = self.tiers.limit(open_store(&self.pipeline, &pipeline)?);
-        let mut options = Options { only: self.only, ..Options::default() };
+        let mut options = Options { only: self.only, gpus: gpus(self.gpus)?, ..Options::default() };
         if let Some(cores) = self.cores {
             options.cores = cores.into();
         }

@@ -1,6 +1,6 @@
 //! `ropeway worker`
 
-use super::serve_metrics;
+use super::{gpus, serve_metrics};
 use crate::cli::{Context, Exit, TierArgs, complain};
 use crate::units;
 use crate::worker::{Token, WorkerMetrics, WorkerOptions, work};
@@ -24,6 +24,9 @@ pub(crate) struct Worker {
     /// How many cores to keep busy; parts of one are fine [default: all]
     #[arg(long, value_name = "N", value_parser = units::cores)]
     cores: Option<f64>,
+    /// How many of this machine's CUDA devices to compute on [default: all]
+    #[arg(long, value_name = "N")]
+    gpus: Option<usize>,
     /// How much memory its stages may take together, as they say under `needs` [default: nobody counts]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     room: Option<u64>,
@@ -62,6 +65,7 @@ impl Worker {
             join: self.join,
             token,
             cores: self.cores.unwrap_or_else(all_cores),
+            gpus: gpus(self.gpus)?,
             room: self.room,
             memory: self.tiers.memory,
             cache: self.tiers.cache(),

@@ -78,6 +78,8 @@ impl Fleet for LocalFleet {
 fn arguments(recipe: &Recipe) -> Vec<OsString> {
     let Recipe { pool, cores, room, memory, cache, .. } = recipe;
     let mut arguments = vec![format!("--pool={pool}"), format!("--cores={cores}"), format!("--memory={memory}")];
+    // They would all take the same.
+    arguments.push("--gpus=0".to_owned());
     arguments.extend(room.map(|room| format!("--room={room}")));
     arguments.extend(cache.as_ref().map(|(_, limit)| format!("--cache-size={limit}")));
     let folder = cache.iter().flat_map(|(folder, _)| [OsString::from("--cache"), folder.into()]);
@@ -106,10 +108,11 @@ mod tests {
             memory: 1 << 20,
             cache: Some(("/tmp/a cache".into(), 1 << 40)),
         };
-        let told = "--pool=local --cores=1.5 --memory=1048576 --room=1073741824 --cache-size=1099511627776 --cache";
+        let told =
+            "--pool=local --cores=1.5 --memory=1048576 --gpus=0 --room=1073741824 --cache-size=1099511627776 --cache";
         let mut expected: Vec<&str> = told.split(' ').collect();
         expected.push("/tmp/a cache");
         assert_eq!(arguments(&recipe), expected);
-        assert_eq!(arguments(&Recipe { room: None, cache: None, ..recipe }), expected[..3]);
+        assert_eq!(arguments(&Recipe { room: None, cache: None, ..recipe }), expected[..4]);
     }
 }

@@ -4,12 +4,12 @@ use super::coordinator::{Coordinator, Ending};
 use super::crew::HERE;
 use super::event::{Event, Outcome};
 use super::nodes::Node;
-use super::task::{Live, Request, Task, Waiter};
+use super::task::{Live, Made, Request, Task, Waiter};
 use super::voice::{Looked, Voice};
 use super::watch::{attempt_span, reserved_cores};
 use super::window::Reply;
 use crate::data::{Kind, Ref};
-use crate::schedule::{self, Action, Device, End, Needs, TaskId, WHOLE, WorkerId};
+use crate::schedule::{self, Action, Device, End, Needs, Share, TaskId, WHOLE, WorkerId};
 use crate::stage::{self, Cancel, Gang, Models, Progress, Report as Step, Seed, TaskRequest, Tasks};
 use crate::store::{Entry, Store};
 use crate::worker::{self, Assignment, Failure};
@@ -30,7 +30,8 @@ impl Coordinator<'_> {
         task.files = files;
         self.lookup.note(&task.request.task.stage, files);
         if let Some(memo) = memo.filter(|_| !task.again) {
-            return self.succeed(id, Outcome::Cached, memo.outputs, memo.seconds);
+            let made = Made { outputs: memo.outputs, seconds: memo.seconds, device: memo.device };
+            return self.succeed(id, Outcome::Cached, made);
         }
         if let Some(other) = self.under_way.get(&key).copied().filter(|other| *other != id) {
             // The same task under another name: it waits for the one that runs.
@@ -50,7 +51,7 @@ impl Coordinator<'_> {
             return self.fail(id, error);
         }
         if task.leads {
-            return self.start(id, 1, HERE, self.options.cores.max(1));
+            return self.start(id, 1, (HERE, self.options.cores.max(1)), Vec::new());
         }
         let request = &task.request;
         let members = if self.crew.has_others() { request.task.needs.workers } else { 1 };
@@ -76,7 +77,9 @@ impl Coordinator<'_> {
         let now = self.options.clock.elapsed();
         for action in self.scheduler.step(now, event) {
             match action {
-                Action::Start { task, attempt, worker, threads, .. } => self.start(task, attempt, worker, threads)?,
+                Action::Start { task, attempt, worker, threads, devices, .. } => {
+                    self.start(task, attempt, (worker, threads), devices)?;
+                }
                 Action::Stop { task, attempt, worker } => {
                     if let Some(live) = self.tasks.get(&task).and_then(|task| task.live.get(&attempt)) {
                         live.cancel.cancel();
@@ -85,8 +88,8 @@ impl Coordinator<'_> {
                 }
                 Action::Done(id) => {
                     let outcome = self.tasks.get_mut(&id).and_then(|task| task.outcome.take());
-                    if let Some((outputs, seconds)) = outcome {
-                        self.succeed(id, Outcome::Done, outputs, seconds)?;
+                    if let Some(made) = outcome {
+                        self.succeed(id, Outcome::Done, made)?;
                     }
                 }
                 Action::Failed(id) => {
@@ -95,9 +98,8 @@ impl Coordinator<'_> {
                 }
                 Action::Expired { task, reason } => self.fail(task, Error::new(reason))?,
                 Action::Refused { task, reason } => {
-                    let error = Error::new(format!("no worker can ever run this stage: {reason}"))
-                        .help("ask for less under `needs`");
-                    self.fail(task, error)?;
+                    let error = Error::new(format!("no worker can ever run this stage: {reason}"));
+                    self.fail(task, error.help(self.advice(task)))?;
                 }
                 Action::Wake(at) => self.wake = Some(at),
             }
@@ -108,7 +110,13 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    pub(super) fn start(&mut self, id: TaskId, attempt: u32, worker: WorkerId, threads: usize) -> Result<()> {
+    pub(super) fn start(
+        &mut self,
+        id: TaskId,
+        attempt: u32,
+        (worker, threads): (WorkerId, usize),
+        shares: Vec<Share>,
+    ) -> Result<()> {
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         let key = task.key.context("a task starts after its key is known")?;
         let cancel = Cancel::default();
@@ -125,6 +133,7 @@ impl Coordinator<'_> {
             since: self.options.clock.elapsed(),
             cores: reserved_cores(needs, threads),
             gpus: needs.gpus as f64 / WHOLE as f64,
+            device: device_names(&shares),
         };
         task.live.insert(attempt, live);
         let voice = Arc::new(Voice { task: id, outbox: self.outbox.clone(), window: Arc::default() });
@@ -132,6 +141,8 @@ impl Coordinator<'_> {
             task: id,
             attempt,
             needs,
+            shares,
+            demands_device: request.task.needs.device == stage::Device::Cuda,
             isolate: task.is_isolated() && !gang,
             member: gang,
             gang: Gang::default(),
@@ -183,7 +194,8 @@ impl Coordinator<'_> {
                 let large: Vec<&Ref> = outcome.outputs.values().filter(|one| one.bytes >= LARGE).collect();
                 made.extend(large.iter().map(|one| ((&one.digest).into(), one.bytes)));
                 self.crew.holds(worker, large.into_iter().map(|one| one.digest));
-                task.outcome = Some((outcome.outputs, outcome.seconds));
+                let worker::Outcome { outputs, seconds, device, .. } = outcome;
+                task.outcome = Some(Made { outputs, seconds, device });
                 if outcome.differs {
                     let name = task.label().to_owned();
                     let message = "the stage is not deterministic: another result was committed for the same key \
@@ -226,13 +238,13 @@ impl Coordinator<'_> {
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         match end {
             End::Transient if attempt <= task.request.task.needs.retries => {
-                self.start(id, attempt + 1, HERE, self.options.cores.max(1))
+                self.start(id, attempt + 1, (HERE, self.options.cores.max(1)), Vec::new())
             }
             End::Done | End::Failed | End::Transient | End::Stopped => match (task.outcome.take(), task.failure.take())
             {
-                (Some((outputs, seconds)), _) => {
-                    self.learn(id, seconds);
-                    self.succeed(id, Outcome::Done, outputs, seconds)
+                (Some(made), _) => {
+                    self.learn(id, made.seconds);
+                    self.succeed(id, Outcome::Done, made)
                 }
                 (None, failure) => self.fail(id, failure.unwrap_or_else(|| Error::new("the task failed"))),
             },
@@ -289,13 +301,8 @@ impl Coordinator<'_> {
         })
     }
 
-    pub(super) fn succeed(
-        &mut self,
-        id: TaskId,
-        outcome: Outcome,
-        outputs: BTreeMap<String, Ref>,
-        seconds: f64,
-    ) -> Result<()> {
+    pub(super) fn succeed(&mut self, id: TaskId, outcome: Outcome, made: Made) -> Result<()> {
+        let Made { outputs, seconds, device } = made;
         self.tell_stopped(id)?;
         let Some(task) = self.forget(id) else { return Ok(()) };
         task.span.record("outcome", outcome.name());
@@ -308,7 +315,14 @@ impl Coordinator<'_> {
                     self.nodes[node] = Node::Ready(outputs.clone());
                     self.close(
                         node,
-                        Ending { outcome, seconds, key: task.key, outputs: outputs.clone(), error: None },
+                        Ending {
+                            outcome,
+                            seconds,
+                            device: device.clone(),
+                            key: task.key,
+                            outputs: outputs.clone(),
+                            error: None,
+                        },
                     )?;
                 }
                 Waiter::Stage(reply) => {
@@ -356,6 +370,12 @@ impl Coordinator<'_> {
         }
         Some(task)
     }
+}
+
+/// What an attempt is to compute on: `cpu`, `cuda:0`, `cuda:0+1`.
+fn device_names(shares: &[Share]) -> String {
+    let numbers: Vec<String> = shares.iter().map(|share| share.device.to_string()).collect();
+    if numbers.is_empty() { "cpu".to_owned() } else { format!("cuda:{}", numbers.join("+")) }
 }
 
 /// What a task takes of a worker if it computes on a device.

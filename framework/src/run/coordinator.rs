@@ -34,6 +34,7 @@ const PULSE: Duration = Duration::from_millis(100);
 pub(super) struct Ending {
     pub(super) outcome: Outcome,
     pub(super) seconds: f64,
+    pub(super) device: String,
     pub(super) key: Option<Key>,
     pub(super) outputs: BTreeMap<String, Ref>,
     pub(super) error: Option<Error>,
@@ -42,7 +43,7 @@ pub(super) struct Ending {
 impl Ending {
     /// The end of a stage that gave nothing.
     pub(super) fn without(outcome: Outcome, error: Option<Error>) -> Self {
-        Self { outcome, seconds: 0.0, key: None, outputs: BTreeMap::new(), error }
+        Self { outcome, seconds: 0.0, device: "cpu".into(), key: None, outputs: BTreeMap::new(), error }
     }
 }
 
@@ -81,6 +82,8 @@ pub(super) struct Coordinator<'a> {
     /// The stages whose tasks are under way.
     pub(super) begun: BTreeMap<usize, Begun>,
     pub(super) gangs: Gangs,
+    /// Whether it was said that there is no CUDA device.
+    pub(super) told_of_gpus: bool,
 }
 
 impl<'a> Coordinator<'a> {
@@ -142,6 +145,7 @@ impl<'a> Coordinator<'a> {
             recalled: None,
             begun: BTreeMap::new(),
             gangs: Gangs::default(),
+            told_of_gpus: false,
         })
     }
 
@@ -260,12 +264,12 @@ impl<'a> Coordinator<'a> {
 
     /// Reports how a stage ended.
     pub(super) fn close(&mut self, node: usize, ending: Ending) -> Result<()> {
-        let Ending { outcome, seconds, key, outputs, error } = ending;
+        let Ending { outcome, seconds, device, key, outputs, error } = ending;
         let report = StageReport {
             name: self.pipeline.stages[node].name.clone(),
             outcome,
             seconds,
-            device: "cpu".into(),
+            device,
             key,
             metrics: self.metrics(&outputs)?,
             outputs: self.pipeline.stages[node]

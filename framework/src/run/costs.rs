@@ -22,6 +22,7 @@ impl Coordinator<'_> {
     /// A task is about to compute: on what, and how long that may take. Gives its stage's number.
     pub(super) fn appraise(&mut self, id: TaskId) -> Result<StageId> {
         self.recall()?;
+        self.tell_of_missing_gpus(id)?;
         let now = self.options.clock.elapsed();
         let next = StageId(self.stages.len() as u32);
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(next) };
@@ -31,6 +32,7 @@ impl Coordinator<'_> {
         task.device = match task.request.task.needs.device {
             stage::Device::Cpu => Device::Cpu,
             stage::Device::Cuda => Device::Cuda,
+            stage::Device::Auto if !task.request.stage.signature().devices => Device::Cpu,
             stage::Device::Auto => cheapest(costs, stage, task, &self.crew.sites(), now),
         };
         let takes = costs.expect(stage, task.device, task.request.size()).map(|estimate| estimate.median);

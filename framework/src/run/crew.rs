@@ -10,7 +10,9 @@ use crate::data::Digest;
 use crate::pipeline::Pool;
 use crate::schedule::{self, Capacity, PoolId, Scheduler, Site, TaskId, Time, View, WorkerId};
 use crate::store::Store;
-use crate::worker::{Assignment, Circle, EmbeddedWorker, Failure, Hands, Hub, RemoteWorker, Terms, Token, program};
+use crate::worker::{
+    Assignment, Circle, EmbeddedWorker, Failure, Gpus, Hands, Hub, RemoteWorker, Terms, Token, program,
+};
 use crate::{Error, Fault, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,6 +22,8 @@ use std::time::Duration;
 /// The worker inside this process, and its name.
 pub(super) const HERE: WorkerId = WorkerId(0);
 pub(super) const EMBEDDED: &str = "embedded";
+/// As many CUDA devices as a worker that joins by itself may have.
+const MOST_GPUS: usize = 16;
 /// The workers that join by themselves.
 const ANY: PoolId = PoolId(u32::MAX);
 /// How often a worker shows that it lives, and how long one may be silent.
@@ -60,9 +64,10 @@ pub(super) struct Crew {
 impl Crew {
     pub(super) fn gather(store: &Store, options: &Options, run: &str, outbox: &mpsc::Sender<Message>) -> Result<Self> {
         let millicores = options.cores as u64 * 1000;
-        let has = Capacity { millicores, memory: u64::MAX, files: true, ..Capacity::default() };
+        let gpus = if options.cores > 0 { options.gpus.clone() } else { Gpus::default() };
+        let has = Capacity { millicores, memory: u64::MAX, devices: gpus.memory(), files: true, ..Capacity::default() };
         let mut crew = Self {
-            here: Hands::new(EmbeddedWorker::new(store.clone(), has.clone())?),
+            here: Hands::new(EmbeddedWorker::new(store.clone(), has.clone())?.with_gpus(gpus)),
             has,
             there: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -108,7 +113,9 @@ impl Crew {
             return scheduler;
         }
         // Nobody knows what workers that join from elsewhere will have.
-        let any = Capacity { millicores: u64::MAX, memory: u64::MAX, files: true, peers: true, ..Capacity::default() };
+        let devices = vec![u64::MAX; MOST_GPUS];
+        let (millicores, memory) = (u64::MAX, u64::MAX);
+        let any = Capacity { millicores, memory, devices, files: true, peers: true, ..Capacity::default() };
         scheduler.with_pool(ANY, any, u32::MAX)
     }
 

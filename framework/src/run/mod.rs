@@ -11,6 +11,7 @@ mod event;
 mod fold;
 mod forecast;
 mod gangs;
+mod gpus;
 mod holders;
 mod key;
 mod log;
@@ -41,6 +42,7 @@ use crate::Result;
 use crate::pipeline::Pipeline;
 use crate::stage::{Cancel, Registry};
 use crate::store::Store;
+use crate::worker::Gpus;
 use std::sync::Arc;
 
 /// How to run a pipeline.
@@ -50,6 +52,9 @@ pub struct Options {
     pub only: Vec<String>,
     /// How many cores this process keeps busy; with none, stages wait for workers elsewhere.
     pub cores: usize,
+    /// The CUDA devices that this process computes on, if it keeps any core busy: none by default, or those that
+    /// [`Gpus::find`] finds.
+    pub gpus: Gpus,
     /// Workers in other processes, if there may be any.
     pub elsewhere: Option<Elsewhere>,
     /// Cancel it to interrupt the run.
@@ -65,6 +70,7 @@ impl Default for Options {
         Self {
             only: Vec::new(),
             elsewhere: None,
+            gpus: Gpus::default(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             cancel: Cancel::default(),
             clock: Arc::new(SystemClock::default()),

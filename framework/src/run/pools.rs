@@ -194,7 +194,7 @@ impl Coordinator<'_> {
     pub(super) fn warn_of_devices(&mut self) -> Result<()> {
         let pools = self.options.elsewhere.iter().flat_map(|elsewhere| &elsewhere.pools);
         for pool in pools.filter(|pool| pool.gpus > 0) {
-            let message = "its workers compute on processors only: this build starts none with a CUDA device";
+            let message = "its workers compute on processors only: a run starts none with a CUDA device";
             self.tell(Event::Warning { name: format!("pool {}", pool.name), message: message.into() })?;
         }
         Ok(())

@@ -50,6 +50,16 @@ pub(super) enum Waiter {
     Task(crate::schedule::TaskId),
 }
 
+/// What a task gave.
+#[derive(Clone, Default)]
+pub(super) struct Made {
+    pub(super) outputs: BTreeMap<String, Ref>,
+    /// Seconds that it ran, now or when it was first computed.
+    pub(super) seconds: f64,
+    /// What it ran on.
+    pub(super) device: String,
+}
+
 /// An attempt under way.
 pub(super) struct Live {
     /// Where it runs, or waits to.
@@ -61,6 +71,8 @@ pub(super) struct Live {
     pub(super) cores: f64,
     /// Devices that are reserved for it.
     pub(super) gpus: f64,
+    /// What it is to compute on.
+    pub(super) device: String,
 }
 
 /// A task under way.
@@ -87,7 +99,7 @@ pub(super) struct Task {
     /// The last attempt's error, until the scheduler has decided what becomes of the task.
     pub(super) failure: Option<crate::Error>,
     /// The last attempt's result, likewise.
-    pub(super) outcome: Option<(BTreeMap<String, Ref>, f64)>,
+    pub(super) outcome: Option<Made>,
     /// What is traced of it. It begins where it is made, in the span of whoever asks for it.
     pub(super) span: Span,
 }

@@ -64,7 +64,7 @@ impl Coordinator<'_> {
             task: id.0,
             attempt,
             worker: self.crew.name(live.worker).to_owned(),
-            device: if live.gpus > 0.0 { "cuda" } else { "cpu" }.to_owned(),
+            device: live.device.clone(),
             threads: threads.try_into().unwrap_or(u32::MAX),
             cores: live.cores,
             gpus: live.gpus,

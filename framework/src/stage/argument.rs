@@ -1,8 +1,8 @@
 //! Arguments say what a stage needs.
 
 use super::{
-    Call, Cancel, Checkpoint, Gang, Input, Keep, Models, Once, ParamSchema, Parameters, Progress, Scratch, Seed,
-    Signature, Tasks, Template, Threads,
+    Call, Cancel, Checkpoint, Devices, Gang, Input, Keep, Models, Once, ParamSchema, Parameters, Progress, Scratch,
+    Seed, Signature, Tasks, Template, Threads,
 };
 use crate::data::{Artifact, Frame, Kind, List, Metrics, Model, Tensors};
 use crate::{Context, Error, Result};
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// Artifacts ([`Frame`], [`Tensors`], [`Model`], [`Metrics`], [`List`], [`Bytes`], or [`Artifact`] for any) take the
 /// inputs in order; `Option` makes one optional, [`OneOrMany`] takes several at one port and [`Inputs`] all that are
 /// left. [`Params`] takes the parameters, [`Seed`] the chance, [`Progress`], [`Checkpoint`], [`Once`], [`Keep`],
-/// [`Scratch`], [`Cancel`], [`Tasks`], [`Template`], [`Models`], [`Threads`] and [`Gang`] what their names say.
+/// [`Scratch`], [`Cancel`], [`Tasks`], [`Template`], [`Models`], [`Threads`], [`Devices`] and [`Gang`] what their names say.
 pub trait Argument: Sized {
     /// Adds to the signature what this argument needs.
     fn describe(signature: &mut Signature);
@@ -220,6 +220,15 @@ impl Argument for Threads {
     fn describe(_: &mut Signature) {}
     fn take(call: &mut Call, _: &Signature, _: &mut usize) -> Result<Self> {
         Ok(call.threads)
+    }
+}
+
+impl Argument for Devices {
+    fn describe(signature: &mut Signature) {
+        signature.devices = true;
+    }
+    fn take(call: &mut Call, _: &Signature, _: &mut usize) -> Result<Self> {
+        Ok(call.devices.clone())
     }
 }
 

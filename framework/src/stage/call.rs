@@ -1,6 +1,6 @@
 //! One call of a stage: what it was given and how it speaks to the outside.
 
-use super::{Apply, Gang, Keep, Once, Registry, Seed, Stored, Tasks, Template};
+use super::{Apply, Devices, Gang, Keep, Once, Registry, Seed, Stored, Tasks, Template};
 use crate::data::{Artifact, Model, Tensors};
 use crate::{Error, Fault, Result};
 use serde_json::Value;
@@ -38,6 +38,8 @@ pub struct Call {
     pub models: Models,
     /// How many threads the call may keep busy.
     pub threads: Threads,
+    /// The CUDA devices that it may compute on.
+    pub devices: Devices,
     /// Those who compute it together.
     pub gang: Gang,
 }

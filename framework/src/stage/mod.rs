@@ -5,6 +5,7 @@
 
 mod argument;
 mod call;
+mod devices;
 mod function;
 mod gang;
 mod keep;
@@ -22,6 +23,7 @@ mod template;
 
 pub use argument::{Argument, Inputs, OneOrMany, Params};
 pub use call::{Call, Cancel, Checkpoint, Checkpoints, Models, Progress, Report, ReportSink, Scratch, Threads};
+pub use devices::{DeviceShare, Devices};
 pub use function::{FnStage, IntoStage, stage};
 pub(crate) use gang::check_parts;
 pub use gang::{Collective, Gang, Meeting};

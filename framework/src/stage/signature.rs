@@ -24,6 +24,8 @@ pub struct Signature {
     pub submits: bool,
     /// Whether several of it can compute its result together.
     pub gang: bool,
+    /// Whether it can compute on CUDA devices.
+    pub devices: bool,
 }
 
 /// A named input.

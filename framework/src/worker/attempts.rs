@@ -105,6 +105,8 @@ impl Attempts {
             attempt: number.1,
             needs: Needs { millicores: start.millicores, memory: start.memory, ..Needs::default() },
             seed: Seed::new(start.seed, &start.stage),
+            shares: start.shares.into_iter().map(Into::into).collect(),
+            demands_device: start.demands_device,
             isolate: start.isolate,
             member: start.gang,
             gang: seat.clone().map(|seat| Gang::new(Arc::new(AtSeat(seat)))).unwrap_or_default(),

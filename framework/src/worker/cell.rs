@@ -88,6 +88,8 @@ impl Cell {
         let cores = (work.threads.max(1) as f64).max(work.needs.millicores as f64 / 1000.0);
         let process = process::command(&hub.address().to_string(), token, &work.request.stage)?
             .arg(format!("--cores={cores}"))
+            // Who is given a device finds all of them: they are told apart by number.
+            .args(work.shares.is_empty().then_some("--gpus=0"))
             .env(ALONE, "1")
             .spawn()
             .map_err(|error| Error::unavailable(format!("can't start a process for the stage: {error}")))?;

@@ -2,9 +2,9 @@
 
 use super::member::{Member, Parted};
 use super::metrics::WorkerMetrics;
-use super::token::Token;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{KEEPALIVE, KEEPALIVE_PATIENCE};
+use super::{Gpus, token::Token};
 use crate::stage::Registry;
 use crate::{Error, Fault, Result, runtime};
 use std::path::PathBuf;
@@ -29,6 +29,8 @@ pub struct WorkerOptions {
     pub name: String,
     /// Cores that it keeps busy; parts of one are fine.
     pub cores: f64,
+    /// The CUDA devices that it computes on.
+    pub gpus: Gpus,
     /// Bytes that its tasks may take together, as they say under `needs`; nothing if nobody counts them.
     pub room: Option<u64>,
     /// Bytes of artifacts that it holds in memory.

@@ -1,11 +1,11 @@
 //! The worker inside the coordinator's own process.
 
-use super::Assignment;
 use super::cell;
-use super::execute::{Failure, Outcome, execute};
+use super::execute::{Around, Failure, Outcome, execute};
 use super::habits::Habits;
 use super::pool::Pool;
 use super::scratch::ScratchRoot;
+use super::{Assignment, Gpus};
 use crate::Result;
 use crate::schedule::Capacity;
 use crate::store::Store;
@@ -18,6 +18,7 @@ pub struct EmbeddedWorker {
     scratch: Arc<ScratchRoot>,
     habits: Habits,
     has: Capacity,
+    gpus: Gpus,
 }
 
 impl EmbeddedWorker {
@@ -27,7 +28,13 @@ impl EmbeddedWorker {
     /// No folder for temporary files can be made.
     pub fn new(store: Store, has: Capacity) -> Result<Self> {
         let scratch = Arc::new(ScratchRoot::create(&std::env::temp_dir())?);
-        Ok(Self { store, pool: Pool::default(), scratch, habits: Habits::default(), has })
+        let (pool, habits, gpus) = (Pool::default(), Habits::default(), Gpus::default());
+        Ok(Self { store, pool, scratch, habits, has, gpus })
+    }
+
+    /// The same worker, with devices: those that its capacity counts.
+    pub(crate) fn with_gpus(self, gpus: Gpus) -> Self {
+        Self { gpus, ..self }
     }
 
     /// What it has.
@@ -47,7 +54,10 @@ impl EmbeddedWorker {
     pub(crate) fn execute(&self, work: &Assignment) -> Result<Outcome, Failure> {
         work.span.in_scope(|| match work.isolate {
             true => cell::execute(&self.store, work),
-            false => execute(&self.store, self.scratch.path(), &self.habits, work),
+            false => {
+                let around = Around { scratch: self.scratch.path(), habits: &self.habits, gpus: &self.gpus };
+                execute(&self.store, around, work)
+            }
         })
     }
 }

@@ -95,6 +95,7 @@ fn options(address: SocketAddr, token: &Token) -> WorkerOptions {
         join: address.to_string(),
         token: token.clone(),
         name: "honest".into(),
+        gpus: Default::default(),
         cores: 1.0,
         room: None,
         memory: 64 << 20,
@@ -358,7 +359,16 @@ fn any_end() -> impl Strategy<Value = ended::End> {
             let outputs = outputs.into_iter().map(|(port, artifact)| wire::Output { port, artifact }).collect();
             let blob = |(artifact, content): (_, Vec<u8>)| wire::Blob { artifact, content: content.into() };
             let blobs = blobs.into_iter().map(blob).collect();
-            ended::End::Done(wire::Done { outputs, seconds, differs, committed, blobs, moved: u64::MAX, left })
+            ended::End::Done(wire::Done {
+                outputs,
+                seconds,
+                differs,
+                committed,
+                blobs,
+                moved: u64::MAX,
+                left,
+                device: "x".repeat(2000),
+            })
         },
     );
     let failed =

@@ -1,10 +1,10 @@
 //! One attempt, from its inputs to its commit.
 
-use super::Assignment;
 use super::habits::Habits;
 use super::unsaved::{self, Unsaved};
+use super::{Assignment, Gpus};
 use crate::data::{Artifact, Ref};
-use crate::stage::{Call, Checkpoint, Fetch, Given, Keep, Once, Outputs, Scratch, Stored, Threads};
+use crate::stage::{Call, Checkpoint, Devices, Fetch, Given, Keep, Once, Outputs, Scratch, Stored, Threads};
 use crate::store::{Commit, Key, Memo, Moved, Store, StoreError, size_hint};
 use crate::{Context, Error, Fault, Result, runtime};
 use std::any::Any;
@@ -21,6 +21,8 @@ pub struct Outcome {
     pub outputs: BTreeMap<String, Ref>,
     /// Seconds that the stage ran.
     pub seconds: f64,
+    /// What it ran on: `cpu`, or the name of a device.
+    pub device: String,
     /// Whether somebody else had committed another result for the same key: the stage is not deterministic.
     pub differs: bool,
     /// If the attempt did not commit: what is not in the store yet. Whoever the store is reached through commits, which
@@ -83,11 +85,19 @@ impl Fetch for Inputs {
     }
 }
 
+/// What a worker has for those who run on it.
+pub(super) struct Around<'a> {
+    /// A folder for temporary files.
+    pub(super) scratch: PathBuf,
+    pub(super) habits: &'a Habits,
+    pub(super) gpus: &'a Gpus,
+}
+
 /// Runs an assignment on this thread.
-pub(super) fn execute(store: &Store, scratch: PathBuf, habits: &Habits, work: &Assignment) -> Result<Outcome, Failure> {
+pub(super) fn execute(store: &Store, around: Around<'_>, work: &Assignment) -> Result<Outcome, Failure> {
     let moved = Moved::default();
     let inputs = Arc::new(Inputs { store: store.clone(), moved: moved.clone(), lost: Mutex::default() });
-    let result = moved.during(|| attempt(store, scratch, habits, work, inputs.clone()));
+    let result = moved.during(|| attempt(store, around, work, inputs.clone()));
     let carried = |outcome: &Outcome| outcome.unsaved.as_ref().map_or(0, Unsaved::bytes);
     moved.add(result.as_ref().map_or(0, carried));
     let moved = moved.bytes();
@@ -102,11 +112,12 @@ pub(super) fn execute(store: &Store, scratch: PathBuf, habits: &Habits, work: &A
 
 fn attempt(
     store: &Store,
-    scratch: PathBuf,
-    habits: &Habits,
+    Around { scratch, habits, gpus }: Around<'_>,
     work: &Assignment,
     source: Arc<Inputs>,
 ) -> Result<Outcome> {
+    let shares = work.shares.iter().map(|share| gpus.share(share)).collect();
+    let devices = Devices::new(shares, work.demands_device);
     let stored = |refs: &Vec<Ref>| refs.iter().map(|one| Stored::new(*one, source.clone())).collect();
     let call = Call {
         inputs: work.request.inputs.iter().map(|(port, refs)| (port.clone(), stored(refs))).collect(),
@@ -122,6 +133,7 @@ fn attempt(
         scratch: Scratch::new(Some(scratch)),
         models: work.models.clone(),
         threads: Threads(work.threads),
+        devices: devices.clone(),
         gang: work.gang.clone(),
     };
     // What it is about to give is counted before it is there.
@@ -135,14 +147,19 @@ fn attempt(
     drop(room);
     let given = promised(work, outputs)?;
     habits.note(&work.request.stage, given.values().map(made).sum());
-    runtime()?.block_on(commit(store, work, given, seconds))
+    runtime()?.block_on(commit(store, work, given, (seconds, devices.record())))
 }
 
 /// Blobs first, then the memo: whoever writes the memo first wins.
-async fn commit(store: &Store, work: &Assignment, given: BTreeMap<String, Given>, seconds: f64) -> Result<Outcome> {
+async fn commit(
+    store: &Store,
+    work: &Assignment,
+    given: BTreeMap<String, Given>,
+    (seconds, device): (f64, String),
+) -> Result<Outcome> {
     let given = match unsaved::gather(store, given).await? {
         Ok((outputs, unsaved)) => {
-            return Ok(Outcome { outputs, seconds, differs: false, unsaved: Some(unsaved), moved: 0 });
+            return Ok(Outcome { outputs, seconds, device, differs: false, unsaved: Some(unsaved), moved: 0 });
         }
         Err(given) => given,
     };
@@ -158,11 +175,11 @@ async fn commit(store: &Store, work: &Assignment, given: BTreeMap<String, Given>
         outputs: refs,
         stage: work.request.stage.clone(),
         seconds,
-        device: "cpu".into(),
+        device: device.clone(),
         build: work.build.to_string(),
     };
     let (outputs, differs) = settle(store, work.key, &memo).await?;
-    Ok(Outcome { outputs, seconds, differs, unsaved: None, moved: 0 })
+    Ok(Outcome { outputs, seconds, device, differs, unsaved: None, moved: 0 })
 }
 
 /// Writes the memo; gives the outputs that count and whether they are others than the memo's.

@@ -253,6 +253,7 @@ impl Desk {
         let has = Capacity {
             millicores: hello.millicores.min(MOST_MILLICORES),
             memory: hello.memory,
+            devices: wire::devices(&hello.devices),
             files: near && hello.folder == current_folder(),
             peers: !hello.peer.is_empty(),
             ..Capacity::default()
@@ -333,7 +334,7 @@ impl Desk {
             outputs: outcome.outputs.clone(),
             stage: ended.stage,
             seconds: outcome.seconds,
-            device: "cpu".into(),
+            device: outcome.device.clone(),
             build: self.terms.build.clone(),
         };
         let blobs = done.blobs.into_iter().map(|blob| Ok((wire::reference(blob.artifact.as_ref())?, blob.content)));
@@ -350,9 +351,7 @@ impl Desk {
             settle(&store, key, &memo).await
         };
         Ok(match committed.await {
-            Ok((outputs, differs)) => {
-                Ok(Outcome { outputs, differs, seconds: memo.seconds, unsaved: None, moved: outcome.moved })
-            }
+            Ok((outputs, differs)) => Ok(Outcome { outputs, differs, unsaved: None, ..outcome.clone() }),
             Err(error) => Err(Failure { moved: outcome.moved, ..Failure::from(error) }),
         })
     }

@@ -109,6 +109,7 @@ impl Member {
         Capacity {
             millicores: (self.options.cores * 1000.0).round() as u64,
             memory: self.options.room.unwrap_or(u64::MAX),
+            devices: self.options.gpus.memory(),
             files: true,
             ..Capacity::default()
         }
@@ -122,6 +123,7 @@ impl Member {
             machine: kernel(),
             millicores: has.millicores,
             memory: has.memory,
+            devices: has.devices,
             peer: self.counter.as_ref().map(|counter| counter.address().to_string()).unwrap_or_default(),
             folder: current_folder(),
             pool: self.options.pool.clone(),
@@ -161,7 +163,7 @@ impl Member {
         if let Some(counter) = &self.counter {
             counter.serve(store.clone());
         }
-        let worker = EmbeddedWorker::new(store.clone(), self.has())?;
+        let worker = EmbeddedWorker::new(store.clone(), self.has())?.with_gpus(self.options.gpus.clone());
         let hands = Hands::new(worker);
         self.options.metrics.works_at(Some((store, hands.clone())));
         self.hands = Some((place, hands));

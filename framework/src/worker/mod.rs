@@ -5,12 +5,14 @@ mod attempts;
 mod bridge;
 mod cell;
 mod client;
+mod cuda;
 mod door;
 mod embedded;
 #[cfg(test)]
 mod enemies;
 mod execute;
 mod gang;
+mod gpus;
 mod habits;
 mod hands;
 mod hub;
@@ -33,6 +35,7 @@ pub use client::{WorkerOptions, work};
 pub use embedded::EmbeddedWorker;
 pub use execute::{Failure, Outcome};
 pub(crate) use gang::{Chair, Circle, Present};
+pub use gpus::{Gpu, Gpus};
 pub(crate) use hands::Hands;
 pub(crate) use hub::{Heard, Hub, Terms};
 pub use metrics::WorkerMetrics;
@@ -40,7 +43,7 @@ pub(crate) use remote::RemoteWorker;
 pub use token::Token;
 pub use unsaved::Unsaved;
 
-use crate::schedule::{Needs, TaskId};
+use crate::schedule::{Needs, Share, TaskId};
 use crate::stage::{Cancel, Gang, Models, Progress, Seed, Stage, TaskRequest, Tasks, Template};
 use crate::store::Key;
 use std::collections::BTreeMap;
@@ -60,6 +63,10 @@ pub struct Assignment {
     pub attempt: u32,
     /// What it takes of the worker.
     pub needs: Needs,
+    /// The parts of the worker's devices that it takes.
+    pub shares: Vec<Share>,
+    /// Whether it demands them, and does not do without.
+    pub demands_device: bool,
     /// Whether it runs in a process of its own.
     pub isolate: bool,
     /// Whether it is a member of a gang.

@@ -69,6 +69,8 @@ impl RemoteWorker {
             seed: work.seed.run(),
             millicores: work.needs.millicores,
             memory: work.needs.memory,
+            shares: work.shares.iter().copied().map(wire::Share::from).collect(),
+            demands_device: work.demands_device,
             isolate: work.isolate,
             gang: work.member,
             threads: u32::try_from(work.threads).unwrap_or(u32::MAX),

@@ -9,7 +9,7 @@ pub(super) use messages::*;
 
 use super::{Failure, Outcome, gang};
 use crate::data::{Digest, Kind, Ref};
-use crate::schedule::TaskId;
+use crate::schedule::{self, TaskId};
 use crate::stage::Report;
 use crate::store::Key;
 use crate::{Context, Error, Fault, Result};
@@ -29,6 +29,8 @@ pub(super) const SMALL_BYTES: u64 = 64 << 10;
 
 /// The largest artifact that there may be; sums of such do not overflow.
 const MOST_BYTES: u64 = 1 << 48;
+/// More devices than any machine has.
+const MOST_DEVICES: usize = 1024;
 /// What is kept of one report: numbers, and bytes of a line of a log or of a name.
 const REPORT_METRICS: usize = 1000;
 const REPORT_LINE: usize = 64 << 10;
@@ -136,7 +138,8 @@ pub(super) fn end(wire: &ended::End) -> Result<Result<Outcome, Failure>> {
             let outputs = done.outputs.iter().map(output).collect::<Result<BTreeMap<_, _>>>()?;
             let seconds = if done.seconds.is_finite() { done.seconds.max(0.0) } else { 0.0 };
             let moved = done.moved.min(MOST_BYTES);
-            Ok(Ok(Outcome { outputs, seconds, differs: done.differs, unsaved: None, moved }))
+            let device = short(done.device.clone(), REPORT_NAME);
+            Ok(Ok(Outcome { outputs, seconds, device, differs: done.differs, unsaved: None, moved }))
         }
         ended::End::Failed(failed) => {
             let lost = failed.lost.as_ref().map(|lost| reference(Some(lost))).transpose()?;
@@ -168,6 +171,7 @@ pub(super) fn from_end(end: &Result<Outcome, Failure>) -> ended::End {
                 .collect(),
             left: outcome.unsaved.iter().flat_map(|unsaved| &unsaved.left).copied().map(Artifact::from).collect(),
             seconds: outcome.seconds,
+            device: outcome.device.clone(),
             differs: outcome.differs,
             committed: outcome.unsaved.is_none(),
             moved: outcome.moved,
@@ -179,6 +183,23 @@ pub(super) fn from_end(end: &Result<Outcome, Failure>) -> ended::End {
             lost: failure.lost.as_deref().copied().map(Artifact::from),
             moved: failure.moved,
         }),
+    }
+}
+
+/// The memory of a worker's devices, as far as it can be true.
+pub(super) fn devices(wire: &[u64]) -> Vec<u64> {
+    wire.iter().take(MOST_DEVICES).map(|memory| (*memory).min(MOST_BYTES)).collect()
+}
+
+impl From<Share> for schedule::Share {
+    fn from(wire: Share) -> Self {
+        Self { device: wire.device, share: wire.share, memory: wire.memory }
+    }
+}
+
+impl From<schedule::Share> for Share {
+    fn from(share: schedule::Share) -> Self {
+        Self { device: share.device, share: share.share, memory: share.memory }
     }
 }
 

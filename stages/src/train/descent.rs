@@ -13,9 +13,8 @@ pub(super) const PART: usize = 16 * 1024;
 /// Sums that squares are added up in side by side.
 const LANES: usize = 8;
 
-/// One step.
+/// One step, whatever the gradient.
 pub(super) struct Step<'a> {
-    pub(super) gradient: &'a dyn Gradient,
     pub(super) optimizer: &'a Optimizer,
     /// Counted from 1.
     pub(super) number: u64,
@@ -34,10 +33,11 @@ struct Part<'a> {
 }
 
 impl Step<'_> {
-    /// Takes the step; `sum` is scratch space, which only clipping needs. Gives the norm of the gradient before clipping,
+    /// Takes the step along a gradient; `sum` is scratch space, which only clipping needs. Gives the norm of the gradient before clipping,
     /// and adds to `phases` what it took.
     pub(super) fn take(
         &self,
+        gradient: &dyn Gradient,
         pool: &Pool,
         sum: &mut Vec<f32>,
         weights: &mut [f32],
@@ -60,23 +60,25 @@ impl Step<'_> {
             .collect();
         let Some(clip) = self.clip else {
             let update = self.optimizer.update(self.number, self.rate, 1.0);
-            pool.each(&mut parts, |_, part| self.add_and_update(part, &update));
+            pool.each(&mut parts, |_, part| part.add_and_update(gradient, &update));
             parts.iter().for_each(|part| phases.add(&part.phases));
             return norm(&parts);
         };
-        pool.each(&mut parts, |_, part| self.add(part));
+        pool.each(&mut parts, |_, part| part.add(gradient));
         let norm = norm(&parts);
         let scale = if norm > clip { (clip / norm) as f32 } else { 1.0 };
         let update = self.optimizer.update(self.number, self.rate, scale);
-        pool.each(&mut parts, |_, part| self.update(part, &update));
+        pool.each(&mut parts, |_, part| part.update(gradient, &update));
         parts.iter().for_each(|part| phases.add(&part.phases));
         norm
     }
+}
 
+impl Part<'_> {
     /// Piece by piece, so that the gradient is used as soon as it is there.
-    fn add_and_update(&self, part: &mut Part<'_>, update: &Update) {
-        let Part { start, weights, moments, phases, squares, .. } = part;
-        *squares = self.pieces(*start..*start + weights.len(), phases, |place, gradient, phases, watch| {
+    fn add_and_update(&mut self, gradient: &dyn Gradient, update: &Update) {
+        let Part { start, weights, moments, phases, squares, .. } = self;
+        *squares = pieces(gradient, *start..*start + weights.len(), phases, |place, gradient, phases, watch| {
             let mut moments: Vec<&mut [f32]> = moments.iter_mut().map(|moment| &mut moment[place.clone()]).collect();
             update.apply(&mut weights[place], gradient, &mut moments);
             watch.read(&mut phases.optimize);
@@ -84,47 +86,47 @@ impl Step<'_> {
     }
 
     /// Keeps the gradient, unless all of it lies somewhere.
-    fn add(&self, part: &mut Part<'_>) {
-        let Part { start, sum, phases, squares, .. } = part;
-        let kept = self.gradient.whole().is_some();
-        *squares = self.pieces(*start..*start + sum.len(), phases, |place, gradient, _, _| {
+    fn add(&mut self, gradient: &dyn Gradient) {
+        let Part { start, sum, phases, squares, .. } = self;
+        let kept = gradient.whole().is_some();
+        *squares = pieces(gradient, *start..*start + sum.len(), phases, |place, gradient, _, _| {
             if !kept {
                 sum[place].copy_from_slice(gradient);
             }
         });
     }
 
-    fn update(&self, part: &mut Part<'_>, update: &Update) {
+    fn update(&mut self, gradient: &dyn Gradient, update: &Update) {
         let mut watch = Stopwatch::start();
-        let gradient = match self.gradient.whole() {
-            Some(whole) => &whole[part.start..part.start + part.weights.len()],
-            None => part.sum,
+        let gradient = match gradient.whole() {
+            Some(whole) => &whole[self.start..self.start + self.weights.len()],
+            None => self.sum,
         };
-        update.apply(part.weights, gradient, &mut part.moments);
-        watch.read(&mut part.phases.optimize);
+        update.apply(self.weights, gradient, &mut self.moments);
+        watch.read(&mut self.phases.optimize);
     }
+}
 
-    /// Does something with every piece of the gradient at a place, counted from the place's start, and gives the sum of
-    /// its squares.
-    fn pieces(
-        &self,
-        place: Range<usize>,
-        phases: &mut Phases,
-        mut work: impl FnMut(Range<usize>, &[f32], &mut Phases, &mut Stopwatch),
-    ) -> f64 {
-        let (mut watch, mut squares) = (Stopwatch::start(), Squares::default());
-        let mut room = [0.0f32; PIECE];
-        let mut start = place.start;
-        while start < place.end {
-            let end = self.gradient.piece(start, place.end);
-            let gradient = self.gradient.values(start..end, &mut room);
-            squares.add(gradient);
-            watch.read(self.gradient.phase(phases));
-            work(start - place.start..end - place.start, gradient, phases, &mut watch);
-            start = end;
-        }
-        squares.sum()
+/// Does something with every piece of the gradient at a place, counted from the place's start, and gives the sum of its
+/// squares.
+fn pieces(
+    gradient: &dyn Gradient,
+    place: Range<usize>,
+    phases: &mut Phases,
+    mut work: impl FnMut(Range<usize>, &[f32], &mut Phases, &mut Stopwatch),
+) -> f64 {
+    let (mut watch, mut squares) = (Stopwatch::start(), Squares::default());
+    let mut room = [0.0f32; PIECE];
+    let mut start = place.start;
+    while start < place.end {
+        let end = gradient.piece(start, place.end);
+        let values = gradient.values(start..end, &mut room);
+        squares.add(values);
+        watch.read(gradient.phase(phases));
+        work(start - place.start..end - place.start, values, phases, &mut watch);
+        start = end;
     }
+    squares.sum()
 }
 
 fn norm(parts: &[Part<'_>]) -> f64 {
@@ -192,9 +194,9 @@ mod tests {
         let optimizer = Optimizer::adam(Positive::try_from(0.1).unwrap());
         let (mut weights, mut sum) = (vec![1.0; count], Vec::new());
         let mut moments = vec![vec![0.0; count]; 2];
-        let step = Step { gradient: &Shards(shards), optimizer: &optimizer, number: 1, rate: 0.1, clip };
-        let norm =
-            step.take(&Pool::new(threads).unwrap(), &mut sum, &mut weights, &mut moments, &mut Phases::default());
+        let step = Step { optimizer: &optimizer, number: 1, rate: 0.1, clip };
+        let (pool, mut phases) = (Pool::new(threads).unwrap(), Phases::default());
+        let norm = step.take(&Shards(shards), &pool, &mut sum, &mut weights, &mut moments, &mut phases);
         (weights, norm)
     }
 
@@ -235,8 +237,9 @@ mod tests {
         let optimizer = Optimizer::sgd(Positive::try_from(1.0).unwrap(), Share::default());
         let (mut weights, mut sum) = (vec![0.0; 2], Vec::new());
         let shards = [vec![3.0, 4.0]];
-        let step = Step { gradient: &Shards(&shards), optimizer: &optimizer, number: 1, rate: 1.0, clip: Some(1.0) };
-        let norm = step.take(&Pool::new(1).unwrap(), &mut sum, &mut weights, &mut [], &mut Phases::default());
+        let step = Step { optimizer: &optimizer, number: 1, rate: 1.0, clip: Some(1.0) };
+        let (pool, mut phases) = (Pool::new(1).unwrap(), Phases::default());
+        let norm = step.take(&Shards(&shards), &pool, &mut sum, &mut weights, &mut [], &mut phases);
         assert_eq!((norm, weights), (5.0, vec![-0.6, -0.8]));
     }
 }

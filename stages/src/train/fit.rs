@@ -16,7 +16,7 @@ use super::watch::Watch;
 use super::writer::Writer;
 use rand::seq::SliceRandom;
 use ropeway_framework::stage::{Argument, Call, Signature};
-use ropeway_framework::stage::{Cancel, Checkpoint, Gang, Models, Progress, Seed, Threads};
+use ropeway_framework::stage::{Cancel, Checkpoint, Devices, Gang, Models, Progress, Seed, Threads};
 use ropeway_framework::{Error, Result};
 use std::ops::Range;
 
@@ -52,6 +52,22 @@ pub(super) trait Engine {
     /// Gives weights that are not trained back what they were before the step.
     fn restore(&self, _: &mut [f32]) {}
 
+    /// Takes over the weights and moments of a state, if the engine keeps them from step to step: on a device.
+    fn take_over(&mut self, _: &State) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes a whole step with the weights that were taken over, and gives the losses and the norm of the gradient;
+    /// `None` from an engine that keeps none, whose gradients the loop steps with.
+    fn step(&mut self, _: &[u32], _: &Seed, _: &Step<'_>) -> Result<Option<(Vec<Sums>, f64)>> {
+        Ok(None)
+    }
+
+    /// Gives the weights and moments back that were taken over.
+    fn give_back(&mut self, _: &mut State) -> Result<()> {
+        Ok(())
+    }
+
     /// What the gradients that were computed last took, if it is measured.
     fn phases(&self) -> Phases {
         Phases::default()
@@ -85,6 +101,8 @@ pub struct Surroundings {
     pub models: Models,
     /// How many threads it may keep busy.
     pub threads: Threads,
+    /// The CUDA devices that it may compute on.
+    pub devices: Devices,
     /// Those who train it together.
     pub gang: Gang,
 }
@@ -92,6 +110,7 @@ pub struct Surroundings {
 impl Argument for Surroundings {
     fn describe(signature: &mut Signature) {
         signature.gang = true;
+        signature.devices = true;
     }
 
     fn take(call: &mut Call, _: &Signature, _: &mut usize) -> Result<Self> {
@@ -101,6 +120,7 @@ impl Argument for Surroundings {
             cancel: call.cancel.clone(),
             models: call.models.clone(),
             threads: call.threads,
+            devices: call.devices.clone(),
             gang: call.gang.clone(),
         })
     }
@@ -161,7 +181,9 @@ pub(super) fn fit(
         let begin = || begin(fresh.clone(), resume, plan, around);
         let Some(()) = team.align(&mut state, &fresh, begin)? else { continue };
         let Some(state) = &mut state else { continue };
-        if let Some(()) = course.run(engine, state, &mut team)? {
+        let ended = course.run(engine, state, &mut team)?;
+        engine.give_back(state)?;
+        if let Some(()) = ended {
             let Course { watch, writer, .. } = course;
             writer.finish();
             watch.end(state);
@@ -191,6 +213,9 @@ impl Course<'_> {
     fn run(&mut self, engine: &mut dyn Engine, state: &mut State, team: &mut Team) -> Result<Option<()>> {
         let (plan, steps) = (self.plan, self.steps);
         self.watch.begin(state);
+        if team.is_alone() {
+            engine.take_over(state)?;
+        }
         while state.epoch < plan.epochs && !state.stopped {
             let order = order(plan, engine.rows(), state, &self.chance)?;
             for rows in order.chunks(plan.batch).skip(usize::try_from(state.position)?) {
@@ -202,25 +227,32 @@ impl Course<'_> {
                 }
                 if state.position < steps {
                     state.note(plan.curve, self.row(state), engine.classifies());
-                    self.keep(state, team)?;
+                    self.keep(engine, state, team)?;
                 }
             }
             let blocks = team.mine(engine.blocks());
             let valid = engine.evaluate(&state.weights, blocks)?;
             let Some(valid) = team.gather(valid)? else { return Ok(None) };
+            if plan.early_stop.is_some() {
+                engine.give_back(state)?;
+            }
             self.end_epoch(engine, state, valid);
             if team.leads() {
                 self.watch.epoch(state, steps);
             }
             if state.epoch < plan.epochs && !state.stopped {
-                self.keep(state, team)?;
+                self.keep(engine, state, team)?;
             }
         }
         Ok(Some(()))
     }
 
-    fn keep(&mut self, state: &State, team: &Team) -> Result<()> {
-        if team.leads() { self.writer.keep(state) } else { Ok(()) }
+    fn keep(&mut self, engine: &mut dyn Engine, state: &mut State, team: &Team) -> Result<()> {
+        if !team.leads() || !self.writer.is_due(state) {
+            return Ok(());
+        }
+        engine.give_back(state)?;
+        self.writer.keep(state)
     }
 
     /// The rate of the last step.
@@ -245,9 +277,17 @@ impl Course<'_> {
         team: &mut Team,
     ) -> Result<Option<()>> {
         let chance = self.chance.child(&format!("step-{}", state.step));
+        let shared = !team.is_alone();
+        if !shared {
+            if team.is_over() {
+                return Ok(None);
+            }
+            if self.step_elsewhere(engine, state, rows, &chance)? {
+                return Ok(Some(()));
+            }
+        }
         let sums = engine.gradients(&state.weights, rows, &chance, team.mine(engine.shards()))?;
         self.watch.phases.add(&engine.phases());
-        let shared = !team.is_alone();
         let sums = match shared {
             true => {
                 let mut watch = Stopwatch::start();
@@ -269,13 +309,27 @@ impl Course<'_> {
             true => Box::new(Shards(std::slice::from_ref(&self.gradient))),
             false => engine.gradient(),
         };
-        let step = Step { gradient: &*gradient, optimizer: &plan.optimizer, number: state.step, rate, clip: plan.clip };
+        let step = Step { optimizer: &plan.optimizer, number: state.step, rate, clip: plan.clip };
         let (weights, moments) = (&mut state.weights, &mut state.moments);
-        state.norm = step.take(self.pool, &mut self.sum, weights, moments, &mut self.watch.phases);
+        state.norm = step.take(&*gradient, self.pool, &mut self.sum, weights, moments, &mut self.watch.phases);
         engine.restore(weights);
         bounds::check_norm(state.norm, rate, state, plan.clip)?;
         state.add(sums);
         Ok(Some(()))
+    }
+
+    /// One step of an engine that keeps the weights itself; whether it does.
+    fn step_elsewhere(&self, engine: &mut dyn Engine, state: &mut State, rows: &[u32], chance: &Seed) -> Result<bool> {
+        let plan = self.plan;
+        let (number, rate) = (state.step + 1, plan.optimizer.rate() * plan.schedule.factor(state.step, self.steps));
+        let step = Step { optimizer: &plan.optimizer, number, rate, clip: plan.clip };
+        let Some((sums, norm)) = engine.step(rows, chance, &step)? else { return Ok(false) };
+        let sums = Sums::total(sums);
+        (state.step, state.norm) = (number, norm);
+        bounds::check_loss(sums.mean(), rate, state, plan.clip)?;
+        bounds::check_norm(norm, rate, state, plan.clip)?;
+        state.add(sums);
+        Ok(true)
     }
 
     /// The epoch is over: what validation said, and whether to stop.

@@ -105,8 +105,19 @@ fn add(a: &[f32], b: &[f32], sum: &mut [f32]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// All of a gradient of `count` values, asked for in parts of `part`.
+    pub(in crate::train) fn collected(gradient: &dyn Gradient, count: usize, part: usize) -> Vec<f32> {
+        let (mut room, mut all, mut start): (Room, _, _) = ([f32::NAN; PIECE], Vec::new(), 0);
+        while start < count {
+            let end = gradient.piece(start, count.min((start / part + 1) * part));
+            all.extend_from_slice(gradient.values(start..end, &mut room));
+            start = end;
+        }
+        all
+    }
 
     #[test]
     fn the_tree_is_pairwise() {

@@ -21,6 +21,11 @@ impl Frozen {
         self.0.iter().for_each(|(place, _)| gradient[place.clone()].fill(0.0));
     }
 
+    /// Where they are.
+    pub(super) fn places(&self) -> impl Iterator<Item = Range<usize>> {
+        self.0.iter().map(|(place, _)| place.clone())
+    }
+
     /// Undoes what a step did to them all the same: weight decay.
     pub(super) fn restore(&self, weights: &mut [f32]) {
         self.0.iter().for_each(|(place, kept)| weights[place.clone()].copy_from_slice(kept));

@@ -5,15 +5,16 @@
 //! gradients are summed in a fixed tree, and whoever computes a shard computes the same bits.
 //!
 //! To read it: [`TrainSpec`] (what a pipeline says), `stage` (data to examples), `fit` (the loop), `engine` (passes
-//! through our own networks), `gradient` (what a step follows) and `products` (computed where it is used), `descent` (the
-//! step), `state` (what a training needs to go on), `writer` (checkpoints, kept
-//! beside it), `watch` (what is seen of it), `fitted` (models, applied).
+//! through our own networks), `device` (the same on CUDA), `gradient` (what a step follows) and `products` (computed
+//! where it is used), `descent` (the step), `state` (what a training needs to go on), `writer` (checkpoints, kept beside
+//! it), `watch` (what is seen of it), `fitted` (models, applied).
 
 mod augment;
 mod bounds;
 mod cadence;
 mod columns;
 mod descent;
+mod device;
 mod encoding;
 mod engine;
 mod fit;
@@ -59,7 +60,7 @@ pub use optimizer::{Adam, AdamW, Optimizer, Sgd};
 pub use rates::FindRate;
 pub use reader::Reader;
 pub use schedule::{Decay, OneCycle, Schedule, StepDecay};
-pub use spec::{ClassWeights, CurvePoints, EarlyStop, TrainSpec, WeightRule};
+pub use spec::{ClassWeights, CurvePoints, EarlyStop, Precision, TrainSpec, WeightRule};
 pub use trainer::{Batch, Examples, Trained, Trainer, weights};
 
 use ropeway_framework::stage::{Registry, stage};

@@ -222,12 +222,12 @@ impl Optimizer {
 /// One update of all weights, as numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Update {
-    rule: Rule,
+    pub(super) rule: Rule,
     scale: f32,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Rule {
+pub(super) enum Rule {
     Sgd { rate: f32, momentum: f32, nesterov: bool, decay: f32 },
     Adam { beta1: f32, beta2: f32, rate: f32, root: f32, eps: f32, keep: f32 },
 }

@@ -71,6 +71,7 @@ mod tests {
     use crate::train::columns::{Features, columns};
     use crate::train::engine::{Examples, NetworkEngine, Target};
     use crate::train::fit::Engine;
+    use crate::train::gradient::tests::collected;
     use crate::train::loss::Objective;
     use crate::train::network::{Field, Network};
     use crate::train::pool::Pool;
@@ -94,15 +95,9 @@ mod tests {
         Examples { features, target: Target::Classes((0..ROWS as u32).map(|row| row % 3).collect()) }
     }
 
-    /// The whole gradient, asked for in parts of `part` values.
+    /// Bits, so that nothing is equal to another zero.
     fn all(gradient: &dyn Gradient, count: usize, part: usize) -> Vec<u32> {
-        let (mut room, mut bits, mut start): (Room, _, _) = ([f32::NAN; PIECE], Vec::new(), 0);
-        while start < count {
-            let end = gradient.piece(start, count.min((start / part + 1) * part));
-            bits.extend(gradient.values(start..end, &mut room).iter().map(|value| value.to_bits()));
-            start = end;
-        }
-        bits
+        collected(gradient, count, part).into_iter().map(f32::to_bits).collect()
     }
 
     #[test]

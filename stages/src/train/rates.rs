@@ -107,8 +107,8 @@ impl FindRate {
             least = least.min(smooth);
             sweep.0.push([rate, loss, smooth]);
             let gradient = engine.gradient();
-            let step = Step { gradient: &*gradient, optimizer: &plan.optimizer, number, rate, clip: plan.clip };
-            step.take(pool, &mut sum, &mut state.weights, &mut state.moments, &mut phases);
+            let step = Step { optimizer: &plan.optimizer, number, rate, clip: plan.clip };
+            step.take(&*gradient, pool, &mut sum, &mut state.weights, &mut state.moments, &mut phases);
             engine.restore(&mut state.weights);
             let seen = [("rate", rate), ("train.loss", smooth)];
             around.progress.step(number, Some(self.steps.get() as u64), "step", &seen);

@@ -70,9 +70,30 @@ pub struct TrainSpec {
     /// power of two that leaves 32 rows a part, at most 8. Threads and workers beyond it have nothing to do.
     #[serde(default)]
     pub shards: Option<Shards>,
+    /// The numbers that a CUDA device computes with: `f32`, or `bf16` with weights and sums in f32 (mixed precision). The
+    /// processor computes in f32 either way.
+    #[serde(default, skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
     /// Whether each epoch takes the rows in another order.
     #[serde(default = "yes")]
     pub shuffle: bool,
+}
+
+/// The numbers that a CUDA device computes with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floating point numbers.
+    #[default]
+    F32,
+    /// 16-bit numbers with the range of `f32` for values and gradients of rows; weights, moments and sums stay `f32`.
+    Bf16,
+}
+
+impl Precision {
+    fn is_f32(&self) -> bool {
+        *self == Self::F32
+    }
 }
 
 /// Rows of the learning curve within epochs.

@@ -2,11 +2,12 @@
 
 use super::augment::Augmenter;
 use super::columns::{Column, Features};
+use super::device::{DeviceEngine, Place, place};
 use super::encoding::model_columns;
 use super::engine::{Examples, NetworkEngine, Target};
-use super::fit::{Plan, Surroundings, fit};
+use super::fit::{Engine, Plan, Surroundings, fit};
 use super::fitted::Description;
-use super::init;
+use super::init::{self, Frozen};
 use super::loss::{Loss, Objective};
 use super::models::ModelSpec;
 use super::numbers::Shards;
@@ -63,36 +64,61 @@ pub(super) fn train(
     seed: Seed,
     around: Surroundings,
 ) -> Result<(Model, Metrics, Frame, Tensors)> {
+    let place = place(&spec, &around.devices, &around.progress)?;
+    train_on(place, given, &spec, seed, &around)
+}
+
+/// Trains on a device, or else on the processor.
+pub(super) fn train_on(
+    place: Option<Place>,
+    given: Given,
+    spec: &TrainSpec,
+    seed: Seed,
+    around: &Surroundings,
+) -> Result<(Model, Metrics, Frame, Tensors)> {
     let Given { train, valid, features, resume, init } = given;
-    check(&spec, valid.is_some(), init.is_some())?;
-    let (frame, valid) = transformed(train, valid, features.as_ref(), &around)?;
-    let (train, valid, description) = read(&frame, valid.as_ref(), &spec, around.threads.0)?;
+    check(spec, valid.is_some(), init.is_some())?;
+    let (frame, valid) = transformed(train, valid, features.as_ref(), around)?;
+    let (train, valid, description) = read(&frame, valid.as_ref(), spec, around.threads.0)?;
     // What the features made of the rows is read, and goes.
     drop(frame);
     if let ModelSpec::Trees(trees) = &spec.model {
         if resume.is_some() || init.is_some() {
             return Err(Error::usage("the model `trees` begins anew: it takes no input \"resume\" or \"init\""));
         }
-        let weights = class_weights(&spec, &description, &train)?;
-        return trees::train((&spec, trees), &description, (&train, valid.as_ref()), &weights, &around);
+        let weights = class_weights(spec, &description, &train)?;
+        return trees::train((spec, trees), &description, (&train, valid.as_ref()), &weights, around);
     }
     let network = description.network()?;
-    let plan = plan(&spec, train.features.rows())?;
+    let plan = plan(spec, train.features.rows())?;
     let shards = spec.shards.unwrap_or(Shards::for_batch(plan.batch)).get();
 
     let pool = Pool::new(around.threads.0.min(shards.max(EVALUATORS)))?;
-    let mut engine = NetworkEngine::new(&network, description.objective, (&train, valid.as_ref()), shards, &pool);
-    engine.weights = class_weights(&spec, &description, &train)?;
-    engine.augmenter = spec.augment.map(|rule| Augmenter::new(rule, &spec.model)).transpose()?;
-
     let chance = seed.number("training");
-    let mut weights = network.initial(&Seed::new(chance, "train"));
+    let (mut weights, mut frozen) = (network.initial(&Seed::new(chance, "train")), Frozen::default());
     if let Some(init) = &init {
         init::adopt(&network, init::tensors(init)?, &mut weights, &around.progress)?;
-        engine.frozen = init::freeze(&network, &spec.freeze, &weights)?;
+        frozen = init::freeze(&network, &spec.freeze, &weights)?;
     }
+    let class_weights = class_weights(spec, &description, &train)?;
+    let augmenter = spec.augment.map(|rule| Augmenter::new(rule, &spec.model)).transpose()?;
+    let (objective, data) = (description.objective, (&train, valid.as_ref()));
+    let mut engine: Box<dyn Engine + Send + '_> = match place {
+        None => {
+            let mut engine = NetworkEngine::new(&network, objective, data, shards, &pool);
+            (engine.weights, engine.augmenter, engine.frozen) = (class_weights, augmenter, frozen);
+            Box::new(engine)
+        }
+        Some(place) => {
+            let counts = (shards, spec.optimizer.moments());
+            let mut engine = DeviceEngine::new(&network, objective, data, counts, place, &around.progress)?;
+            (engine.weights, engine.augmenter) = (class_weights, augmenter);
+            engine.freeze(frozen)?;
+            Box::new(engine)
+        }
+    };
     let fresh = State {
-        identity: identity(&spec, &description, &train, shards)?,
+        identity: identity(spec, &description, &train, shards)?,
         chance,
         weights,
         moments: vec![vec![0.0; network.parameters()]; spec.optimizer.moments()],
@@ -101,10 +127,10 @@ pub(super) fn train(
     if let Some(rule) = &spec.find_rate {
         let model = description.model(&network, &fresh.weights)?;
         let tensors = fresh.tensors()?;
-        let sweep = rule.sweep(&plan, &mut engine, fresh, (&pool, &around))?;
+        let sweep = rule.sweep(&plan, engine.as_mut(), fresh, (&pool, around))?;
         return Ok((model, sweep.metrics(), sweep.curve()?, tensors));
     }
-    let state = pool.inside(|| fit(&plan, &mut engine, (fresh, resume.as_ref()), &pool, &around))?;
+    let state = pool.inside(|| fit(&plan, engine.as_mut(), (fresh, resume.as_ref()), &pool, around))?;
     let model = description.model(&network, state.chosen())?;
     Ok((model, state.metrics(), state.curve()?, state.tensors()?))
 }
@@ -139,7 +165,7 @@ fn transformed(
 }
 
 /// The examples of both parts, and what the model will be.
-fn read(
+pub(super) fn read(
     train: &Frame,
     valid: Option<&Frame>,
     spec: &TrainSpec,

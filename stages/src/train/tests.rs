@@ -1,5 +1,6 @@
 //! The `train` stage on synthetic data: what it learns, that its bytes never change, and what it refuses.
 
+mod device;
 mod models;
 mod steps;
 mod trees;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// Keeps checkpoints when they are due. The training only copies its state; if the store is slower than the cadence,
+/// Keeps checkpoints. The training only copies its state; if the store is slower than the cadence,
 /// a newer state takes the place of one that still waits.
 ///
 /// A training that ends by an error has what waits written before the error is heard of; one that ends well has no
@@ -64,14 +64,16 @@ impl Writer {
         Ok(Self { cadence, last: Instant::now(), desk, thread: Some(thread) })
     }
 
-    /// Keeps the state if it is time to.
+    /// Whether it is time to keep a state.
+    pub(super) fn is_due(&self, state: &State) -> bool {
+        self.cadence.due(state, self.last)
+    }
+
+    /// Keeps the state.
     ///
     /// # Errors
     /// An earlier one could not be written.
     pub(super) fn keep(&mut self, state: &State) -> Result<()> {
-        if !self.cadence.due(state, self.last) {
-            return Ok(());
-        }
         self.last = Instant::now();
         let state = state.tensors()?;
         let mut waiting = self.desk.lock();

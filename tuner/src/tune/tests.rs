@@ -209,6 +209,7 @@ fn call(template: Template, params: Value, tasks: Tasks) -> Call {
         cancel: Cancel::default(),
         scratch: Scratch::default(),
         models: Models::default(),
+        devices: Default::default(),
         threads: Threads::default(),
         gang: Default::default(),
     }

@@ -8,6 +8,8 @@ use super::activation::Activation;
 use super::layer::{Kept, Layer, Parameter, Pass, Start};
 use super::matrix::{Matrix, multiply};
 use super::simd::vectorized;
+use crate::train::device;
+use candle_core::Device;
 use rand::Rng;
 
 /// Values of the patch matrix that are held at once, unless one image has more.
@@ -147,6 +149,11 @@ impl Layer for Conv {
             Parameter { name: "weight".into(), shape, start: self.start },
             Parameter { name: "bias".into(), shape: vec![self.output.channels], start: Start::Zero },
         ]
+    }
+
+    fn on_device(&self, device: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
+        let sides = (self.kernel, self.padding);
+        Ok(Some(Box::new(device::Conv::new((self.input, self.output), sides, self.activation, device)?)))
     }
 
     fn forward(&self, weights: &[f32], input: &[f32], output: &mut [f32], kept: &mut Kept, _: Option<&mut dyn Rng>) {

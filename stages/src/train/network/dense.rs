@@ -3,6 +3,8 @@
 use super::activation::Activation;
 use super::layer::{Kept, Layer, Parameter, Pass, Start, add_apart};
 use super::matrix::{Matrix, adds_whole, multiply};
+use crate::train::device;
+use candle_core::Device;
 use rand::Rng;
 
 /// `activation(input · weight + bias)`, with a weight of shape `[inputs, outputs]`.
@@ -32,6 +34,11 @@ impl Layer for Dense {
             Parameter { name: "weight".into(), shape: vec![self.inputs, self.outputs], start: self.start },
             Parameter { name: "bias".into(), shape: vec![self.outputs], start: Start::Zero },
         ]
+    }
+
+    fn on_device(&self, _: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
+        let Dense { inputs, outputs, activation, .. } = *self;
+        Ok(Some(Box::new(device::Dense { inputs, outputs, activation })))
     }
 
     fn forward(&self, weights: &[f32], input: &[f32], output: &mut [f32], _: &mut Kept, _: Option<&mut dyn Rng>) {

@@ -1,6 +1,8 @@
 //! What a layer is.
 
 use super::Workspace;
+use crate::train::device;
+use candle_core::Device;
 use rand::Rng;
 use std::borrow::Cow;
 
@@ -27,6 +29,11 @@ pub(in crate::train) trait Layer: Send + Sync {
     /// Whether its forward pass in training takes chance.
     fn uses_chance(&self) -> bool {
         false
+    }
+
+    /// The same layer over tensors of a device; `None` if there is none.
+    fn on_device(&self, _: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
+        Ok(None)
     }
 
     /// Computes `output` from `input`; `chance` is there in training only.

@@ -30,6 +30,8 @@ pub(crate) use embedding::{Field, Table};
 #[cfg(test)]
 pub(in crate::train) use matrix::tests::gigaflops;
 
+use crate::train::device;
+use candle_core::Device;
 use layer::{Kept, Layer, Parameter, Pass, Start};
 use rand::{Rng, RngExt};
 use ropeway_framework::data::{Tensor, Tensors};
@@ -220,6 +222,18 @@ impl Network {
             std::mem::swap(&mut workspace.gradient, &mut workspace.next_gradient);
         }
         &workspace.gradient
+    }
+
+    /// The same network over tensors of a device.
+    ///
+    /// # Errors
+    /// A layer that there is none of, named, or a device without memory for it.
+    pub(super) fn on_device(&self, device: &Device) -> candle_core::Result<device::Network> {
+        let layers = self.layers.iter().map(|(layer, _)| match layer.on_device(device)? {
+            Some(twin) => Ok((twin, layer.parameters().len())),
+            None => Err(candle_core::Error::Msg(format!("layer {} is computed on the processor only", layer.name()))),
+        });
+        layers.collect::<candle_core::Result<_>>().map(device::Network::new)
     }
 
     /// The weight tensors under their full names, in the order of the flat slice.

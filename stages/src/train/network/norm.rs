@@ -2,6 +2,8 @@
 
 use super::layer::{Kept, Layer, Parameter, Pass, Start};
 use super::simd::vectorized;
+use crate::train::device;
+use candle_core::Device;
 use rand::Rng;
 
 /// What keeps the quotient finite where all values are equal.
@@ -89,6 +91,10 @@ impl Layer for LayerNorm {
             Parameter { name: "scale".into(), shape: vec![self.width], start: Start::One },
             Parameter { name: "shift".into(), shape: vec![self.width], start: Start::Zero },
         ]
+    }
+
+    fn on_device(&self, _: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
+        Ok(Some(Box::new(device::LayerNorm { width: self.width, epsilon: f64::from(EPSILON) })))
     }
 
     fn forward(&self, weights: &[f32], input: &[f32], output: &mut [f32], kept: &mut Kept, _: Option<&mut dyn Rng>) {

@@ -3,6 +3,8 @@
 use super::conv::Image;
 use super::layer::{Kept, Layer, Pass};
 use super::simd::vectorized;
+use crate::train::device;
+use candle_core::Device;
 use rand::Rng;
 
 /// The largest value of every square of `size` by `size` pixels; pixels beyond the last whole square are dropped.
@@ -84,6 +86,10 @@ impl Layer for MaxPool {
         self.output().values()
     }
 
+    fn on_device(&self, device: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
+        Ok(Some(Box::new(device::MaxPool::new(self.input, self.output(), self.size, device)?)))
+    }
+
     fn forward(&self, _: &[f32], input: &[f32], output: &mut [f32], kept: &mut Kept, _: Option<&mut dyn Rng>) {
         kept.marks.resize(output.len(), 0);
         vectorized(
@@ -119,6 +125,10 @@ impl Layer for ChannelsLast {
 
     fn outputs(&self) -> usize {
         self.image.values()
+    }
+
+    fn on_device(&self, _: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
+        Ok(Some(Box::new(device::ChannelsLast(self.image))))
     }
 
     fn forward(&self, _: &[f32], input: &[f32], output: &mut [f32], _: &mut Kept, _: Option<&mut dyn Rng>) {

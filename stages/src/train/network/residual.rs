@@ -2,6 +2,8 @@
 
 use super::layer::{Kept, Layer, Parameter, Pass};
 use super::{Backward, Network};
+use crate::train::device;
+use candle_core::Device;
 use rand::Rng;
 
 /// Adds to its input what some layers make of it (He et al., "Deep Residual Learning for Image Recognition", 2016).
@@ -30,6 +32,10 @@ impl Layer for Residual {
 
     fn uses_chance(&self) -> bool {
         self.branch.uses_chance()
+    }
+
+    fn on_device(&self, device: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
+        Ok(Some(Box::new(device::Residual { branch: self.branch.on_device(device)? })))
     }
 
     fn forward(

@@ -1,0 +1,63 @@
+//! The memory of a device: what a training may take of it, and what it does when that is not enough.
+
+use super::layer::Takes;
+use candle_core::{DType, Error, Result};
+
+/// What a pass asks before it begins: whether so many rows fit.
+type Gate = Box<dyn Fn(usize) -> Result<()> + Send>;
+
+/// How many rows a pass takes at once.
+pub(in crate::train) struct Room {
+    /// At most.
+    pub(super) rows: usize,
+    gate: Gate,
+}
+
+/// Bytes that a pass does not see, such as those of the libraries' own buffers: a part of what there is.
+const MARGIN: u64 = 16;
+
+impl Room {
+    /// Room without end.
+    pub(in crate::train) fn endless() -> Self {
+        Self::with(|_| Ok(()))
+    }
+
+    /// Room that is asked for.
+    pub(in crate::train) fn with(gate: impl Fn(usize) -> Result<()> + Send + 'static) -> Self {
+        Self { rows: usize::MAX, gate: Box::new(gate) }
+    }
+
+    /// The room that is left of `share` bytes beside `fixed`, for rows that take `row` bytes each.
+    pub(in crate::train) fn of(share: u64, fixed: u64, row: u64) -> Self {
+        let left = (share - share / MARGIN).saturating_sub(fixed);
+        Self::with(move |rows| match (rows as u64).saturating_mul(row) <= left {
+            true => Ok(()),
+            false => {
+                Err(Error::Msg(format!("out of memory: {rows} rows take {row} bytes each beside {fixed}, of {share}")))
+            }
+        })
+    }
+
+    pub(super) fn ask(&self, rows: usize) -> Result<()> {
+        (self.gate)(rows)
+    }
+}
+
+/// Bytes that a row takes in a pass.
+pub(super) fn row_bytes(width: usize, takes: Takes, dtype: DType) -> u64 {
+    // What is kept, what the largest layer needs meanwhile, and the losses in f32.
+    ((width + takes.kept + takes.scratch) * dtype.size_in_bytes() + 8 * takes.output * 4) as u64
+}
+
+/// Bytes that a training takes beside its rows: weights, moments, and the gradients that a tree of shards holds at once.
+pub(super) fn fixed_bytes(weights: usize, moments: usize, shards: usize, dtype: DType) -> u64 {
+    // A step makes new weights and moments before the old ones go.
+    let copies = 2 * (1 + moments) + 3 + shards.ilog2() as usize;
+    (weights * (copies * 4 + dtype.size_in_bytes())) as u64
+}
+
+/// Whether a device said that its memory is at an end.
+pub(in crate::train) fn is_out_of_memory(error: &Error) -> bool {
+    let text = error.to_string().to_lowercase();
+    ["out of memory", "out_of_memory", "alloc_failed"].iter().any(|sign| text.contains(sign))
+}
