@@ -24,6 +24,7 @@ mod readme;
 mod same_bytes;
 mod seen;
 mod serving;
+mod streams;
 mod support;
 mod training;
 mod workers;

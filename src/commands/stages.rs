@@ -65,7 +65,7 @@ fn outputs(signature: &Signature) -> String {
 fn as_json(name: &str, signature: &Signature) -> Value {
     let inputs = signature.inputs.iter().map(|input| {
         json!({ "name": input.name, "kind": input.kind, "optional": input.optional, "template": input.template,
-                "many": input.many })
+                "many": input.many, "parts": input.parts })
     });
     json!({
         "name": name,
@@ -87,6 +87,7 @@ fn describe(name: &str, signature: &Signature) -> Result<()> {
     for input in &signature.inputs {
         let mut what = if input.template { "a stage, to be run again and again".to_owned() } else { kind(input.kind) };
         what += if input.many { ", one or several" } else { "" };
+        what += if input.parts { ", whole or as a list of parts" } else { "" };
         what += if input.optional { ", optional" } else { "" };
         table.row(["takes".into(), input.name.clone(), what]);
     }

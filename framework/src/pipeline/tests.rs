@@ -1,7 +1,7 @@
 //! What users see: messages for every mistake, and pipelines that are right.
 
 use super::*;
-use crate::data::{Artifact, Frame, Kind, Metrics, Model};
+use crate::data::{Artifact, Frame, Kind, List, Metrics, Model};
 use crate::stage::{
     Call, Device, Gang, Input, Inputs, OneOrMany, Outputs, ParamSchema, Params, Registry, Seed, Signature, Template,
     stage,
@@ -202,13 +202,7 @@ struct PartNames {
 
 fn registry() -> Registry {
     let parts = Parts(Signature {
-        inputs: vec![Input {
-            name: "rows".into(),
-            kind: Some(Kind::Frame),
-            optional: false,
-            template: false,
-            many: false,
-        }],
+        inputs: vec![Input { name: "rows".into(), kind: Some(Kind::Frame), ..Input::default() }],
         params: Some(ParamSchema::of::<PartNames>()),
         outputs: vec![Output::new("first", Kind::Frame)],
         ..Signature::default()
@@ -225,6 +219,8 @@ fn registry() -> Registry {
         .stage("tune", stage(|_: Template| (model(), frame())).inputs(["trial"]).outputs(["model", "trials"]))
         .stage("evaluate", stage(|_: Model, _: Frame| Metrics::default()).inputs(["model", "rows"]))
         .stage("compare", stage(|_: OneOrMany<Metrics>| Metrics::default()).inputs(["all"]))
+        .stage("files", List::default)
+        .stage("learn", |_: crate::stage::Parts<Frame>| model())
         .stage("sql", |_: Inputs| frame())
         .stage("query", stage(|_: Option<Frame>, _: Inputs| frame()).inputs(["rows"]))
         .stage("forgetful", |_: Params<Forgetful>| frame())
@@ -646,6 +642,17 @@ fn kinds_must_fit() {
             "wrong-kind <\"fit\"> p.toml:9:34: input `rows` of `evaluate` takes a frame, but `fit` is a model | a model | did you mean `fit.curve`?",
             "wrong-kind <\"fit.model\"> p.toml:12:18: `fit.model` is an output; a stage itself is meant | expected a stage | write \"fit\": it is run again and again",
             "wrong-kind <\"rows\"> p.toml:14:17: `apply` takes a model, but `rows` is a frame | a frame",
+        ],
+    );
+}
+
+#[test]
+fn what_may_come_in_parts_takes_lists_too() {
+    expect(
+        "[stage.rows]\nuse = \"dataset.digits\"\n[stage.files]\nuse = \"files\"\n[stage.a]\nuse = \"learn\"\nfrom = \"rows\"\n[stage.b]\nuse = \"learn\"\nfrom = \"files\"\n[stage.c]\nuse = \"evaluate\"\nfrom = { model = \"a\", rows = \"files\" }\n[stage.d]\nuse = \"learn\"\nfrom = \"b\"",
+        &[
+            "wrong-kind <\"files\"> p.toml:13:30: input `rows` of `evaluate` takes a frame, but `files` is a list | a list",
+            "wrong-kind <\"b\"> p.toml:16:8: input `input` of `learn` takes a frame, whole or as a list of parts, but `b` is a model | a model",
         ],
     );
 }

@@ -187,9 +187,8 @@ impl<'d> Wires<'d> {
         let draft = self.drafts.get(node)?;
         let known = draft.stage.is_some();
         let open_kind = draft.stage.as_ref().and_then(|stage| stage.signature().open.flatten());
-        let kind = binding.input.as_ref().map_or(open_kind, |input| input.kind);
-        let template = binding.input.as_ref().is_some_and(|input| input.template);
-        let many = binding.input.as_ref().is_some_and(|input| input.many);
+        let input = binding.input.clone().unwrap_or_else(|| Input { kind: open_kind, ..Input::default() });
+        let (template, many) = (input.template, input.many);
         let items = match &binding.item.content {
             Content::Array(items) if (many && !template) || !known => items.as_slice(),
             Content::Wrong => return None,
@@ -221,7 +220,7 @@ impl<'d> Wires<'d> {
                 self.depend(node, reference.node, item);
                 self.check_kind(
                     reference,
-                    kind,
+                    &input,
                     &format!("input `{}` of `{}`", binding.port, draft.uses),
                     item,
                     path,
@@ -278,7 +277,8 @@ impl<'d> Wires<'d> {
             let reference = self.reference(item, path, report);
             if let Some(reference) = &reference {
                 self.used.insert(reference.node);
-                self.check_kind(reference, Some(Kind::Model), "`apply`", item, path, report);
+                let model = Input { kind: Some(Kind::Model), ..Input::default() };
+                self.check_kind(reference, &model, "`apply`", item, path, report);
             }
             models.push(reference.and_then(|reference| Some((reference.node, reference.output?))));
         }
@@ -343,30 +343,24 @@ impl<'d> Wires<'d> {
         Some(format!("did you mean `{}.{output}`?", owner.name))
     }
 
-    fn check_kind(
-        &self,
-        reference: &Reference,
-        wanted: Option<Kind>,
-        by: &str,
-        item: &Item,
-        path: &str,
-        report: &mut Report,
-    ) {
-        let (Some(wanted), Some(found), Some(draft)) = (wanted, reference.kind, self.drafts.get(reference.node)) else {
+    fn check_kind(&self, reference: &Reference, input: &Input, by: &str, item: &Item, path: &str, report: &mut Report) {
+        let (Some(wanted), Some(found), Some(draft)) = (input.kind, reference.kind, self.drafts.get(reference.node))
+        else {
             return;
         };
-        if wanted == found {
+        if input.takes(found) {
             return;
         }
         let text = item.as_str().unwrap_or_default();
         let fitting: Vec<String> = draft
             .outputs
             .iter()
-            .filter(|output| output.kind == Some(wanted))
+            .filter(|output| output.kind.is_some_and(|kind| input.takes(kind)))
             .map(|output| format!("`{}.{}`", draft.name, output.name))
             .collect();
         let found = with_article(found);
-        let message = format!("{by} takes {}, but `{text}` is {found}", with_article(wanted));
+        let or_parts = if input.parts { ", whole or as a list of parts" } else { "" };
+        let message = format!("{by} takes {}{or_parts}, but `{text}` is {found}", with_article(wanted));
         let diagnostic = report.error("wrong-kind", item.place.as_ref(), path, message);
         diagnostic.label(found);
         if !fitting.is_empty() {

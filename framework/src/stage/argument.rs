@@ -12,9 +12,10 @@ use std::collections::BTreeMap;
 /// Something that a stage function can take.
 ///
 /// Artifacts ([`Frame`], [`Tensors`], [`Model`], [`Metrics`], [`List`], [`Bytes`], or [`Artifact`] for any) take the
-/// inputs in order; `Option` makes one optional, [`OneOrMany`] takes several at one port and [`Inputs`] all that are
-/// left. [`Params`] takes the parameters, [`Seed`] the chance, [`Progress`], [`Checkpoint`], [`Once`], [`Keep`],
-/// [`Scratch`], [`Cancel`], [`Tasks`], [`Template`], [`Models`], [`Threads`], [`Devices`] and [`Gang`] what their names say.
+/// inputs in order; `Option` makes one optional, [`OneOrMany`] takes several at one port, [`Parts`](super::Parts) a list
+/// item by item, and [`Inputs`] all that are left. [`Params`] takes the parameters, [`Seed`] the chance, [`Progress`],
+/// [`Checkpoint`], [`Once`], [`Keep`], [`Scratch`], [`Cancel`], [`Tasks`], [`Template`], [`Models`], [`Threads`],
+/// [`Devices`] and [`Gang`] what their names say.
 pub trait Argument: Sized {
     /// Adds to the signature what this argument needs.
     fn describe(signature: &mut Signature);
@@ -43,7 +44,7 @@ fn describe_input(signature: &mut Signature, kind: Option<Kind>) {
         0 => "input".to_owned(),
         n => format!("input{}", n + 1),
     };
-    signature.inputs.push(Input { name, kind, optional: false, template: false, many: false });
+    signature.inputs.push(Input { name, kind, ..Input::default() });
 }
 
 fn take_port<'a>(signature: &'a Signature, port: &mut usize) -> Result<&'a str> {

@@ -29,7 +29,7 @@ pub struct Signature {
 }
 
 /// A named input.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Input {
     /// Its name: the key in `from`.
     pub name: String,
@@ -41,6 +41,15 @@ pub struct Input {
     pub template: bool,
     /// Whether several artifacts may be given, in order (`from = { models = ["a", "b"] }`).
     pub many: bool,
+    /// Whether it may also come in parts: as a list of such artifacts.
+    pub parts: bool,
+}
+
+impl Input {
+    /// Whether an artifact of a kind fits; of the items of a list nothing is known before they are there.
+    pub fn takes(&self, kind: Kind) -> bool {
+        self.kind.is_none_or(|wanted| wanted == kind) || (self.parts && kind == Kind::List)
+    }
 }
 
 /// A named output.

@@ -56,7 +56,7 @@ pub(super) struct Wired(pub(super) BTreeMap<String, Stored>);
 
 impl Argument for Wired {
     fn describe(signature: &mut Signature) {
-        let input = Input { name: "input".into(), kind: None, optional: true, template: false, many: false };
+        let input = Input { name: "input".into(), optional: true, ..Input::default() };
         signature.inputs.push(input);
         signature.open = Some(None);
     }

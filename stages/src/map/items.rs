@@ -3,7 +3,7 @@
 use super::plan::{Plan, Source};
 use crate::sources::Paths;
 use ropeway_framework::data::{Frame, Kind};
-use ropeway_framework::stage::{Call, Stored, TaskRequest, Template};
+use ropeway_framework::stage::{Call, Input, Stored, TaskRequest, Template};
 use ropeway_framework::{Context, Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -34,7 +34,7 @@ impl Items {
             Source::Input { port, rows } => {
                 let over =
                     call.inputs.get("over").and_then(|over| over.first()).context("input \"over\" is missing")?;
-                let wanted = template.accepts.iter().find(|input| input.name == *port).and_then(|input| input.kind);
+                let wanted = template.accepts.iter().find(|input| input.name == *port);
                 let items = match (over.reference.kind, rows) {
                     (Kind::List, None) => Self::Stored(port.clone(), over.items()?),
                     (Kind::Frame, Some(rows)) => Self::Slices(port.clone(), over.load_as()?, rows.get()),
@@ -99,13 +99,13 @@ impl Items {
         Ok(task)
     }
 
-    fn check_kinds(&self, wanted: Option<Kind>, port: &str, stage: &str) -> Result<()> {
+    fn check_kinds(&self, wanted: Option<&Input>, port: &str, stage: &str) -> Result<()> {
         let kind = |index: usize| match self {
             Items::Stored(_, items) => items.get(index).map(|item| item.reference.kind),
             _ => Some(Kind::Frame),
         };
-        let Some(wanted) = wanted else { return Ok(()) };
-        match (0..self.len()).find_map(|index| Some((index, kind(index).filter(|kind| *kind != wanted)?))) {
+        let Some((input, wanted)) = wanted.and_then(|input| Some((input, input.kind?))) else { return Ok(()) };
+        match (0..self.len()).find_map(|index| Some((index, kind(index).filter(|kind| !input.takes(*kind))?))) {
             None => Ok(()),
             Some((index, kind)) => Err(Error::usage(format!(
                 "item {index} is {kind}, but input {port:?} of stage {stage:?} takes {wanted}"

@@ -57,8 +57,8 @@ struct Map(Signature);
 
 impl Map {
     fn new() -> Self {
-        let each = Input { name: "each".into(), kind: None, optional: false, template: true, many: false };
-        let over = Input { name: "over".into(), optional: true, template: false, ..each.clone() };
+        let each = Input { name: "each".into(), template: true, ..Input::default() };
+        let over = Input { name: "over".into(), optional: true, ..Input::default() };
         Self(Signature {
             version: 1,
             about: "Runs another stage over each item of a list, slice of a frame, file or value. Results keep their \

@@ -99,8 +99,7 @@ pub(super) struct Split {
 
 impl Split {
     pub(super) fn new() -> Self {
-        let rows =
-            Input { name: "rows".into(), kind: Some(Kind::Frame), optional: false, template: false, many: false };
+        let rows = Input { name: "rows".into(), kind: Some(Kind::Frame), ..Input::default() };
         let signature = Signature {
             version: 1,
             about: "Splits rows into train, valid and test: at random, stratified, by group or by time.".into(),

@@ -64,8 +64,7 @@ impl Argument for Tables {
             name: UNNAMED.to_owned(),
             kind: Some(Kind::Frame),
             optional: true,
-            template: false,
-            many: false,
+            ..Input::default()
         });
         signature.open = Some(Some(Kind::Frame));
     }

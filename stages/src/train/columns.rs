@@ -186,6 +186,14 @@ impl Features {
         self.width
     }
 
+    /// The same, sharing no memory with the frame that it was read from.
+    pub(super) fn detached(self) -> Self {
+        match self.values {
+            Values::Pixels(bytes) => Self { values: Values::Pixels(bytes.to_vec().into()), ..self },
+            _ => self,
+        }
+    }
+
     /// Writes one row after the other; `out` has room for them.
     pub(crate) fn gather(&self, rows: impl Iterator<Item = usize>, out: &mut [f32]) {
         for (row, out) in rows.zip(out.chunks_exact_mut(self.width)) {

@@ -5,6 +5,7 @@ use super::columns::Features;
 use super::fit::Engine;
 use super::gradient::{Gradient, PIECE, Shards};
 use super::init::Frozen;
+use super::lesson::{Training, Validation};
 use super::loss::{Objective, Sums, Truth};
 use super::network::matrices::WeightMatrix;
 use super::network::{Network, Workspace};
@@ -19,6 +20,9 @@ use std::ops::Range;
 /// Rows that validation and prediction look at together.
 const BLOCK: usize = 64;
 
+/// Rows of a validation part in parts that are in memory together.
+const VALIDATED: usize = 64 * BLOCK;
+
 /// Rows with what they are to give.
 pub(super) struct Examples {
     pub(super) features: Features,
@@ -31,14 +35,14 @@ pub(super) enum Target {
     Numbers(Vec<f32>),
 }
 
-/// Trains a network on examples in memory.
+/// Trains a network.
 pub(super) struct NetworkEngine<'a> {
     pub(super) network: &'a Network,
     pub(super) objective: Objective,
     /// By class; empty for none.
     pub(super) weights: Vec<f32>,
-    pub(super) train: &'a Examples,
-    pub(super) valid: Option<&'a Examples>,
+    train: Training<'a>,
+    valid: Option<Validation<'a>>,
     pub(super) pool: &'a Pool,
     pub(super) augmenter: Option<Augmenter>,
     pub(super) frozen: Frozen,
@@ -62,22 +66,29 @@ struct Shard {
     rows: usize,
 }
 
+/// What some rows are to give, side by side.
 #[derive(Default)]
-struct Picked {
-    classes: Vec<u32>,
-    numbers: Vec<f32>,
+pub(super) struct Picked {
+    pub(super) classes: Vec<u32>,
+    pub(super) numbers: Vec<f32>,
+}
+
+impl Picked {
+    pub(super) fn clear(&mut self) {
+        self.classes.clear();
+        self.numbers.clear();
+    }
 }
 
 impl Examples {
-    fn truth<'a>(&'a self, rows: impl Iterator<Item = usize>, picked: &'a mut Picked) -> Truth<'a> {
+    pub(super) fn truth<'a>(&self, rows: impl Iterator<Item = usize>, picked: &'a mut Picked) -> Truth<'a> {
+        picked.clear();
         match &self.target {
             Target::Classes(classes) => {
-                picked.classes.clear();
                 picked.classes.extend(rows.map(|row| classes[row]));
                 Truth::Classes(&picked.classes)
             }
             Target::Numbers(numbers) => {
-                picked.numbers.clear();
                 picked.numbers.extend(rows.map(|row| numbers[row]));
                 Truth::Numbers(&picked.numbers)
             }
@@ -89,7 +100,7 @@ impl<'a> NetworkEngine<'a> {
     pub(super) fn new(
         network: &'a Network,
         objective: Objective,
-        (train, valid): (&'a Examples, Option<&'a Examples>),
+        (train, valid): (Training<'a>, Option<Validation<'a>>),
         shards: usize,
         pool: &'a Pool,
     ) -> Self {
@@ -109,31 +120,22 @@ impl<'a> NetworkEngine<'a> {
             waiting: false,
         }
     }
-
-    /// The weights of some rows in the loss, in all.
-    fn weight(&self, rows: &[u32]) -> f64 {
-        match &self.train.target {
-            Target::Classes(classes) if !self.weights.is_empty() => {
-                rows.iter().map(|row| f64::from(self.weights[classes[*row as usize] as usize])).sum()
-            }
-            _ => rows.len() as f64,
-        }
-    }
 }
 
 impl Engine for NetworkEngine<'_> {
-    fn rows(&self) -> usize {
-        self.train.features.rows()
-    }
-
     fn classifies(&self) -> bool {
         self.objective.classifies()
     }
 
+    fn seek(&mut self, epoch: u64, step: usize, mine: &Range<usize>) -> Result<()> {
+        self.train.seek(epoch, step, mine)
+    }
+
     fn gradients(&mut self, weights: &[f32], rows: &[u32], chance: &Seed, mine: Range<usize>) -> Result<Vec<Sums>> {
-        let scale = (1.0 / self.weight(rows)) as f32;
+        let scale = (1.0 / self.train.weight(rows, &self.weights)) as f32;
         let count = self.shards.len();
-        let (network, objective, train, class_weights) = (self.network, self.objective, self.train, &self.weights);
+        let (network, objective, class_weights) = (self.network, self.objective, &self.weights);
+        let lesson = self.train.lesson(rows)?;
         let (augmenter, frozen) = (self.augmenter, &self.frozen);
         self.shards.iter_mut().for_each(|shard| shard.phases = Phases::default());
         // Neighbours are added up at once where the tree adds them up too, and every thread has as many: that moves less
@@ -144,9 +146,9 @@ impl Engine for NetworkEngine<'_> {
         let waiting = mine == (0..count) && self.frozen.is_empty() && !self.matrices.is_empty();
         self.waiting = waiting;
         let compute = |index: usize, shard: &mut Shard, gradient: &mut [f32], adding: bool| {
-            let rows = &rows[rows.len() * index / count..rows.len() * (index + 1) / count];
-            shard.rows = rows.len();
-            if rows.is_empty() {
+            let part = rows.len() * index / count..rows.len() * (index + 1) / count;
+            shard.rows = part.len();
+            if part.is_empty() {
                 // Not as it is: adding zero makes a negative zero a positive one.
                 gradient.iter_mut().for_each(|sum| *sum = if adding { *sum + 0.0 } else { 0.0 });
                 shard.sums = Sums::default();
@@ -161,13 +163,12 @@ impl Engine for NetworkEngine<'_> {
                 None
             };
             let workspace = &mut shard.workspace;
-            let picked = || rows.iter().map(|row| *row as usize);
-            let input = network.input(workspace, rows.len());
-            train.features.gather(picked(), input);
-            augmenter.iter().for_each(|augmenter| augmenter.apply(rows, input, chance));
+            let input = network.input(workspace, part.len());
+            lesson.gather(&part, input);
+            augmenter.iter().for_each(|augmenter| augmenter.apply(&rows[part.clone()], input, chance));
             watch.read(&mut phases.data);
             network.forward(weights, workspace, dropping);
-            let truth = train.truth(picked(), &mut shard.truth);
+            let truth = lesson.truth(&part, &mut shard.truth);
             let (output, output_gradient) = network.output(workspace);
             shard.sums = objective.losses(output, truth, class_weights, scale, Some(output_gradient));
             watch.read(&mut phases.forward);
@@ -222,34 +223,71 @@ impl Engine for NetworkEngine<'_> {
     }
 
     fn blocks(&self) -> usize {
-        self.valid.map_or(0, |valid| valid.features.rows().div_ceil(BLOCK))
+        self.valid.as_ref().map_or(0, |valid| valid.rows().div_ceil(BLOCK))
     }
 
     fn evaluate(&mut self, weights: &[f32], blocks: Range<usize>) -> Result<Vec<Sums>> {
-        let Some(valid) = self.valid else { return Ok(Vec::new()) };
-        let rows = valid.features.rows();
-        Ok(self.pool.map(blocks.len(), Shard::default, |shard, index| {
-            let block = blocks.start + index;
-            let place = block * BLOCK..rows.min((block + 1) * BLOCK);
-            let output = predict_block(self.network, weights, &valid.features, place.clone(), &mut shard.workspace);
-            let truth = valid.truth(place, &mut shard.truth);
-            self.objective.losses(output, truth, &self.weights, 1.0, None)
-        }))
+        let Some(valid) = &self.valid else { return Ok(Vec::new()) };
+        let place = blocks.start * BLOCK..valid.rows().min(blocks.end * BLOCK);
+        match valid {
+            Validation::Whole(valid) => Ok(self.losses(
+                weights,
+                place,
+                |place, input| valid.features.gather(place, input),
+                |place, picked| valid.truth(place, picked),
+            )),
+            Validation::Streamed(source, cancel) => {
+                let mut windows = source.in_order(place, VALIDATED, cancel)?;
+                let mut sums = Vec::new();
+                while let Some(rows) = windows.next()? {
+                    let place = 0..rows.len();
+                    sums.extend(self.losses(
+                        weights,
+                        place,
+                        |place, input| rows.gather(place, input),
+                        |place, picked| rows.truth(place, picked),
+                    ));
+                }
+                Ok(sums)
+            }
+        }
     }
 }
 
+impl NetworkEngine<'_> {
+    /// The losses over rows, block by block.
+    fn losses(
+        &self,
+        weights: &[f32],
+        rows: Range<usize>,
+        gather: impl Fn(Range<usize>, &mut [f32]) + Send + Sync,
+        truth: impl for<'t> Fn(Range<usize>, &'t mut Picked) -> Truth<'t> + Send + Sync,
+    ) -> Vec<Sums> {
+        let (network, objective, class_weights) = (self.network, self.objective, &self.weights);
+        self.pool.map(rows.len().div_ceil(BLOCK), Shard::default, |shard, block| {
+            let start = rows.start + block * BLOCK;
+            let place = start..rows.end.min(start + BLOCK);
+            let input = |input: &mut [f32]| gather(place.clone(), input);
+            let output = predict_block(network, weights, place.len(), input, &mut shard.workspace);
+            let truth = truth(place.clone(), &mut shard.truth);
+            objective.losses(output, truth, class_weights, 1.0, None)
+        })
+    }
+}
+
+/// What a network gives for some rows, whose features `gather` writes.
 fn predict_block<'w>(
     network: &Network,
     weights: &[f32],
-    features: &Features,
-    rows: Range<usize>,
+    rows: usize,
+    gather: impl FnOnce(&mut [f32]),
     workspace: &'w mut Workspace,
 ) -> &'w [f32] {
     // A single row would go another way through the matrix products, with other bits: it gets company.
-    let input = network.input(workspace, rows.len().max(2));
-    features.gather(rows.clone(), input);
-    input[rows.len() * network.inputs()..].fill(0.0);
-    &network.forward(weights, workspace, None)[..rows.len() * network.outputs()]
+    let input = network.input(workspace, rows.max(2));
+    gather(&mut input[..rows * network.inputs()]);
+    input[rows * network.inputs()..].fill(0.0);
+    &network.forward(weights, workspace, None)[..rows * network.outputs()]
 }
 
 /// What a network gives for every row. A row's bits depend on its own values only.
@@ -257,7 +295,8 @@ pub(super) fn predict(network: &Network, weights: &[f32], features: &Features, p
     let rows = features.rows();
     let blocks = pool.map(rows.div_ceil(BLOCK), Workspace::default, |workspace, block| {
         let place = block * BLOCK..rows.min((block + 1) * BLOCK);
-        predict_block(network, weights, features, place, workspace).to_vec()
+        let gather = |input: &mut [f32]| features.gather(place.clone(), input);
+        predict_block(network, weights, place.len(), gather, workspace).to_vec()
     });
     blocks.concat()
 }

@@ -6,6 +6,7 @@ use super::descent::Step;
 use super::gradient::{Gradient, Shards};
 use super::loss::Sums;
 use super::optimizer::Optimizer;
+use super::order::Order;
 use super::phases::{Phases, Stopwatch};
 use super::pool::Pool;
 use super::schedule::Schedule;
@@ -14,7 +15,6 @@ use super::state::{Best, CURVE, State};
 use super::team::Team;
 use super::watch::Watch;
 use super::writer::Writer;
-use rand::seq::SliceRandom;
 use ropeway_framework::stage::{Argument, Call, Signature};
 use ropeway_framework::stage::{Cancel, Checkpoint, Devices, Gang, Models, Progress, Seed, Threads};
 use ropeway_framework::{Error, Result};
@@ -22,11 +22,13 @@ use std::ops::Range;
 
 /// What computes losses and gradients of a model whose weights are one flat slice.
 pub(super) trait Engine {
-    /// Rows of the training part.
-    fn rows(&self) -> usize;
-
     /// Whether rows have classes, so that accuracy means something.
     fn classifies(&self) -> bool;
+
+    /// Gets ready for a step of an epoch, of which the shards `mine` will be asked for.
+    fn seek(&mut self, _epoch: u64, _step: usize, _mine: &Range<usize>) -> Result<()> {
+        Ok(())
+    }
 
     /// Computes the gradient of the mean loss of some rows, a part a shard, for the shards `mine`, and gives their losses.
     /// Which rows a shard has, and its bits, depend on nothing but the other arguments.
@@ -77,7 +79,7 @@ pub(super) trait Engine {
 /// What the loop follows.
 pub(super) struct Plan {
     pub(super) epochs: u64,
-    pub(super) batch: usize,
+    pub(super) order: Order,
     pub(super) optimizer: Optimizer,
     pub(super) schedule: Schedule,
     pub(super) clip: Option<f64>,
@@ -85,7 +87,6 @@ pub(super) struct Plan {
     pub(super) checkpoint: Cadence,
     /// Steps between the points of the curve within an epoch, if there are to be any.
     pub(super) curve: Option<u64>,
-    pub(super) shuffle: bool,
 }
 
 /// What a training needs of the stage's call besides its data.
@@ -163,7 +164,7 @@ pub(super) fn fit(
     pool: &Pool,
     around: &Surroundings,
 ) -> Result<State> {
-    let steps = engine.rows().div_ceil(plan.batch) as u64;
+    let steps = plan.order.steps() as u64;
     let mut course = Course {
         plan,
         chance: Seed::new(fresh.chance, "train"),
@@ -217,9 +218,12 @@ impl Course<'_> {
             engine.take_over(state)?;
         }
         while state.epoch < plan.epochs && !state.stopped {
-            let order = order(plan, engine.rows(), state, &self.chance)?;
-            for rows in order.chunks(plan.batch).skip(usize::try_from(state.position)?) {
+            let mut order = plan.order.epoch(&self.chance, state.epoch);
+            while state.position < steps {
                 self.around.cancel.check()?;
+                let position = usize::try_from(state.position)?;
+                engine.seek(state.epoch, position, &team.mine(engine.shards()))?;
+                let rows = order.step(position);
                 let Some(()) = self.step(engine, state, rows, team)? else { return Ok(None) };
                 if team.leads() {
                     let rate = self.rate(state);
@@ -348,15 +352,6 @@ impl Course<'_> {
             look(rule, state, row[6]);
         }
     }
-}
-
-/// The rows of an epoch, in its order.
-pub(super) fn order(plan: &Plan, rows: usize, state: &State, chance: &Seed) -> Result<Vec<u32>> {
-    let mut order: Vec<u32> = (0..u32::try_from(rows)?).collect();
-    if plan.shuffle {
-        order.shuffle(&mut chance.rng(&format!("shuffle/epoch-{}", state.epoch)));
-    }
-    Ok(order)
 }
 
 /// Keeps the best epoch, and ends the training when it lies too far back.

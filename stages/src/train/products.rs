@@ -72,6 +72,7 @@ mod tests {
     use crate::train::engine::{Examples, NetworkEngine, Target};
     use crate::train::fit::Engine;
     use crate::train::gradient::tests::collected;
+    use crate::train::lesson::Training;
     use crate::train::loss::Objective;
     use crate::train::network::{Field, Network};
     use crate::train::pool::Pool;
@@ -118,8 +119,15 @@ mod tests {
                 // So few rows that shards have one each, or none.
                 for rows in [ROWS, 33, 8, 5] {
                     let rows: Vec<u32> = (0..rows as u32).rev().collect();
-                    let engine =
-                        || NetworkEngine::new(&network, Objective::CrossEntropy, (&examples, None), shards, &pool);
+                    let engine = || {
+                        NetworkEngine::new(
+                            &network,
+                            Objective::CrossEntropy,
+                            (Training::Whole(&examples), None),
+                            shards,
+                            &pool,
+                        )
+                    };
                     let mut early = engine();
                     for shard in 0..shards {
                         early.gradients(&weights, &rows, &chance, shard..shard + 1).unwrap();

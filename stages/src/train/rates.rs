@@ -2,7 +2,7 @@
 //! step to step, and the loss tells which are good.
 
 use super::descent::Step;
-use super::fit::{Engine, Plan, Surroundings, order};
+use super::fit::{Engine, Plan, Surroundings};
 use super::loss::Sums;
 use super::numbers::Positive;
 use super::phases::Phases;
@@ -87,17 +87,18 @@ impl FindRate {
         let chance = Seed::new(state.chance, "train");
         let (mut sum, mut phases) = (Vec::new(), Phases::default());
         let (mut sweep, mut mean, mut least) = (Sweep::default(), 0.0, f64::INFINITY);
-        let mut rows = Vec::new();
+        let mut order = plan.order.epoch(&chance, 0);
         for index in 0..self.steps.get() {
             around.cancel.check()?;
-            if rows.is_empty() {
-                rows = order(plan, engine.rows(), &state, &chance)?;
-                state.epoch += 1;
+            let (epoch, position) = ((index / plan.order.steps()) as u64, index % plan.order.steps());
+            if position == 0 {
+                order = plan.order.epoch(&chance, epoch);
             }
-            let batch: Vec<u32> = rows.drain(..plan.batch.min(rows.len())).collect();
+            engine.seek(epoch, position, &(0..engine.shards()))?;
+            let batch = order.step(position);
             let (rate, number) = (self.rate(index), index as u64 + 1);
             let shards = 0..engine.shards();
-            let sums = engine.gradients(&state.weights, &batch, &chance.child(&format!("step-{index}")), shards)?;
+            let sums = engine.gradients(&state.weights, batch, &chance.child(&format!("step-{index}")), shards)?;
             let loss = Sums::total(sums).mean();
             mean = SMOOTH * mean + (1.0 - SMOOTH) * loss;
             let smooth = mean / (1.0 - SMOOTH.powi(i32::try_from(number)?));

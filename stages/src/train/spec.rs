@@ -7,7 +7,9 @@ use super::models::ModelSpec;
 use super::numbers::{NonNegative, Positive, Shards};
 use super::optimizer::Optimizer;
 use super::rates::FindRate;
+use super::sampler::Balance;
 use super::schedule::Schedule;
+use super::shuffle::Shuffle;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -57,6 +59,13 @@ pub struct TrainSpec {
     /// Weights of the classes in the loss: `"balanced"` (by inverse frequency), or a table by class.
     #[serde(default)]
     pub class_weights: Option<ClassWeights>,
+    /// What is done about rare classes besides: `"oversample"` takes their rows more often. An epoch is longer then: it
+    /// has as many rows of every class as of the largest, each row at least once, and which are taken once more than
+    /// others comes from the seed. `train.loss` and `train.accuracy` are over what was taken, validation is over the
+    /// rows as they are. Copies of a row are mixed as far as the buffer of `shuffle` reaches. With a list of parts, the
+    /// class of every row is in memory: one byte a row up to 256 classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
     /// When a checkpoint is kept, for an attempt after a crash to go on from: after so many epochs (`checkpoint = 2`),
     /// steps (`{ steps = 500 }`) or so much time (`{ every = "30s" }`). They are written beside the training, the last
     /// two are kept, and none when it is done; the result is the same with any.
@@ -74,9 +83,13 @@ pub struct TrainSpec {
     /// processor computes in f32 either way.
     #[serde(default, skip_serializing_if = "Precision::is_f32")]
     pub precision: Precision,
-    /// Whether each epoch takes the rows in another order.
-    #[serde(default = "yes")]
-    pub shuffle: bool,
+    /// Whether each epoch takes the rows in another order, and how far they are mixed: `true` for all of them,
+    /// `{ buffer = 10_000 }` for so many at a time. A list of parts is never all in memory: each epoch takes the parts in
+    /// another order and mixes as many rows as the buffer has, 16,384 with `true`. Up to two such buffers of rows, and
+    /// one part, are in memory. The order comes from the seed, and depends on the sizes and the order of the parts and
+    /// on `batch`, unless the buffer takes all rows: then it is that of the same rows in one frame.
+    #[serde(default)]
+    pub shuffle: Shuffle,
 }
 
 /// The numbers that a CUDA device computes with.
@@ -144,8 +157,4 @@ fn epochs() -> NonZeroUsize {
 
 fn five() -> NonZeroUsize {
     NonZeroUsize::MIN.saturating_add(4)
-}
-
-fn yes() -> bool {
-    true
 }

@@ -1,24 +1,29 @@
 //! The `train` stage.
 
 use super::augment::Augmenter;
-use super::columns::{Column, Features};
+use super::columns::Features;
+use super::data::{Data, Input};
 use super::device::{DeviceEngine, Place, place};
 use super::encoding::model_columns;
 use super::engine::{Examples, NetworkEngine, Target};
 use super::fit::{Engine, Plan, Surroundings, fit};
 use super::fitted::Description;
 use super::init::{self, Frozen};
+use super::lesson::{Training, Validation};
 use super::loss::{Loss, Objective};
 use super::models::ModelSpec;
 use super::numbers::Shards;
+use super::order::Order;
 use super::pool::Pool;
 use super::rates::FindRate;
+use super::sampler::{Balance, Sampler};
 use super::spec::{ClassWeights, TrainSpec, WeightRule};
 use super::state::State;
+use super::stream::Stream;
 use super::target::{Classes, classifies, numbers};
 use super::trees;
 use ropeway_framework::data::{Artifact, Frame, Metrics, Model, Tensors};
-use ropeway_framework::stage::{Argument, Call, Params, Seed, Signature};
+use ropeway_framework::stage::{Argument, Call, Params, Parts, Seed, Signature};
 use ropeway_framework::{Context, Error, Result, nearest};
 use serde_json::{Value, json};
 
@@ -30,8 +35,8 @@ const MANY_CLASSES: usize = 1000;
 
 /// What a training learns from: the inputs of the stage.
 pub(super) struct Given {
-    pub(super) train: Frame,
-    pub(super) valid: Option<Frame>,
+    pub(super) train: Parts<Frame>,
+    pub(super) valid: Option<Parts<Frame>>,
     pub(super) features: Option<Model>,
     pub(super) resume: Option<Tensors>,
     pub(super) init: Option<Artifact>,
@@ -39,8 +44,8 @@ pub(super) struct Given {
 
 impl Argument for Given {
     fn describe(signature: &mut Signature) {
-        Frame::describe(signature);
-        Option::<Frame>::describe(signature);
+        Parts::<Frame>::describe(signature);
+        Option::<Parts<Frame>>::describe(signature);
         Option::<Model>::describe(signature);
         Option::<Tensors>::describe(signature);
         Option::<Artifact>::describe(signature);
@@ -64,7 +69,8 @@ pub(super) fn train(
     seed: Seed,
     around: Surroundings,
 ) -> Result<(Model, Metrics, Frame, Tensors)> {
-    let place = place(&spec, &around.devices, &around.progress)?;
+    let lists = given.train.is_list() || given.valid.as_ref().is_some_and(Parts::is_list);
+    let place = place(&spec, lists, &around.devices, &around.progress)?;
     train_on(place, given, &spec, seed, &around)
 }
 
@@ -78,47 +84,49 @@ pub(super) fn train_on(
 ) -> Result<(Model, Metrics, Frame, Tensors)> {
     let Given { train, valid, features, resume, init } = given;
     check(spec, valid.is_some(), init.is_some())?;
-    let (frame, valid) = transformed(train, valid, features.as_ref(), around)?;
-    let (train, valid, description) = read(&frame, valid.as_ref(), spec, around.threads.0)?;
-    // What the features made of the rows is read, and goes.
-    drop(frame);
+    let data = Data::read((train, valid), features.as_ref(), spec, around)?;
+    let description = &data.description;
+    let class_weights = class_weights(spec, &data)?;
     if let ModelSpec::Trees(trees) = &spec.model {
         if resume.is_some() || init.is_some() {
             return Err(Error::usage("the model `trees` begins anew: it takes no input \"resume\" or \"init\""));
         }
-        let weights = class_weights(spec, &description, &train)?;
-        return trees::train((spec, trees), &description, (&train, valid.as_ref()), &weights, around);
+        let (train, valid) = data.together(spec.model.name())?;
+        return trees::train((spec, trees), description, (train, valid), &class_weights, around);
     }
     let network = description.network()?;
-    let plan = plan(spec, train.features.rows())?;
-    let shards = spec.shards.unwrap_or(Shards::for_batch(plan.batch)).get();
+    let mut plan = plan(spec, &data.sizes, data.in_parts())?;
+    if spec.balance == Some(Balance::Oversample) {
+        plan.order = plan.order.drawn(sampler(&data)?);
+    }
+    let shards = spec.shards.unwrap_or(Shards::for_batch(plan.order.batch())).get();
+    let chance = seed.number("training");
 
     let pool = Pool::new(around.threads.0.min(shards.max(EVALUATORS)))?;
-    let chance = seed.number("training");
     let (mut weights, mut frozen) = (network.initial(&Seed::new(chance, "train")), Frozen::default());
     if let Some(init) = &init {
         init::adopt(&network, init::tensors(init)?, &mut weights, &around.progress)?;
         frozen = init::freeze(&network, &spec.freeze, &weights)?;
     }
-    let class_weights = class_weights(spec, &description, &train)?;
     let augmenter = spec.augment.map(|rule| Augmenter::new(rule, &spec.model)).transpose()?;
-    let (objective, data) = (description.objective, (&train, valid.as_ref()));
+    let objective = description.objective;
     let mut engine: Box<dyn Engine + Send + '_> = match place {
         None => {
-            let mut engine = NetworkEngine::new(&network, objective, data, shards, &pool);
+            let rows = (training(&data, &plan, (chance, shards), around), validation(&data, around));
+            let mut engine = NetworkEngine::new(&network, objective, rows, shards, &pool);
             (engine.weights, engine.augmenter, engine.frozen) = (class_weights, augmenter, frozen);
             Box::new(engine)
         }
         Some(place) => {
-            let counts = (shards, spec.optimizer.moments());
-            let mut engine = DeviceEngine::new(&network, objective, data, counts, place, &around.progress)?;
+            let (rows, counts) = (data.together(spec.model.name())?, (shards, spec.optimizer.moments()));
+            let mut engine = DeviceEngine::new(&network, objective, rows, counts, place, &around.progress)?;
             (engine.weights, engine.augmenter) = (class_weights, augmenter);
             engine.freeze(frozen)?;
             Box::new(engine)
         }
     };
     let fresh = State {
-        identity: identity(spec, &description, &train, shards)?,
+        identity: identity(spec, &data, shards)?,
         chance,
         weights,
         moments: vec![vec![0.0; network.parameters()]; spec.optimizer.moments()],
@@ -144,40 +152,47 @@ fn check(spec: &TrainSpec, valid: bool, init: bool) -> Result<()> {
     if !spec.freeze.is_empty() && !init {
         return Err(Error::usage("`freeze` keeps the weights of the input \"init\", but there is no such input"));
     }
+    if spec.balance.is_some() && matches!(spec.class_weights, Some(ClassWeights::Rule(WeightRule::Balanced))) {
+        return Err(Error::usage("`balance` and `class_weights = \"balanced\"` would both make up for rare classes")
+            .help("choose one of them"));
+    }
     spec.find_rate.as_ref().map_or(Ok(()), FindRate::check)
 }
 
 /// Threads that validation may use even if there are fewer shards.
 const EVALUATORS: usize = 8;
 
-/// The parts as the fitted features give them.
-fn transformed(
-    train: Frame,
-    valid: Option<Frame>,
-    features: Option<&Model>,
-    around: &Surroundings,
-) -> Result<(Frame, Option<Frame>)> {
-    let Some(model) = features else { return Ok((train, valid)) };
-    let features = around.models.load(model).context("input \"features\"")?;
-    let train = features.apply_on(&train, around.threads.0).context("input \"train\"")?;
-    let valid = valid.map(|rows| features.apply_on(&rows, around.threads.0)).transpose().context("input \"valid\"")?;
-    Ok((train, valid))
+/// Draws rows so that all classes have as many.
+fn sampler(data: &Data) -> Result<Sampler> {
+    let labels = data.labels.clone();
+    let labels = labels.ok_or_else(|| Error::usage("`balance` needs classes, but the target is a number"))?;
+    Ok(Sampler::new(labels, &data.counts))
 }
 
-/// The examples of both parts, and what the model will be.
-pub(super) fn read(
-    train: &Frame,
-    valid: Option<&Frame>,
-    spec: &TrainSpec,
-    threads: usize,
-) -> Result<(Examples, Option<Examples>, Description)> {
+/// Where the rows of the training part are found.
+fn training<'a>(data: &'a Data, plan: &Plan, (chance, shards): (u64, usize), around: &Surroundings) -> Training<'a> {
+    match &data.train {
+        Input::Whole(examples) => Training::Whole(examples),
+        Input::InParts(source) => {
+            let (order, chance) = (plan.order.clone(), Seed::new(chance, "train"));
+            let stream = Stream::new(source.clone(), order, chance, shards, around.cancel.clone());
+            Training::Streamed(Box::new(stream), data.labels.clone())
+        }
+    }
+}
+
+/// Where those of the validation part are found, if there is one.
+fn validation<'a>(data: &'a Data, around: &Surroundings) -> Option<Validation<'a>> {
+    data.valid.as_ref().map(|valid| match valid {
+        Input::Whole(examples) => Validation::Whole(examples),
+        Input::InParts(source) => Validation::Streamed(source.clone(), around.cancel.clone()),
+    })
+}
+
+/// The examples of a training part, and what the model will be.
+pub(super) fn read(train: &Frame, spec: &TrainSpec, threads: usize) -> Result<(Examples, Description)> {
     if train.rows() == 0 {
         return Err(Error::new("input \"train\" has no rows"));
-    }
-    if valid.is_some_and(|rows| rows.rows() == 0) {
-        return Err(
-            Error::new("input \"valid\" has no rows").help("leave the input out, or split off more rows for it")
-        );
     }
     let target = train.column(&spec.target).context("`target`")?;
     let objective = objective(spec, target.data_type())?;
@@ -192,29 +207,24 @@ pub(super) fn read(
     };
     let features = Features::read(train, &columns, threads).context("input \"train\"")?;
     let train = Examples { features, target: values };
-    let valid = valid.map(|rows| examples(rows, &columns, (&spec.target, classes.as_ref()), threads));
-    let valid = valid.transpose().context("input \"valid\"")?;
     let description =
         Description { model: spec.model.clone(), objective, target: spec.target.clone(), classes, columns };
-    Ok((train, valid, description))
+    Ok((train, description))
 }
 
-fn examples(
-    rows: &Frame,
-    columns: &[Column],
-    (target, classes): (&str, Option<&Classes>),
-    threads: usize,
-) -> Result<Examples> {
+/// The examples of rows, for a model that is known.
+pub(super) fn examples(rows: &Frame, description: &Description, threads: usize) -> Result<Examples> {
+    let target = &description.target;
     let values = rows.column(target)?;
-    let target = match classes {
+    let target = match &description.classes {
         Some(classes) => Target::Classes(classes.encode(&values, target)?),
         None => Target::Numbers(numbers(&values, target)?),
     };
-    Ok(Examples { features: Features::read(rows, columns, threads)?, target })
+    Ok(Examples { features: Features::read(rows, &description.columns, threads)?, target })
 }
 
 /// What is made small: as asked for, or by the model and the type of the target.
-fn objective(spec: &TrainSpec, kind: &arrow::datatypes::DataType) -> Result<Objective> {
+pub(super) fn objective(spec: &TrainSpec, kind: &arrow::datatypes::DataType) -> Result<Objective> {
     let objective = match (spec.loss, &spec.model) {
         (Loss::CrossEntropy, _) | (Loss::Auto, ModelSpec::Softmax {}) => Objective::CrossEntropy,
         (Loss::Bce, _) | (Loss::Auto, ModelSpec::Logistic {}) => Objective::BinaryCrossEntropy,
@@ -237,7 +247,7 @@ fn objective(spec: &TrainSpec, kind: &arrow::datatypes::DataType) -> Result<Obje
     Ok(objective)
 }
 
-fn check_classes(classes: &Classes, spec: &TrainSpec, objective: Objective, rows: usize) -> Result<()> {
+pub(super) fn check_classes(classes: &Classes, spec: &TrainSpec, objective: Objective, rows: usize) -> Result<()> {
     let (count, target) = (classes.len(), &spec.target);
     if objective == Objective::BinaryCrossEntropy && count != 2 {
         return Err(Error::new(format!("column {target:?} has {count} classes; {} is for two", spec.model.name()))
@@ -250,38 +260,43 @@ fn check_classes(classes: &Classes, spec: &TrainSpec, objective: Objective, rows
     Ok(())
 }
 
-pub(super) fn plan(spec: &TrainSpec, rows: usize) -> Result<Plan> {
+/// What the training follows, on rows in parts of these sizes; there is one part if they are in one piece.
+pub(super) fn plan(spec: &TrainSpec, sizes: &[usize], in_parts: bool) -> Result<Plan> {
+    let rows = sizes.iter().sum();
     let batch = spec.batch.map_or(BATCH.min(rows), std::num::NonZeroUsize::get);
     if batch > rows {
         return Err(Error::usage(format!("`batch` is {batch}, but input \"train\" has only {rows} rows"))
             .help(format!("set `batch` to {rows} or less; {rows} makes the whole part one batch")));
     }
+    let order = match in_parts {
+        true => Order::in_parts(sizes, batch, spec.shuffle)?,
+        false => Order::whole(rows, batch, spec.shuffle)?,
+    };
     Ok(Plan {
         epochs: spec.epochs.get() as u64,
-        batch,
+        order,
         optimizer: spec.optimizer.clone(),
         schedule: spec.schedule.clone(),
         clip: spec.clip.map(super::numbers::Positive::get),
         early_stop: spec.early_stop.clone(),
         checkpoint: spec.checkpoint,
         curve: spec.curve.as_ref().map(|curve| curve.steps.get() as u64),
-        shuffle: spec.shuffle,
     })
 }
 
 /// The weights of the classes in the loss; empty for none.
-fn class_weights(spec: &TrainSpec, description: &Description, train: &Examples) -> Result<Vec<f32>> {
+fn class_weights(spec: &TrainSpec, data: &Data) -> Result<Vec<f32>> {
     let Some(weights) = &spec.class_weights else { return Ok(Vec::new()) };
-    let (Some(classes), Target::Classes(rows)) = (&description.classes, &train.target) else {
+    let Some(classes) = &data.description.classes else {
         return Err(Error::usage("`class_weights` needs classes, but the target is a number"));
     };
     let names = classes.names();
     match weights {
         ClassWeights::Rule(WeightRule::Balanced) => {
-            let mut counts = vec![0usize; names.len()];
-            rows.iter().for_each(|class| counts[*class as usize] += 1);
+            let rows: usize = data.counts.iter().sum();
             // A class without rows has no weight to speak of, and none is ever looked up for it.
-            Ok(counts.iter().map(|count| rows.len() as f32 / (names.len() * (*count).max(1)) as f32).collect())
+            let weight = |count: &usize| rows as f32 / (names.len() * (*count).max(1)) as f32;
+            Ok(data.counts.iter().map(weight).collect())
         }
         ClassWeights::Table(table) => {
             if let Some(strange) = table.keys().find(|key| !names.contains(key)) {
@@ -297,15 +312,18 @@ fn class_weights(spec: &TrainSpec, description: &Description, train: &Examples) 
 }
 
 /// What a training is: all that its steps depend on but the data's values.
-fn identity(spec: &TrainSpec, description: &Description, train: &Examples, shards: usize) -> Result<Value> {
+fn identity(spec: &TrainSpec, data: &Data, shards: usize) -> Result<Value> {
     let mut identity = serde_json::to_value(spec)?;
     if let Value::Object(map) = &mut identity {
         map.remove("epochs");
         map.remove("checkpoint");
         map.insert("shards".to_owned(), json!(shards));
-        map.insert("rows".to_owned(), json!(train.features.rows()));
-        map.insert("columns".to_owned(), serde_json::to_value(&description.columns)?);
-        map.insert("classes".to_owned(), serde_json::to_value(&description.classes)?);
+        map.insert("rows".to_owned(), json!(data.sizes.iter().sum::<usize>()));
+        if data.in_parts() {
+            map.insert("parts".to_owned(), json!(data.sizes));
+        }
+        map.insert("columns".to_owned(), serde_json::to_value(&data.description.columns)?);
+        map.insert("classes".to_owned(), serde_json::to_value(&data.description.classes)?);
     }
     Ok(identity)
 }

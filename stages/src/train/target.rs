@@ -41,12 +41,24 @@ fn no_nulls(labels: &ArrayRef, name: &str) -> Result<()> {
     }
 }
 
+/// All rows are of one class.
+pub(crate) fn too_few(name: &str) -> Error {
+    Error::new(format!("column {name:?} has fewer than two classes: there is nothing to learn"))
+}
+
 impl Classes {
     /// The classes that occur in a label column, and each row's.
     ///
     /// # Errors
     /// A null, a column of numbers with a point, or fewer than two classes.
     pub(crate) fn find(labels: &ArrayRef, name: &str) -> Result<(Self, Vec<u32>)> {
+        let (classes, indices) = Self::occurring(labels, name)?;
+        let seen = indices.first().is_some_and(|first| indices.iter().any(|index| index != first));
+        if seen { Ok((classes, indices)) } else { Err(too_few(name)) }
+    }
+
+    /// The same for a part of the rows, which may have any number of classes.
+    pub(crate) fn occurring(labels: &ArrayRef, name: &str) -> Result<(Self, Vec<u32>)> {
         no_nulls(labels, name)?;
         let kind = labels.data_type();
         let Some(classes) = Self::distinct(labels)? else {
@@ -56,10 +68,6 @@ impl Classes {
             .help("cast it with `sql`, or train on numbers: loss = \"mse\""));
         };
         let indices = classes.encode(labels, name)?;
-        let seen = indices.first().is_some_and(|first| indices.iter().any(|index| index != first));
-        if !seen {
-            return Err(Error::new(format!("column {name:?} has fewer than two classes: there is nothing to learn")));
-        }
         Ok((classes, indices))
     }
 

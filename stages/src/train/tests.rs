@@ -1,7 +1,9 @@
 //! The `train` stage on synthetic data: what it learns, that its bytes never change, and what it refuses.
 
+mod balance;
 mod device;
 mod models;
+mod parts;
 mod steps;
 mod trees;
 mod tuning;
@@ -14,7 +16,7 @@ use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int64Type};
 use rand::RngExt;
 use ropeway_framework::data::{Artifact, Frame, Metrics, Model, Tensor, Tensors};
 use ropeway_framework::stage::{
-    Cancel, Checkpoint, Checkpoints, Models, Params, Progress, Report, ReportSink, Seed, Threads,
+    Cancel, Checkpoint, Checkpoints, Models, Params, Parts, Progress, Report, ReportSink, Seed, Threads,
 };
 use ropeway_framework::{Error, Fault, Result};
 use serde_json::{Value, json};
@@ -74,7 +76,13 @@ fn run_with(
     around: Surroundings,
 ) -> Result<Outcome> {
     let spec: TrainSpec = serde_json::from_value(spec)?;
-    let given = stage::Given { train: train.clone(), valid: valid.cloned(), features: None, resume, init: None };
+    let given = stage::Given {
+        train: train.clone().into(),
+        valid: valid.cloned().map(Parts::from),
+        features: None,
+        resume,
+        init: None,
+    };
     stage::train(given, Params(spec), Seed::new(7, "fit"), around)
 }
 
@@ -425,7 +433,7 @@ fn fitted_features_come_first() {
     let features = Model::new("tenfold", &(), Tensors::new()).unwrap();
     let spec: TrainSpec = serde_json::from_value(json!({"model": {"softmax": {}}, "epochs": 1})).unwrap();
     let rows = clouds(90, "train");
-    let given = stage::Given { train: rows, valid: None, features: Some(features), resume: None, init: None };
+    let given = stage::Given { train: rows.into(), valid: None, features: Some(features), resume: None, init: None };
     let (model, ..) = stage::train(given, Params(spec), Seed::new(7, "fit"), around).unwrap();
     let input = load(&model).unwrap().input();
     assert_eq!(input.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), ["y"]);

@@ -5,8 +5,10 @@ use super::fit::{Engine, Plan, Surroundings, fit};
 use super::loss::Sums;
 use super::numbers::{Positive, Shards};
 use super::optimizer::Optimizer;
+use super::order::Order;
 use super::pool::Pool;
 use super::schedule::Schedule;
+use super::shuffle::Shuffle;
 use super::spec::EarlyStop;
 use super::state::State;
 use super::variables::{Variables, tensor};
@@ -206,10 +208,10 @@ impl<M: 'static> Trainer<M> {
         let variables = Variables::new(Seed::new(chance, "train"));
         let module = (self.build)(variables.builder()).context("the module can't be built")?;
         let weights = variables.flat()?;
-        let shards = self.shards.unwrap_or(Shards::for_batch(plan.batch)).get();
+        let shards = self.shards.unwrap_or(Shards::for_batch(plan.order.batch())).get();
         let fresh = State {
             identity: json!({
-                "optimizer": self.optimizer, "schedule": self.schedule, "batch": plan.batch, "shards": shards,
+                "optimizer": self.optimizer, "schedule": self.schedule, "batch": plan.order.batch(), "shards": shards,
                 "clip": self.clip, "early_stop": self.early_stop, "shuffle": self.shuffle, "rows": train.rows()?,
                 "weights": variables.shapes(),
             }),
@@ -218,12 +220,10 @@ impl<M: 'static> Trainer<M> {
             weights,
             ..State::default()
         };
-        let rows = train.rows()?;
         let gradients = vec![Vec::new(); shards];
         let loss = &self.loss;
         let valid_rows = valid.map_or(Ok(0), Examples::rows)?;
-        let mut engine =
-            CandleEngine { module, loss, variables: &variables, train, valid, rows, valid_rows, gradients };
+        let mut engine = CandleEngine { module, loss, variables: &variables, train, valid, valid_rows, gradients };
         let start = (fresh, self.resume.as_ref());
         let state = fit(&plan, &mut engine, start, &Pool::new(around.threads.0)?, around)?;
         Ok(Trained {
@@ -249,14 +249,13 @@ impl<M: 'static> Trainer<M> {
         }
         Ok(Plan {
             epochs: self.epochs as u64,
-            batch,
+            order: Order::whole(rows, batch, Shuffle::Switch(self.shuffle))?,
             optimizer: self.optimizer.clone(),
             schedule: self.schedule.clone(),
             clip: self.clip.map(Positive::get),
             early_stop: self.early_stop.clone(),
             checkpoint: Cadence::default(),
             curve: None,
-            shuffle: self.shuffle,
         })
     }
 }
@@ -306,7 +305,6 @@ struct CandleEngine<'a, M: 'static> {
     variables: &'a Variables,
     train: &'a Examples,
     valid: Option<&'a Examples>,
-    rows: usize,
     valid_rows: usize,
     gradients: Vec<Vec<f32>>,
 }
@@ -326,10 +324,6 @@ impl<M: 'static> CandleEngine<'_, M> {
 }
 
 impl<M: 'static> Engine for CandleEngine<'_, M> {
-    fn rows(&self) -> usize {
-        self.rows
-    }
-
     fn classifies(&self) -> bool {
         false
     }

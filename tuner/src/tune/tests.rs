@@ -169,7 +169,7 @@ impl Workers {
 }
 
 fn template(params: Value) -> Template {
-    let input = |name: &str| Input { name: name.into(), kind: None, optional: true, template: false, many: false };
+    let input = |name: &str| Input { name: name.into(), optional: true, ..Input::default() };
     let task = TaskRequest {
         label: "fit".into(),
         stage: "train".into(),

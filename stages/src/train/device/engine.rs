@@ -270,10 +270,6 @@ impl<'a> DeviceEngine<'a> {
 }
 
 impl Engine for DeviceEngine<'_> {
-    fn rows(&self) -> usize {
-        self.train.rows()
-    }
-
     fn classifies(&self) -> bool {
         self.objective.classifies()
     }

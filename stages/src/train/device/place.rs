@@ -16,11 +16,16 @@ pub(in crate::train) struct Place {
     pub(in crate::train) memory: Option<u64>,
 }
 
-/// The device for a training, or `None` for the processor; why a device that is there is not used goes to the log.
+/// The device for a training, on `lists` of parts or not, or `None` for the processor; why a device that is there is not used goes to the log.
 ///
 /// # Errors
 /// A device was demanded that the training can't use, or it can't be opened.
-pub(in crate::train) fn place(spec: &TrainSpec, devices: &Devices, progress: &Progress) -> Result<Option<Place>> {
+pub(in crate::train) fn place(
+    spec: &TrainSpec,
+    lists: bool,
+    devices: &Devices,
+    progress: &Progress,
+) -> Result<Option<Place>> {
     let reason = match (devices.shares(), unfit(&spec.model)) {
         ([], _) => {
             if spec.precision != Precision::F32 {
@@ -29,6 +34,7 @@ pub(in crate::train) fn place(spec: &TrainSpec, devices: &Devices, progress: &Pr
             return Ok(None);
         }
         (_, Some(field)) => format!("`{field}` is computed on the processor only"),
+        (_, None) if lists => "a list of parts is trained on by the processor only".to_owned(),
         ([share], None) => {
             let place = open(share, spec.precision)?;
             devices.mark_used();

@@ -2,6 +2,7 @@
 
 use super::engine::NetworkEngine;
 use super::fit::{Engine, fit};
+use super::lesson::{Training, Validation};
 use super::pool::Pool;
 use super::state::State;
 use super::*;
@@ -15,7 +16,8 @@ fn here(dtype: DType, memory: Option<u64>) -> Place {
 }
 
 fn given(train: &Frame, valid: Option<&Frame>, resume: Option<Tensors>) -> stage::Given {
-    stage::Given { train: train.clone(), valid: valid.cloned(), features: None, resume, init: None }
+    let (train, valid) = (Parts::from(train.clone()), valid.cloned().map(Parts::from));
+    stage::Given { train, valid, features: None, resume, init: None }
 }
 
 fn run_there(place: Place, given: stage::Given, spec: Value, around: &Surroundings) -> Result<Outcome> {
@@ -59,7 +61,7 @@ fn compare(rows: &Frame, spec: Value) {
 fn compare_with(place: Place, tolerance: f32, rows: &Frame, spec: Value) {
     let name = spec.to_string();
     let spec: TrainSpec = serde_json::from_value(spec).unwrap();
-    let (train, _, description) = stage::read(rows, None, &spec, 1).unwrap();
+    let (train, description) = stage::read(rows, &spec, 1).unwrap();
     let network = description.network().unwrap();
     let (chance, shards) = (Seed::new(3, "train").child("step-0"), spec.shards.map_or(4, Shards::get));
     let pool = Pool::new(1).unwrap();
@@ -72,7 +74,8 @@ fn compare_with(place: Place, tolerance: f32, rows: &Frame, spec: Value) {
         false => Vec::new(),
     };
     let augmenter = || spec.augment.map(|rule| augment::Augmenter::new(rule, &spec.model).unwrap());
-    let mut own = NetworkEngine::new(&network, description.objective, (&train, Some(&train)), shards, &pool);
+    let both = (Training::Whole(&train), Some(Validation::Whole(&train)));
+    let mut own = NetworkEngine::new(&network, description.objective, both, shards, &pool);
     (own.weights, own.augmenter) = (class_weights.clone(), augmenter());
     let counts = (shards, spec.optimizer.moments());
     let progress = Progress::default();
@@ -246,15 +249,16 @@ fn with_room(room: Room, batch: usize) -> (Result<State>, Vec<String>) {
     let spec = json!({"model": {"mlp": {"hidden": [8]}}, "epochs": 3, "batch": batch, "shards": 2, "shuffle": false});
     let spec: TrainSpec = serde_json::from_value(spec).unwrap();
     let (rows, more) = (clouds(96, "train"), clouds(40, "valid"));
-    let (train, valid, description) = stage::read(&rows, Some(&more), &spec, 1).unwrap();
+    let (train, description) = stage::read(&rows, &spec, 1).unwrap();
+    let valid = stage::examples(&more, &description, 1).unwrap();
     let network = description.network().unwrap();
-    let data = (&train, valid.as_ref());
+    let data = (&train, Some(&valid));
     let place = here(DType::F32, None);
     let mut engine = DeviceEngine::new(&network, description.objective, data, (2, 2), place, &around.progress).unwrap();
     engine.room = room;
     let weights = network.initial(&Seed::new(1, "train"));
     let fresh = State { moments: vec![vec![0.0; weights.len()]; 2], weights, ..State::default() };
-    let plan = stage::plan(&spec, 96).unwrap();
+    let plan = stage::plan(&spec, &[96], false).unwrap();
     let state = fit(&plan, &mut engine, (fresh, None), &Pool::new(1).unwrap(), &around);
     let said = ear.0.lock().unwrap().clone();
     (state, said)
@@ -339,14 +343,15 @@ fn the_rate_is_found_there_too() {
 #[test]
 fn what_devices_do_not_compute_is_refused_or_left_to_the_processor() {
     let one = DeviceShare { ordinal: 0, share: 1000, memory: 1 << 30, name: String::new() };
-    let decide = |spec: Value, shares: usize, demanded: bool| {
+    let decide_on = |spec: Value, lists: bool, shares: usize, demanded: bool| {
         let (ear, around) = heard();
         let devices = Devices::new(vec![one.clone(); shares], demanded);
         let spec: TrainSpec = serde_json::from_value(spec).unwrap();
-        let place = place(&spec, &devices, &around.progress).map(|place| place.is_some());
+        let place = place(&spec, lists, &devices, &around.progress).map(|place| place.is_some());
         let said = ear.0.lock().unwrap().concat();
         place.map(|there| (there, said)).map_err(|error| error.to_string())
     };
+    let decide = |spec, shares, demanded| decide_on(spec, false, shares, demanded);
     for (model, field) in [
         (json!({"trees": {}}), "model.trees"),
         (json!({"transformer": {}}), "model.transformer"),
@@ -359,6 +364,10 @@ fn what_devices_do_not_compute_is_refused_or_left_to_the_processor() {
         assert_eq!(decide(spec.clone(), 1, false).unwrap(), (false, said));
         assert_eq!(decide(spec, 0, false).unwrap(), (false, String::new()));
     }
+    let mlp = || json!({"model": {"mlp": {}}});
+    let error = decide_on(mlp(), true, 1, true).unwrap_err();
+    assert_eq!(error, "a list of parts is trained on by the processor only, but its `needs` demand CUDA");
+    assert!(!decide_on(mlp(), true, 1, false).unwrap().0);
     let two = decide(json!({"model": {"mlp": {}}}), 2, true).unwrap_err();
     assert!(two.starts_with("a training computes on one CUDA device, not on 2"));
     let (there, said) = decide(json!({"model": {"mlp": {}}, "precision": "bf16"}), 0, false).unwrap();

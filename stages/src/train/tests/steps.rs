@@ -14,10 +14,6 @@ struct Magnet {
 }
 
 impl Engine for Magnet {
-    fn rows(&self) -> usize {
-        23
-    }
-
     fn classifies(&self) -> bool {
         true
     }
@@ -51,7 +47,7 @@ impl Engine for Magnet {
 fn plan(spec: Value) -> Plan {
     let mut whole = json!({"model": {"linear": {}}, "early_stop": {"patience": 9}, "optimizer": {"adam": {}}});
     whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-    stage::plan(&serde_json::from_value(whole).unwrap(), 23).unwrap()
+    stage::plan(&serde_json::from_value(whole).unwrap(), &[23], false).unwrap()
 }
 
 fn train(plan: &Plan, steps: usize, around: &Surroundings) -> Result<State> {

@@ -5,7 +5,8 @@ use super::*;
 fn run_from(init: Artifact, train: &Frame, spec: Value, progress: Progress) -> Result<Outcome> {
     let spec: TrainSpec = serde_json::from_value(spec)?;
     let around = Surroundings { progress, ..around(2) };
-    let given = stage::Given { train: train.clone(), valid: None, features: None, resume: None, init: Some(init) };
+    let given =
+        stage::Given { train: train.clone().into(), valid: None, features: None, resume: None, init: Some(init) };
     stage::train(given, Params(spec), Seed::new(7, "fit"), around)
 }
 

@@ -27,6 +27,7 @@ pub(in crate::train) fn train(
     let strange = [
         ("augment", spec.augment.is_some()),
         ("find_rate", spec.find_rate.is_some()),
+        ("balance", spec.balance.is_some()),
         ("clip", spec.clip.is_some()),
         ("curve", spec.curve.is_some()),
     ];
