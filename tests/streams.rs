@@ -4,7 +4,7 @@ use crate::kills::{children, kill};
 use crate::support::{Ended, Project, Running, root};
 use std::fs;
 
-const PARTS: usize = 32;
+const PARTS: usize = 64;
 /// Images of 16 x 16 a part: 8 MiB.
 const ROWS: usize = 32 << 10;
 const PIXELS: usize = 16 * 16;
