@@ -4,7 +4,7 @@ use crate::kills::{children, kill};
 use crate::support::{Ended, Project, Running, root};
 use std::fs;
 
-const PARTS: usize = 32;
+const PARTS: usize = 64;
 /// Images of 16 x 16 a part: 8 MiB.
 const ROWS: usize = 32 << 10;
 const PIXELS: usize = 16 * 16;
@@ -64,7 +64,7 @@ fn pipeline(workers: usize) -> String {
         needs = {{ workers = {workers} }}
         [stage.fit.with]
         model = {{ softmax = {{}} }}
-        epochs = 3
+        epochs = 1
         batch = 512
         shards = 4
         shuffle = {{ buffer = 30_000 }}
@@ -98,8 +98,9 @@ fn run(project: &Project, store: &str, workers: usize, to_the_end: bool) -> (Opt
     while let Some(said) = running.next() {
         let workers = children(process);
         most = most.max(peak(process)).max(workers.iter().map(|worker| peak(*worker)).max().unwrap_or(0));
-        let steps = said["event"] == "progress" && said["name"] == "fit" && said["unit"] == "step";
-        if steps && !to_the_end {
+        let training = said["event"] == "progress" && said["name"] == "fit" && said["unit"] == "step";
+        // There is a checkpoint by then.
+        if training && !to_the_end && said["done"].as_u64().is_some_and(|steps| steps >= 200) {
             workers.into_iter().filter(|worker| kill(*worker)).for_each(drop);
             running.process.kill();
             return (None, most);
