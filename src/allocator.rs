@@ -1,7 +1,8 @@
 //! Memory for whole arrays: the system gives it in huge pages, and what is freed is used again while it is warm.
 //!
 //! The first touch of a page costs more than what is written to it; in a virtual machine several times more. Most
-//! allocators take 4 KiB pages for arrays and give them back soon, so that every task pays for each of them again.
+//! allocators take 4 KiB pages for arrays and give them back soon, so that every task pays for each of them again. For
+//! what is small, huge pages would double the memory of a process that idles.
 
 use mimalloc::MiMalloc;
 use std::alloc::{GlobalAlloc, Layout};
@@ -9,13 +10,13 @@ use std::ptr::{self, NonNull};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// From so many bytes on a block comes from the system.
-const DIRECT: usize = 4 << 20;
+const DIRECT: usize = 2 << 20;
 /// Blocks of more bytes go back to the system at once.
 const KEPT: usize = 32 << 20;
 /// What is kept of freed blocks at most.
 const POOL: usize = 64 << 20;
 /// Freed blocks that are kept at most.
-const PLACES: usize = 16;
+const PLACES: usize = 32;
 /// A huge page of x86-64 and of most other machines.
 const HUGE: usize = 2 << 20;
 const PAGE: usize = 4096;
@@ -95,8 +96,8 @@ fn is_direct(layout: Layout) -> bool {
     layout.size() >= DIRECT && layout.align() <= PAGE
 }
 
-/// The length of the mapping for a block: nearly equal sizes often share one, so that one fits where another was. What is
-/// never touched costs nothing.
+/// The length of the mapping for a block: nearly equal sizes often share one, so that one fits where another was. What
+/// is never touched costs nothing.
 fn length(size: usize) -> usize {
     let step = (size.next_power_of_two() / 16).max(PAGE);
     size.next_multiple_of(step)
