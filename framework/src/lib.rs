@@ -5,6 +5,7 @@ mod damage;
 mod error;
 mod nearest;
 mod runtime;
+mod soon;
 mod trace_context;
 mod units;
 

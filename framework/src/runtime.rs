@@ -2,7 +2,11 @@
 
 use crate::{Context, Result};
 use std::sync::OnceLock;
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+
+/// How long a thread for blocking work is kept that has none: who idles should take little memory.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// The process's runtime. Blocking code (a stage, a worker's thread) may `block_on` it.
 ///
@@ -13,7 +17,8 @@ pub fn runtime() -> Result<&'static Runtime> {
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime);
     }
-    let made = Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("ropeway-io").build();
-    let made = made.context("can't start the I/O threads")?;
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(2).thread_keep_alive(IDLE).enable_all().thread_name("ropeway-io");
+    let made = builder.build().context("can't start the I/O threads")?;
     Ok(RUNTIME.get_or_init(|| made))
 }

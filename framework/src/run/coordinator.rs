@@ -15,6 +15,7 @@ use super::watch::worker_info;
 use crate::data::{Artifact, Kind, Metrics, Ref};
 use crate::pipeline::Pipeline;
 use crate::schedule::{self, Costs, Scheduler, StageId, TaskId};
+use crate::soon::Soon;
 use crate::stage::{Fetch, Registry};
 use crate::store::{Key, Store, StoreError};
 use crate::worker::{Heard, program};
@@ -75,6 +76,7 @@ pub(super) struct Coordinator<'a> {
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) outbox: mpsc::Sender<Message>,
     pub(super) wake: Option<Duration>,
+    pub(super) soon: Soon,
     /// What the scheduler calls each stage.
     pub(super) stages: HashMap<String, StageId>,
     /// What earlier runs learned, once it is read.
@@ -141,6 +143,7 @@ impl<'a> Coordinator<'a> {
             inbox,
             outbox,
             wake: None,
+            soon: Soon::default(),
             stages: HashMap::new(),
             recalled: None,
             begun: BTreeMap::new(),
@@ -190,7 +193,8 @@ impl<'a> Coordinator<'a> {
         let due = self.wake.map(|wake| wake.saturating_sub(now));
         let scale = self.crew.due().map(|due| due.saturating_sub(now));
         let patience = [due, scale].into_iter().flatten().fold(PULSE, Duration::min);
-        let message = self.inbox.recv_timeout(patience).ok();
+        let inbox = &self.inbox;
+        let message = self.soon.look(|| inbox.try_recv().ok()).or_else(|| inbox.recv_timeout(patience).ok());
         if due.is_some_and(|due| due.is_zero()) {
             self.wake = None;
         }

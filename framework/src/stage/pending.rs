@@ -2,7 +2,9 @@
 
 use super::tasks::{Fetch, Stored};
 use crate::data::Ref;
+use crate::soon::Soon;
 use crate::{Error, Fault, Result};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,6 +30,11 @@ enum State {
     Done(Box<[(Box<str>, Ref)]>, Arc<dyn Fetch>),
     Failed(Box<Error>),
     GivenUp,
+}
+
+thread_local! {
+    /// Whether the answers that this thread waits for tend to come soon.
+    static ANSWERS: RefCell<Soon> = RefCell::default();
 }
 
 /// A task under way and what answers it.
@@ -81,6 +88,8 @@ impl Pending {
     /// # Errors
     /// The task failed, or the run ends.
     pub fn wait(self) -> Result<BTreeMap<String, Stored>> {
+        let is_open = || matches!(*self.0.lock(), State::Open);
+        ANSWERS.with_borrow_mut(|answers| answers.look(|| (!is_open()).then_some(())));
         let state = self.0.changed.wait_while(self.0.lock(), |state| matches!(state, State::Open));
         match std::mem::take(&mut *state.unwrap_or_else(PoisonError::into_inner)) {
             State::Done(outputs, source) => {

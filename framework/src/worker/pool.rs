@@ -1,6 +1,8 @@
 //! Threads that are kept for the next task.
 
+use crate::soon::Soon;
 use crate::{Context, Result};
+use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 /// Deep SQL expressions recurse; main threads have as much.
@@ -27,12 +29,17 @@ impl Pool {
         let idle = Arc::downgrade(&self.0);
         let work = move || {
             job();
+            let mut soon = Soon::default();
             loop {
                 // The pool is gone: so is the thread.
                 let Some(pool) = idle.upgrade() else { return };
                 pool.lock().unwrap_or_else(PoisonError::into_inner).push(sender.clone());
                 drop(pool);
-                let Ok(next) = receiver.recv() else { return };
+                let next = soon.look(|| match receiver.try_recv() {
+                    Err(TryRecvError::Empty) => None,
+                    next => Some(next.ok()),
+                });
+                let Some(next) = next.unwrap_or_else(|| receiver.recv().ok()) else { return };
                 next();
             }
         };
