@@ -2,12 +2,13 @@
 //!
 //! The first touch of a page costs more than what is written to it; in a virtual machine several times more. Most
 //! allocators take 4 KiB pages for arrays and give them back soon, so that every task pays for each of them again. For
-//! what is small, huge pages would double the memory of a process that idles.
+//! what is small huge pages are quicker too, but double the memory of a process that idles: mimalloc takes them, except in
+//! workers that a run starts.
 
 use mimalloc::MiMalloc;
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::{self, NonNull};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 /// From so many bytes on a block comes from the system.
 const DIRECT: usize = 2 << 20;
@@ -145,8 +146,19 @@ impl Pool {
     }
 }
 
+/// Undoes what mimalloc does when it starts where it is to take no huge pages, as in workers: it forbids them to the whole
+/// process, and to the programs that this one starts.
+pub(crate) fn allow_huge_pages() {
+    static ALLOWED: Once = Once::new();
+    // SAFETY: sets a flag of this process; an older system says that it knows no such flag.
+    ALLOWED.call_once(|| unsafe {
+        libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0);
+    });
+}
+
 /// A new mapping that begins where huge pages do; null if the system has none.
 fn map(length: usize) -> *mut u8 {
+    allow_huge_pages();
     // SAFETY: a new private mapping, which nothing knows of.
     let whole = unsafe {
         libc::mmap(

@@ -124,6 +124,7 @@ pub(crate) type Exit = crate::Result<u8>;
 /// Exit codes: 0 done, 1 a stage failed, 2 wrong pipeline or usage, 3 store or fleet unavailable, 70 a bug of ours, 130
 /// interrupted.
 pub fn main(registry: Registry) -> ExitCode {
+    crate::allocator::allow_huge_pages();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
