@@ -126,9 +126,10 @@ pub(in crate::store) fn hurried(address: SocketAddr, prefix: &str) -> Store {
         .with_access_key_id("test")
         .with_secret_access_key("test")
         .with_client_options(client)
-        .with_retry(RetryConfig { backoff, max_retries: 100, retry_timeout: START })
+        .with_retry(RetryConfig { backoff, max_retries: usize::MAX, retry_timeout: START })
         .build()
         .unwrap();
     let objects = Objects::cloud(url(prefix), Arc::new(PrefixStore::new(s3, prefix)));
-    Store::new(Backend::Objects(objects.hurried(100)))
+    // A server that starts again is waited for as long as the store is patient, however often it is asked meanwhile.
+    Store::new(Backend::Objects(objects.hurried(u32::MAX)))
 }
