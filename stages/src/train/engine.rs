@@ -48,8 +48,6 @@ pub(super) struct NetworkEngine<'a> {
     pub(super) frozen: Frozen,
     shards: Vec<Shard>,
     gradients: Vec<Vec<f32>>,
-    /// Shards whose gradients lie in one sum.
-    together: usize,
     /// Weights whose gradients can wait until they are used.
     matrices: Vec<WeightMatrix>,
     /// Whether they do.
@@ -115,7 +113,6 @@ impl<'a> NetworkEngine<'a> {
             frozen: Frozen::default(),
             shards: (0..shards).map(|_| Shard::default()).collect(),
             gradients: vec![Vec::new(); shards],
-            together: 1,
             matrices: network.matrices(PIECE),
             waiting: false,
         }
@@ -138,19 +135,14 @@ impl Engine for NetworkEngine<'_> {
         let lesson = self.train.lesson(rows)?;
         let (augmenter, frozen) = (self.augmenter, &self.frozen);
         self.shards.iter_mut().for_each(|shard| shard.phases = Phases::default());
-        // Neighbours are added up at once where the tree adds them up too, and every thread has as many: that moves less
-        // memory, and changes no bit.
-        let pairs = mine == (0..count) && count.is_power_of_two() && count >= 2 * self.pool.threads();
-        self.together = if pairs && count > 1 { 2 } else { 1 };
         // Nobody else needs them, so they need not lie in memory.
         let waiting = mine == (0..count) && self.frozen.is_empty() && !self.matrices.is_empty();
         self.waiting = waiting;
-        let compute = |index: usize, shard: &mut Shard, gradient: &mut [f32], adding: bool| {
+        let compute = |index: usize, shard: &mut Shard, gradient: &mut [f32]| {
             let part = rows.len() * index / count..rows.len() * (index + 1) / count;
             shard.rows = part.len();
             if part.is_empty() {
-                // Not as it is: adding zero makes a negative zero a positive one.
-                gradient.iter_mut().for_each(|sum| *sum = if adding { *sum + 0.0 } else { 0.0 });
+                gradient.fill(0.0);
                 shard.sums = Sums::default();
                 return;
             }
@@ -172,25 +164,21 @@ impl Engine for NetworkEngine<'_> {
             let (output, output_gradient) = network.output(workspace);
             shard.sums = objective.losses(output, truth, class_weights, scale, Some(output_gradient));
             watch.read(&mut phases.forward);
-            match (waiting, adding) {
-                (true, _) => network.backward_sums(weights, workspace, gradient, adding),
-                (_, true) => network.backward_adding(weights, workspace, gradient),
-                (_, false) => network.backward(weights, workspace, gradient),
+            match waiting {
+                true => network.backward_sums(weights, workspace, gradient),
+                false => network.backward(weights, workspace, gradient),
             }
             frozen.still(gradient);
             watch.read(&mut phases.backward);
             shard.phases = phases;
         };
-        let first = mine.start / self.together;
-        let shards = self.shards[mine.clone()].chunks_mut(self.together);
-        let mut parts: Vec<_> = shards.zip(&mut self.gradients[first..]).collect();
-        self.pool.each(&mut parts, |part, (shards, gradient)| {
-            // Those of others take no memory.
-            gradient.resize(weights.len(), 0.0);
-            let start = mine.start + part * shards.len();
-            for (place, shard) in shards.iter_mut().enumerate() {
-                compute(start + place, shard, gradient, place > 0);
+        let mut parts: Vec<_> = self.shards[mine.clone()].iter_mut().zip(&mut self.gradients[mine.clone()]).collect();
+        self.pool.each(&mut parts, |place, (shard, gradient)| {
+            // Those of others take no memory, nor does what nobody writes to.
+            if gradient.len() != weights.len() {
+                **gradient = vec![0.0; weights.len()];
             }
+            compute(mine.start + place, shard, gradient);
         });
         Ok(self.shards[mine].iter().map(|shard| shard.sums).collect())
     }
@@ -200,7 +188,7 @@ impl Engine for NetworkEngine<'_> {
     }
 
     fn computed(&self) -> &[Vec<f32>] {
-        &self.gradients[..self.gradients.len() / self.together]
+        &self.gradients
     }
 
     fn gradient(&self) -> Box<dyn Gradient + '_> {

@@ -37,7 +37,7 @@ pub(super) trait Engine {
     /// Into how many shards a step is cut.
     fn shards(&self) -> usize;
 
-    /// The gradients that were computed last, by shard: of those that were asked for, if not all of them were.
+    /// The gradients that were computed last, by shard: of those that were asked for.
     fn computed(&self) -> &[Vec<f32>];
 
     /// The gradient that was computed last, if that of all shards was asked for.

@@ -18,11 +18,6 @@ impl Pool {
         Ok(Self(Some(builder.build().context("can't start the training's threads")?)))
     }
 
-    /// How many threads.
-    pub(crate) fn threads(&self) -> usize {
-        self.0.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
-    }
-
     /// Works on one of the threads: what is done with every part then begins there at once.
     pub(crate) fn inside<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.0 {

@@ -135,7 +135,7 @@ pub(super) fn train_on(
     if let Some(rule) = &spec.find_rate {
         let model = description.model(&network, &fresh.weights)?;
         let tensors = fresh.tensors()?;
-        let sweep = rule.sweep(&plan, engine.as_mut(), fresh, (&pool, around))?;
+        let sweep = pool.inside(|| rule.sweep(&plan, engine.as_mut(), fresh, (&pool, around)))?;
         return Ok((model, sweep.metrics(), sweep.curve()?, tensors));
     }
     let state = pool.inside(|| fit(&plan, engine.as_mut(), (fresh, resume.as_ref()), &pool, around))?;

@@ -297,6 +297,24 @@ impl ReportSink for Plug {
     }
 }
 
+/// Trains until the plug is pulled, after one checkpoint, and goes on from there: with the same result as `whole`. Gives
+/// what a later attempt finds around it.
+#[track_caller]
+fn goes_on(whole: &Outcome, train: impl Fn(&Surroundings) -> Result<Outcome>) -> Surroundings {
+    let plug = Arc::new(Plug { stop: AtomicUsize::new(1), ..Plug::default() });
+    let surroundings = |threads: usize| Surroundings {
+        checkpoint: Checkpoint::new(plug.clone()),
+        progress: Progress::new(plug.clone()),
+        ..around(threads)
+    };
+    let interrupted = surroundings(2);
+    *plug.cancel.lock().unwrap() = interrupted.cancel.clone();
+    assert_eq!(train(&interrupted).unwrap_err().whose(), Fault::Interrupted);
+    assert_eq!(plug.saved.lock().unwrap().len(), 1);
+    assert!(all(&train(&surroundings(1)).unwrap()) == all(whole));
+    surroundings(1)
+}
+
 #[test]
 fn an_interrupted_training_goes_on_from_its_checkpoint() {
     let (train, valid) = (clouds(300, "train"), clouds(100, "valid"));
@@ -304,18 +322,7 @@ fn an_interrupted_training_goes_on_from_its_checkpoint() {
         let mut spec = mlp();
         (spec["checkpoint"], spec["curve"]) = (cadence, json!({"steps": 2}));
         let whole = run(&train, Some(&valid), spec.clone()).unwrap();
-        let plug = Arc::new(Plug { stop: AtomicUsize::new(1), ..Plug::default() });
-        let surroundings = |threads: usize| Surroundings {
-            checkpoint: Checkpoint::new(plug.clone()),
-            progress: Progress::new(plug.clone()),
-            ..around(threads)
-        };
-        let interrupted = surroundings(2);
-        *plug.cancel.lock().unwrap() = interrupted.cancel.clone();
-        let error = run_with(&train, Some(&valid), None, spec.clone(), interrupted).unwrap_err();
-        assert_eq!(error.whose(), Fault::Interrupted);
-        assert_eq!(plug.saved.lock().unwrap().len(), 1);
-        assert!(all(&run_with(&train, Some(&valid), None, spec, surroundings(1)).unwrap()) == all(&whole));
+        goes_on(&whole, |around| run_with(&train, Some(&valid), None, spec.clone(), around.clone()));
     }
 }
 

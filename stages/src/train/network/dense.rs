@@ -1,8 +1,8 @@
 //! Fully connected layers.
 
 use super::activation::Activation;
-use super::layer::{Kept, Layer, Parameter, Pass, Start, add_apart};
-use super::matrix::{Matrix, adds_whole, multiply};
+use super::layer::{Kept, Layer, Parameter, Pass, Start};
+use super::matrix::{Matrix, multiply};
 use crate::train::device;
 use candle_core::Device;
 use rand::Rng;
@@ -50,19 +50,9 @@ impl Layer for Dense {
 
     fn backward(&self, weights: &[f32], mut pass: Pass<'_>, gradient: &mut [f32], _: &mut Kept) {
         let (weight_gradient, bias_gradient) = gradient.split_at_mut(self.inputs * self.outputs);
-        self.activation.backward(pass.output, pass.output_gradient, bias_gradient);
-        self.weight_gradient(&pass, false, weight_gradient);
-        self.input_gradient(weights, &mut pass);
-    }
-
-    fn backward_adding(&self, weights: &[f32], mut pass: Pass<'_>, gradient: &mut [f32], kept: &mut Kept) {
-        if !adds_whole((self.inputs, pass.output.len() / self.outputs, self.outputs)) {
-            return add_apart(self, weights, pass, gradient, kept);
-        }
-        let (weight_gradient, bias_gradient) = gradient.split_at_mut(self.inputs * self.outputs);
-        self.add_bias_gradient(&mut pass, bias_gradient, kept);
-        self.weight_gradient(&pass, true, weight_gradient);
-        self.input_gradient(weights, &mut pass);
+        let rows = self.back_to_sums(weights, &mut pass, bias_gradient);
+        let sums = Matrix::new(pass.output_gradient, rows, self.outputs);
+        multiply(Matrix::new(pass.input, rows, self.inputs).transposed(), sums, false, weight_gradient);
     }
 
     /// Vectors have bits of their own, whole or in parts.
@@ -70,38 +60,22 @@ impl Layer for Dense {
         self.inputs > 1 && self.outputs > 1
     }
 
-    fn backward_sums(&self, weights: &[f32], mut pass: Pass<'_>, adding: bool, gradient: &mut [f32], kept: &mut Kept) {
-        let bias_gradient = &mut gradient[self.inputs * self.outputs..];
-        match adding {
-            true => self.add_bias_gradient(&mut pass, bias_gradient, kept),
-            false => self.activation.backward(pass.output, pass.output_gradient, bias_gradient),
-        }
-        self.input_gradient(weights, &mut pass);
+    fn backward_sums(&self, weights: &[f32], mut pass: Pass<'_>, gradient: &mut [f32]) {
+        self.back_to_sums(weights, &mut pass, &mut gradient[self.inputs * self.outputs..]);
     }
 }
 
 impl Dense {
-    /// Turns the gradient of the output into that of the sums, and adds the bias's to what is there.
-    fn add_bias_gradient(&self, pass: &mut Pass<'_>, bias_gradient: &mut [f32], kept: &mut Kept) {
-        let own = &mut kept.gradient;
-        own.resize(self.outputs, 0.0);
-        self.activation.backward(pass.output, pass.output_gradient, own);
-        bias_gradient.iter_mut().zip(own).for_each(|(sum, own)| *sum += *own);
-    }
-
-    /// The gradient of the weight, once the sums' is there.
-    fn weight_gradient(&self, pass: &Pass<'_>, adding: bool, weight_gradient: &mut [f32]) {
+    /// Turns the gradient of the output into that of the sums; gives the bias's and the input's. Says how many rows there
+    /// are.
+    fn back_to_sums(&self, weights: &[f32], pass: &mut Pass<'_>, bias_gradient: &mut [f32]) -> usize {
         let rows = pass.output.len() / self.outputs;
-        let sums = Matrix::new(pass.output_gradient, rows, self.outputs);
-        multiply(Matrix::new(pass.input, rows, self.inputs).transposed(), sums, adding, weight_gradient);
-    }
-
-    /// The gradient of the input, once the sums' is there.
-    fn input_gradient(&self, weights: &[f32], pass: &mut Pass<'_>) {
-        let sums = Matrix::new(pass.output_gradient, pass.output.len() / self.outputs, self.outputs);
+        self.activation.backward(pass.output, pass.output_gradient, bias_gradient);
         if let Some(input_gradient) = &mut pass.input_gradient {
+            let sums = Matrix::new(pass.output_gradient, rows, self.outputs);
             let weight = Matrix::new(&weights[..self.inputs * self.outputs], self.inputs, self.outputs);
             multiply(sums, weight.transposed(), false, input_gradient);
         }
+        rows
     }
 }

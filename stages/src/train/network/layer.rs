@@ -49,36 +49,15 @@ pub(in crate::train) trait Layer: Send + Sync {
     /// Computes the gradients of the weights and, if asked for, of the input. `output_gradient` may be overwritten.
     fn backward(&self, weights: &[f32], pass: Pass<'_>, gradient: &mut [f32], kept: &mut Kept);
 
-    /// As [`Layer::backward`], but the gradient of the weights is added to `gradient`: the bits are those of computing it
-    /// elsewhere and adding it then, which a layer may save.
-    fn backward_adding(&self, weights: &[f32], pass: Pass<'_>, gradient: &mut [f32], kept: &mut Kept) {
-        add_apart(self, weights, pass, gradient, kept);
-    }
-
     /// Whether its first parameter is a matrix whose gradient is the product of its input and the gradient of its sums,
     /// and so can be computed later, piece by piece ([`Layer::backward_sums`]).
     fn is_product(&self) -> bool {
         false
     }
 
-    /// As [`Layer::backward`], or as [`Layer::backward_adding`], but leaves the gradient of the first parameter out and
-    /// that of the sums in `output_gradient`. For layers that are a product.
-    fn backward_sums(&self, _weights: &[f32], _pass: Pass<'_>, _adding: bool, _gradient: &mut [f32], _: &mut Kept) {}
-}
-
-/// Computes the gradient of a layer's weights elsewhere and adds it to `gradient`.
-pub(super) fn add_apart<L: Layer + ?Sized>(
-    layer: &L,
-    weights: &[f32],
-    pass: Pass<'_>,
-    gradient: &mut [f32],
-    kept: &mut Kept,
-) {
-    let mut own = std::mem::take(&mut kept.gradient);
-    own.resize(gradient.len(), 0.0);
-    layer.backward(weights, pass, &mut own, kept);
-    gradient.iter_mut().zip(&own).for_each(|(sum, own)| *sum += own);
-    kept.gradient = own;
+    /// As [`Layer::backward`], but leaves the gradient of the first parameter out and that of the sums in
+    /// `output_gradient`. For layers that are a product.
+    fn backward_sums(&self, _weights: &[f32], _pass: Pass<'_>, _gradient: &mut [f32]) {}
 }
 
 /// What the backward pass of a layer reads and writes besides weights.
@@ -95,8 +74,6 @@ pub(in crate::train) struct Kept {
     pub(in crate::train) marks: Vec<u8>,
     pub(in crate::train) columns: Vec<f32>,
     pub(in crate::train) column_gradients: Vec<f32>,
-    /// A gradient of its weights that is to be added to another.
-    pub(in crate::train) gradient: Vec<f32>,
     /// The gradient of its sums, if that of its matrix is computed later.
     pub(in crate::train) sums: Vec<f32>,
     /// How many tokens each row has, where rows are sequences; handed on from layer to layer.

@@ -63,8 +63,6 @@ pub(crate) struct Workspace {
 struct Backward {
     /// To the gradient of the input.
     through: bool,
-    /// Adding to the gradient that is there.
-    adding: bool,
     /// Without the gradients of the matrices.
     sums: bool,
 }
@@ -177,15 +175,9 @@ impl Network {
         self.backward_through(weights, workspace, gradient, Backward::default());
     }
 
-    /// As [`Network::backward`], but adds to the gradient that is there: with the bits of adding it later.
-    pub(crate) fn backward_adding(&self, weights: &[f32], workspace: &mut Workspace, gradient: &mut [f32]) {
-        self.backward_through(weights, workspace, gradient, Backward { adding: true, ..Backward::default() });
-    }
-
-    /// As one of the two, but without the gradients of the [matrices](Network::matrices).
-    pub(crate) fn backward_sums(&self, weights: &[f32], workspace: &mut Workspace, gradient: &mut [f32], adding: bool) {
-        let how = Backward { adding, sums: true, ..Backward::default() };
-        self.backward_through(weights, workspace, gradient, how);
+    /// As [`Network::backward`], but without the gradients of the [matrices](Network::matrices).
+    pub(crate) fn backward_sums(&self, weights: &[f32], workspace: &mut Workspace, gradient: &mut [f32]) {
+        self.backward_through(weights, workspace, gradient, Backward { sums: true, ..Backward::default() });
     }
 
     /// As [`Network::backward`], and gives the gradient of the input if it goes through to it.
@@ -194,7 +186,7 @@ impl Network {
         weights: &[f32],
         workspace: &'w mut Workspace,
         gradient: &mut [f32],
-        Backward { through, adding, sums }: Backward,
+        Backward { through, sums }: Backward,
     ) -> &'w [f32] {
         for (index, (layer, place)) in self.layers.iter().enumerate().rev() {
             let (input, output) = (&workspace.values[index], &workspace.values[index + 1]);
@@ -209,10 +201,8 @@ impl Network {
             };
             let (gradient, kept) = (&mut gradient[place.clone()], &mut workspace.kept[index]);
             if sums && layer.is_product() {
-                layer.backward_sums(&weights[place.clone()], pass, adding, gradient, kept);
+                layer.backward_sums(&weights[place.clone()], pass, gradient);
                 std::mem::swap(&mut kept.sums, &mut workspace.gradient);
-            } else if adding {
-                layer.backward_adding(&weights[place.clone()], pass, gradient, kept);
             } else {
                 layer.backward(&weights[place.clone()], pass, gradient, kept);
             }

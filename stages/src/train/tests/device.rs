@@ -204,20 +204,10 @@ fn a_training_goes_on_from_its_checkpoint_and_elsewhere() {
     spec["checkpoint"] = json!({"steps": 1});
     let place = || here(DType::F32, None);
     let whole = run_there(place(), given(&train, Some(&valid), None), spec.clone(), &around(1)).unwrap();
-    let plug = Arc::new(Plug { stop: AtomicUsize::new(1), ..Plug::default() });
-    let surroundings = || Surroundings {
-        checkpoint: Checkpoint::new(plug.clone()),
-        progress: Progress::new(plug.clone()),
-        ..around(1)
-    };
-    let interrupted = surroundings();
-    *plug.cancel.lock().unwrap() = interrupted.cancel.clone();
-    let error = run_there(place(), given(&train, Some(&valid), None), spec.clone(), &interrupted).unwrap_err();
-    assert_eq!((error.whose(), plug.saved.lock().unwrap().len()), (Fault::Interrupted, 1));
-    let rest = run_there(place(), given(&train, Some(&valid), None), spec.clone(), &surroundings()).unwrap();
-    assert!(all(&rest) == all(&whole));
+    let there = |around: &Surroundings| run_there(place(), given(&train, Some(&valid), None), spec.clone(), around);
+    let later = goes_on(&whole, there);
     // The device is gone, and the processor takes over.
-    let rest = run_with(&train, Some(&valid), None, spec, surroundings()).unwrap();
+    let rest = run_with(&train, Some(&valid), None, spec.clone(), later).unwrap();
     close(rest.1.get("valid.loss").unwrap(), whole.1.get("valid.loss").unwrap(), 0.02, "loss");
 }
 

@@ -104,18 +104,7 @@ pub(super) fn goes_on_within_epochs(train: &[Frame], valid: &[Frame], spec: &Val
     for steps in [1, 2, 3, 7, 11] {
         let spec = with(spec.clone(), "checkpoint", json!({"steps": steps}));
         let whole = run_parts(train, valid, spec.clone(), around(2)).unwrap();
-        let plug = Arc::new(Plug { stop: AtomicUsize::new(1), ..Plug::default() });
-        let surroundings = |threads: usize| Surroundings {
-            checkpoint: Checkpoint::new(plug.clone()),
-            progress: Progress::new(plug.clone()),
-            ..around(threads)
-        };
-        let interrupted = surroundings(2);
-        *plug.cancel.lock().unwrap() = interrupted.cancel.clone();
-        let error = run_parts(train, valid, spec.clone(), interrupted).unwrap_err();
-        assert_eq!(error.whose(), Fault::Interrupted);
-        assert_eq!(plug.saved.lock().unwrap().len(), 1);
-        assert!(all(&run_parts(train, valid, spec, surroundings(1)).unwrap()) == all(&whole), "after {steps} steps");
+        goes_on(&whole, |around| run_parts(train, valid, spec.clone(), around.clone()));
     }
 }
 
