@@ -17,7 +17,7 @@ use std::time::Instant;
 
 /// As in the program `ropeway`: a step takes and returns much memory.
 #[global_allocator]
-static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static GLOBAL: ropeway::Allocator = ropeway::Allocator;
 
 const ROWS: usize = 6400;
 const ROUNDS: usize = 5;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ropeway::Allocator = ropeway::Allocator;
 
 const PARTS: usize = 16;
 const ROWS: usize = 16 << 10;
