@@ -139,34 +139,76 @@ fn a_stage_that_fails_ends_with_1_and_keeps_what_was_done() {
     assert!(nan.stdout.contains('x'), "the column is named: {nan:?}");
 }
 
+/// Changes every file in a folder of the store's folders.
+fn damage(project: &Project, folder: &str, change: impl Fn(&str, Vec<u8>) -> Vec<u8>) {
+    for folder in std::fs::read_dir(project.path().join(".ropeway").join(folder)).unwrap() {
+        for entry in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, change(&name, bytes)).unwrap();
+        }
+    }
+}
+
+fn flip(mut bytes: Vec<u8>) -> Vec<u8> {
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x20;
+    bytes
+}
+
 #[test]
 fn corrupt_results_are_found_said_and_computed_again() {
     let project = Project::new();
     project.write("p.toml", GOOD);
     let first = project.run(&["run", "p.toml", "--format", "json"]).ok();
     // One byte of every blob is another one.
-    for folder in std::fs::read_dir(project.path().join(".ropeway/blobs")).unwrap() {
-        for blob in std::fs::read_dir(folder.unwrap().path()).unwrap() {
-            let path = blob.unwrap().path();
-            let mut bytes = std::fs::read(&path).unwrap();
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 0x20;
-            std::fs::remove_file(&path).unwrap();
-            std::fs::write(&path, bytes).unwrap();
-        }
-    }
+    damage(&project, "blobs", |_, bytes| flip(bytes));
     let again = project.run(&["run", "p.toml", "--format", "json", "--set", "fit.epochs=3"]).ok();
     assert!(again.stdout.contains("corrupt"), "{}", again.stdout);
     assert_eq!(again.digests()["split"], first.digests()["split"]);
-    // A truncated memo is no result.
-    for folder in std::fs::read_dir(project.path().join(".ropeway/memo")).unwrap() {
-        for memo in std::fs::read_dir(folder.unwrap().path()).unwrap() {
-            let path = memo.unwrap().path();
-            let bytes = std::fs::read(&path).unwrap();
-            std::fs::remove_file(&path).unwrap();
-            std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        }
+}
+
+#[test]
+fn what_is_cut_off_is_found_said_and_computed_again() {
+    let project = Project::new();
+    project.write("p.toml", GOOD);
+    let run = || project.run(&["run", "p.toml", "--format", "json"]).ok();
+    let first = run();
+    for folder in ["memo", "blobs"] {
+        damage(&project, folder, |_, bytes| bytes[..bytes.len() / 2].to_vec());
+        let next = run();
+        assert_eq!(next.digests(), first.digests());
+        assert!(next.stdout.contains("it is computed again"), "{folder}: {}", next.stdout);
+        assert!(run().outcomes().values().all(|outcome| outcome == "cached"), "{folder}");
     }
-    let third = project.run(&["run", "p.toml", "--format", "json"]).ok();
+}
+
+#[test]
+fn a_corrupt_result_that_nobody_computes_with_is_found_by_who_asks_for_it() {
+    let project = Project::new();
+    project.write("p.toml", GOOD);
+    let run = || project.run(&["run", "p.toml", "--format", "json"]).ok();
+    let first = run();
+    for (stage, port) in [("fit", "model"), ("score", "metrics")] {
+        let digests = first.digests()[stage].clone();
+        let digest = digests[port].as_str().unwrap_or_else(|| panic!("{digests}")).to_owned();
+        damage(&project, "blobs", |name, bytes| if name == digest { flip(bytes) } else { bytes });
+        let file = if stage == "fit" { "fit.safetensors" } else { "score.json" };
+        let asked = project.run(&["export", stage, "-o", file]);
+        assert!(asked.code == Some(3) && asked.stderr.contains("corrupt"), "{asked:?}");
+        assert!(asked.stderr.contains("run the pipeline again"), "{asked:?}");
+        let second = run();
+        assert_eq!(second.outcomes()[stage], "done", "{second:?}");
+        assert_eq!(second.digests(), first.digests());
+        project.run(&["export", stage, "-o", file]).ok();
+    }
+    // The numbers of a stage are read by whoever reports them.
+    let digest = first.digests()["score"]["metrics"].as_str().unwrap().to_owned();
+    damage(&project, "blobs", |name, bytes| if name == digest { flip(bytes) } else { bytes });
+    let third = run();
+    assert!(third.stdout.contains("corrupt") && third.stdout.contains("it is computed again"), "{third:?}");
+    assert_eq!(third.outcomes()["score"], "done");
     assert_eq!(third.digests(), first.digests());
 }

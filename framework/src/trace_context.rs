@@ -51,3 +51,59 @@ mod context {
 
     pub(super) fn join(_: &Span, _: &str) {}
 }
+
+#[cfg(all(test, feature = "otel"))]
+mod tests {
+    use super::*;
+    use opentelemetry::trace::{SpanId, TracerProvider};
+    use opentelemetry_sdk::error::OTelSdkResult;
+    use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
+    use std::sync::{Arc, Mutex};
+    use tracing::info_span;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    /// Keeps the spans that have ended.
+    #[derive(Clone, Debug, Default)]
+    struct Ended(Arc<Mutex<Vec<SpanData>>>);
+
+    impl SpanExporter for Ended {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.0.lock().unwrap().extend(batch);
+            Ok(())
+        }
+    }
+
+    /// What a process of its own traces while it works: its spans by name.
+    fn traced<T>(work: impl FnOnce() -> T) -> (T, Vec<SpanData>) {
+        let ended = Ended::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(ended.clone()).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        let subscriber = tracing_subscriber::registry().with(layer);
+        let result = tracing::subscriber::with_default(subscriber, work);
+        provider.shutdown().unwrap();
+        let spans = ended.0.lock().unwrap().clone();
+        (result, spans)
+    }
+
+    #[test]
+    fn what_another_process_does_for_a_span_is_its_child() {
+        let (parent, asked) = traced(|| trace_parent(&info_span!("attempt")).unwrap());
+        let work = |parent: &str| {
+            let span = info_span!("work");
+            join_trace(&span, parent);
+            span.in_scope(|| info_span!("inner").in_scope(|| ()));
+        };
+        let ((), done) = traced(|| work(&parent));
+        let [asked] = &asked[..] else { panic!("{asked:?}") };
+        let named = |name: &str| done.iter().find(|span| span.name == name).unwrap();
+        let (work_span, inner) = (named("work"), named("inner"));
+        assert_eq!(work_span.span_context.trace_id(), asked.span_context.trace_id());
+        assert_eq!(work_span.parent_span_id, asked.span_context.span_id());
+        assert_eq!(inner.parent_span_id, work_span.span_context.span_id());
+
+        // What is no parent leaves the span where it is.
+        let ((), alone) = traced(|| work("no parent"));
+        let root = alone.iter().find(|span| span.name == "work").unwrap();
+        assert_eq!(root.parent_span_id, SpanId::INVALID);
+    }
+}

@@ -20,7 +20,7 @@ use crate::diagnostics;
 use crate::pipeline::{Override, Pipeline, SourceFile, resolve};
 use crate::run::{Event, Line, StageReport, read_events};
 use crate::serving::MetricsServer;
-use crate::store::Store;
+use crate::store::{Entry, Store, StoreError};
 use crate::worker::Gpus;
 use crate::{Context as _, Error, Result, nearest, runtime};
 use serde::Serialize;
@@ -114,8 +114,19 @@ pub(crate) fn find_artifact(store: &Store, name: &str) -> Result<(Ref, Artifact)
         let error = Error::usage(format!("stage {stage:?} has no output {output:?}"));
         did_you_mean(error, output, memo.outputs.keys().map(String::as_str))
     })?;
-    let artifact = runtime()?.block_on(store.get(reference))?;
-    Ok((reference, artifact))
+    Ok((reference, read(store, reference)?))
+}
+
+/// An artifact of a store. One that is corrupt is set aside, so that the next run computes it again.
+pub(crate) fn read(store: &Store, reference: Ref) -> Result<Artifact> {
+    let read = runtime()?.block_on(store.get(reference));
+    if let Err(error) = &read
+        && StoreError::of(error).is_some_and(StoreError::is_lost)
+    {
+        // Where nothing may be written it stays, and what is wrong is said all the same.
+        let _ = runtime()?.block_on(store.discard(Entry::Blob(reference)));
+    }
+    read
 }
 
 /// The run that began last.

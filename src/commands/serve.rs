@@ -1,6 +1,6 @@
 //! `ropeway serve`
 
-use super::{load, open_store};
+use super::{load, open_store, read};
 use crate::cli::{Context, Exit, Format, PipelineArgs, complain};
 use crate::data::{Artifact, Model};
 use crate::pipeline::Pipeline;
@@ -131,7 +131,7 @@ fn fitted(planned: &[Planned], stage: &str, output: &str, store: &Store, file: &
     let reference = *known.ok_or_else(|| {
         Error::usage(format!("stage {stage:?} has not run yet")).help(format!("run it first: ropeway run {file}"))
     })?;
-    match runtime()?.block_on(store.get(reference))? {
+    match read(store, reference)? {
         Artifact::Model(model) => Ok((reference.digest.short(), model)),
         other => Err(Error::usage(format!("stage {stage:?} gave a {}, which can't be served", other.kind()))),
     }

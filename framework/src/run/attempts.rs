@@ -24,12 +24,14 @@ const LARGE: u64 = 64 << 10;
 
 impl Coordinator<'_> {
     pub(super) fn looked(&mut self, id: TaskId, looked: Looked) -> Result<()> {
-        let Looked { key, files, memo } = looked;
+        let Looked { key, files, known } = looked;
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         task.key = Some(key);
         task.files = files;
         self.lookup.note(&task.request.task.stage, files);
-        if let Some(memo) = memo.filter(|_| !task.again) {
+        if !task.again
+            && let Some(memo) = self.remembered(id, known)?
+        {
             let made = Made { outputs: memo.outputs, seconds: memo.seconds, device: memo.device };
             return self.succeed(id, Outcome::Cached, made);
         }
@@ -45,12 +47,11 @@ impl Coordinator<'_> {
         self.under_way.insert(key, id);
         let stage = self.appraise(id)?;
         let Some(task) = self.tasks.get(&id) else { return Ok(()) };
-        if task.leads && task.request.task.needs.isolate {
-            let error = Error::usage("it runs other stages, and only those can be isolated")
-                .help("move `isolate` to the needs of the stage that it runs");
-            return self.fail(id, error);
-        }
         if task.leads {
+            let TaskRequest { stage, needs, .. } = &*task.request.task;
+            if let Err(error) = needs.check_for(stage, task.request.stage.signature()) {
+                return self.fail(id, Error::usage(error));
+            }
             return self.start(id, 1, (HERE, self.options.cores.max(1)), Vec::new());
         }
         let request = &task.request;

@@ -2,9 +2,9 @@
 
 use super::task::Request;
 use crate::Result;
-use crate::data::{Digest, canonical_json};
+use crate::data::{Digest, Ref, canonical_json};
 use crate::stage::{Stage, TaskRequest, Template};
-use crate::store::{Entry, Key, Memo, Store, StoreError};
+use crate::store::{Key, Memo, Store, StoreError};
 use crate::worker::program;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -68,23 +68,39 @@ pub(super) fn key(request: &Request) -> Result<(Key, bool)> {
     Ok((Key(Digest::of(described.as_bytes())), files))
 }
 
-/// The memo of a key, if everything that it names is still there; what can't be read counts as unknown.
-pub(super) async fn known(store: &Store, key: Key) -> Result<Option<Memo>> {
+/// What is remembered of a key.
+pub(super) enum Known {
+    /// Its result, of which everything is still there.
+    Whole(Memo),
+    /// A result that is of no use any more, and what is wrong with it.
+    Broken(String),
+    /// Nothing.
+    Nothing,
+}
+
+/// Looks up what is remembered of a key.
+///
+/// # Errors
+/// The store can't be read.
+pub(super) async fn known(store: &Store, key: Key) -> Result<Known> {
     let memo = match store.memo(key).await {
         Ok(Some(memo)) => memo,
-        Ok(None) => return Ok(None),
+        Ok(None) => return Ok(Known::Nothing),
+        // Whoever commits it anew sets aside what is in the way.
         Err(error) if StoreError::of(&error).is_some_and(StoreError::is_lost) => {
-            store.discard(Entry::Memo(key)).await?;
-            return Ok(None);
+            return Ok(Known::Broken(error.to_string()));
         }
         Err(error) => return Err(error),
     };
-    for reference in memo.outputs.values() {
+    for (port, reference) in &memo.outputs {
         if !store.has(*reference).await? {
-            return Ok(None);
+            let Ref { kind, digest, bytes } = reference;
+            let name = digest.short();
+            let reason = format!("output {port:?}, {kind} {name} of {bytes} bytes, is missing or cut off");
+            return Ok(Known::Broken(reason));
         }
     }
-    Ok(Some(memo))
+    Ok(Known::Whole(memo))
 }
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 //! a time whose memos are in this process are looked up at once: to wake other threads would take longer.
 
 use super::coordinator::Coordinator;
-use super::key::{key, known};
-use super::task::{Request, Task};
+use super::event::Event;
+use super::key::{Known, key, known};
+use super::task::{Request, Task, Waiter};
 use super::voice::{Looked, Message};
+use crate::data::Kind;
 use crate::schedule::TaskId;
-use crate::store::{Key, Store};
+use crate::store::{Entry, Key, Memo, Store, StoreError};
 use crate::{Error, Result, runtime};
 use futures::{FutureExt, StreamExt, stream};
 use std::collections::HashSet;
@@ -89,6 +91,41 @@ impl Coordinator<'_> {
         Ok(true)
     }
 
+    /// The result that is remembered of a task. What of it is lost is said; then it is no result.
+    pub(super) fn remembered(&mut self, id: TaskId, known: Known) -> Result<Option<Memo>> {
+        let reason = match known {
+            Known::Nothing => return Ok(None),
+            Known::Broken(reason) => reason,
+            Known::Whole(memo) => match self.lost_numbers(id, &memo)? {
+                None => return Ok(Some(memo)),
+                Some(reason) => reason,
+            },
+        };
+        let name = self.tasks.get(&id).map(|task| task.label().to_owned()).unwrap_or_default();
+        let message = format!("{reason}; it is computed again");
+        self.tell(Event::Warning { name, message })?;
+        Ok(None)
+    }
+
+    /// What is wrong with the numbers of a stage's result, which its report shows and nobody else may ever read.
+    fn lost_numbers(&self, id: TaskId, memo: &Memo) -> Result<Option<String>> {
+        let is_stage = |task: &Task| task.waiters.iter().any(|waiter| matches!(waiter, Waiter::Node(_)));
+        if !self.tasks.get(&id).is_some_and(is_stage) {
+            return Ok(None);
+        }
+        for reference in memo.outputs.values().filter(|reference| reference.kind == Kind::Metrics) {
+            match runtime()?.block_on(self.store.get(*reference)) {
+                Ok(_) => {}
+                Err(error) if StoreError::of(&error).is_some_and(StoreError::is_lost) => {
+                    runtime()?.block_on(self.store.discard(Entry::Blob(*reference)))?;
+                    return Ok(Some(error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
     fn look_up_elsewhere(&mut self) {
         let batch = std::mem::take(&mut self.lookup.waiting);
         let (store, outbox, places) = (self.store.clone(), self.outbox.clone(), self.lookup.places.clone());
@@ -123,7 +160,7 @@ async fn look_all(store: &Store, batch: Vec<(TaskId, Arc<Request>)>, tell: &impl
 
 async fn look(store: &Store, keyed: Result<(Key, bool)>) -> Result<Looked> {
     let (key, files) = keyed?;
-    Ok(Looked { key, files, memo: known(store, key).await? })
+    Ok(Looked { key, files, known: known(store, key).await? })
 }
 
 fn panicked() -> Error {

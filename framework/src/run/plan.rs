@@ -1,6 +1,6 @@
 //! What a run would do.
 
-use super::key::{key, known};
+use super::key::{Known, key, known};
 use super::nodes::{Node, request};
 use super::wanted;
 use crate::data::Ref;
@@ -61,11 +61,11 @@ pub fn plan(pipeline: &Pipeline, store: &Store, only: &[String]) -> Result<Vec<P
         if ready {
             let request = request(pipeline, node, &nodes)?;
             let (key, _) = key(&request)?;
-            let memo = runtime()?.block_on(known(store, key))?;
             entry.key = Some(key);
-            entry.seconds = memo.as_ref().map(|memo| memo.seconds);
-            entry.state = if memo.is_some() { State::Cached } else { State::Run };
-            if let Some(memo) = memo {
+            entry.state = State::Run;
+            if let Known::Whole(memo) = runtime()?.block_on(known(store, key))? {
+                entry.state = State::Cached;
+                entry.seconds = Some(memo.seconds);
                 entry.outputs.clone_from(&memo.outputs);
                 nodes[node] = Node::Ready(memo.outputs);
             }

@@ -264,14 +264,49 @@ fn a_stage_runs_others_on_any_number_of_cores_and_its_tasks_are_remembered() {
 
 #[test]
 fn what_the_store_lost_is_made_again_and_said() {
-    let store = Store::memory();
-    go(CHAIN, &store, 2);
-    let (first, _) = go(CHAIN, &store, 2);
-    // The rows are missing, which shows when their memo is looked up.
-    let memo = runtime().unwrap().block_on(store.memo(first.stages[0].key.unwrap())).unwrap().unwrap();
-    runtime().unwrap().block_on(store.discard(crate::store::Entry::Blob(memo.outputs["output"]))).unwrap();
-    let (second, _) = go(&CHAIN.replace("0.25", "0.75"), &store, 2);
-    assert!(second.succeeded(), "{second:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let open = || runtime().unwrap().block_on(Store::open(&folder.path().display().to_string())).unwrap();
+    let (first, _) = go(CHAIN, &open(), 2);
+    let rows = blob(folder.path(), first.stages[0].outputs["output"]);
+    let whole = std::fs::read(&rows).unwrap();
+    // The rows are missing, then cut off, which shows when their memo is looked up.
+    for (round, content) in [None, Some(&whole[..whole.len() / 2])].into_iter().enumerate() {
+        std::fs::remove_file(&rows).unwrap();
+        content.iter().for_each(|content| std::fs::write(&rows, content).unwrap());
+        let (next, lines) = go(&CHAIN.replace("0.25", &format!("{round}.5")), &open(), 2);
+        assert_eq!(next.stages[0].outcome, Outcome::Done, "{next:?}");
+        let said = warnings(&lines);
+        assert!(matches!(&said[..], [one] if one.contains("is missing or cut off; it is computed again")), "{said:?}");
+        assert_eq!(std::fs::read(&rows).unwrap(), whole);
+    }
+    // So is a memo that is cut off.
+    let key = first.stages[0].key.unwrap().to_string();
+    let memo = folder.path().join("memo").join(&key[..2]).join(&key);
+    let sealed = std::fs::read(&memo).unwrap();
+    std::fs::remove_file(&memo).unwrap();
+    std::fs::write(&memo, &sealed[..sealed.len() / 2]).unwrap();
+    let (last, lines) = go(CHAIN, &open(), 2);
+    let said = warnings(&lines);
+    assert!(matches!(&said[..], [one] if one.contains("memo") && one.contains("it is computed again")), "{said:?}");
+    assert_eq!(digests(&last), digests(&first));
+    assert_eq!(std::fs::read(&memo).unwrap().len(), sealed.len());
+}
+
+/// The file of a blob in a store that is a folder.
+fn blob(store: &std::path::Path, digest: crate::data::Digest) -> std::path::PathBuf {
+    let digest = digest.to_string();
+    store.join("blobs").join(&digest[..2]).join(&digest)
+}
+
+/// What a run warned of.
+fn warnings(lines: &[Line]) -> Vec<&str> {
+    let mut said = Vec::new();
+    for line in lines {
+        if let Event::Warning { message, .. } = &line.event {
+            said.push(message.as_str());
+        }
+    }
+    said
 }
 
 #[test]
@@ -279,8 +314,7 @@ fn what_is_corrupt_is_found_by_whoever_reads_it_and_made_again() {
     let folder = tempfile::tempdir().unwrap();
     let open = || runtime().unwrap().block_on(Store::open(&folder.path().display().to_string())).unwrap();
     let (first, _) = go(CHAIN, &open(), 2);
-    let digest = first.stages[0].outputs["output"].to_string();
-    let path = folder.path().join("blobs").join(&digest[..2]).join(&digest);
+    let path = blob(folder.path(), first.stages[0].outputs["output"]);
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -289,9 +323,8 @@ fn what_is_corrupt_is_found_by_whoever_reads_it_and_made_again() {
     // The length is right, so only reading shows it: `more` needs the rows.
     let (second, lines) = go(&CHAIN.replace("0.25", "0.75"), &open(), 2);
     assert!(second.succeeded(), "{second:?}");
-    let said =
-        lines.iter().any(|line| matches!(&line.event, Event::Warning { message, .. } if message.contains("corrupt")));
-    assert!(said, "{lines:?}");
+    let said = warnings(&lines);
+    assert!(said.iter().any(|message| message.contains("corrupt")), "{said:?}");
     assert_eq!(second.stages[0].outputs, first.stages[0].outputs);
     let (third, _) = go(CHAIN, &open(), 2);
     assert!(third.stages.iter().all(|stage| stage.outcome == Outcome::Cached));

@@ -1,11 +1,12 @@
 //! What the coordinator hears, and from whom.
 
+use super::key::Known;
 use super::lookup::LookedAt;
 use super::window::{Reply, Window};
 use crate::Result;
 use crate::schedule::{TaskId, WorkerId};
 use crate::stage::{Pending, Report, ReportSink, Submit, TaskRequest, pending};
-use crate::store::{Key, Memo};
+use crate::store::Key;
 use crate::worker::{Failure, Heard, Outcome};
 use std::sync::{Arc, mpsc};
 
@@ -29,7 +30,7 @@ pub(super) struct Looked {
     /// Whether its parameters name files, so that it runs where those are.
     pub(super) files: bool,
     /// Its result, if it is known.
-    pub(super) memo: Option<Memo>,
+    pub(super) known: Known,
 }
 
 /// How a running stage speaks to the coordinator.

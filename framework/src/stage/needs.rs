@@ -132,13 +132,30 @@ impl Needs {
     /// They don't, or contradict each other: which key, and why.
     pub fn check_for(&self, uses: &str, signature: &Signature) -> Result<(), ParamError> {
         self.check()?;
-        match self.workers > 1 && !signature.gang {
-            false => Ok(()),
-            true => Err(ParamError {
-                path: vec!["workers".to_owned()],
-                message: format!("`{uses}` can't be computed by {} workers together", self.workers),
-            }),
+        let wrong = |key: &str, message: String| Err(ParamError { path: vec![key.to_owned()], message });
+        if self.workers > 1 && !signature.gang {
+            return wrong("workers", format!("`{uses}` can't be computed by {} workers together", self.workers));
         }
+        match self.room().filter(|_| signature.submits) {
+            None => Ok(()),
+            Some(key) => wrong(
+                key,
+                format!("`{uses}` runs other stages and takes no room itself; say it of the stage that it runs"),
+            ),
+        }
+    }
+
+    /// The first key, if any, that says which room is taken on a worker.
+    fn room(&self) -> Option<&'static str> {
+        let Self { cpus, memory, gpus, device, isolate, .. } = self;
+        let said = [
+            ("isolate", *isolate),
+            ("gpus", *gpus > 0.0 && *device != Device::Cuda),
+            ("device", *device == Device::Cuda),
+            ("memory", *memory > 0),
+            ("cpus", *cpus != Self::default().cpus),
+        ];
+        said.iter().find_map(|(key, said)| said.then_some(*key))
     }
 
     /// Whether they can all be true.
@@ -216,6 +233,27 @@ mod tests {
             assert_eq!(read(to_value(&needs).unwrap()), needs);
             needs.check().unwrap();
         }
+    }
+
+    #[test]
+    fn a_stage_that_runs_others_takes_no_room() {
+        let leads = Signature { submits: true, ..Signature::default() };
+        for (written, key) in [
+            (json!({"device": "cuda"}), "device"),
+            (json!({"device": "auto", "gpus": 0.5}), "gpus"),
+            (json!({"memory": "1GiB"}), "memory"),
+            (json!({"cpus": 2}), "cpus"),
+            (json!({"isolate": true}), "isolate"),
+        ] {
+            let needs = read(written);
+            needs.check_for("train", &Signature::default()).unwrap();
+            let error = needs.check_for("tune", &leads).unwrap_err();
+            assert_eq!(error.path, [key]);
+            assert!(error.message.contains("`tune` runs other stages"), "{}", error.message);
+        }
+        read(json!({"device": "cpu", "retries": 1, "deadline": "5m", "priority": 2}))
+            .check_for("tune", &leads)
+            .unwrap();
     }
 
     #[test]

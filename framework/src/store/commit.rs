@@ -16,6 +16,18 @@ impl Store {
         })
     }
 
+    /// The result that another process says it has committed.
+    ///
+    /// # Errors
+    /// There is none, or it can't be read.
+    pub(crate) async fn committed(&self, key: Key) -> crate::Result<Memo> {
+        let memo = self.read_memo(key).await.map_err(StoreError::report)?;
+        memo.ok_or_else(|| {
+            let missing = format!("the worker says that it committed, but {} has no such result", self.url());
+            crate::Error::unavailable(missing)
+        })
+    }
+
     pub(super) async fn try_commit(&self, key: Key, memo: &Memo) -> Result<Commit, StoreError> {
         // A memo in the way may be corrupt, or may be collected before it is read: then the next round writes ours.
         for _ in 0..8 {

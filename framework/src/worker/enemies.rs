@@ -236,6 +236,40 @@ fn who_says_that_it_left_something_and_did_not_fails_the_attempt() {
 }
 
 #[test]
+fn who_says_that_it_committed_is_believed_only_if_it_did() {
+    let scene = Scene::new();
+    let claim = |task: u64, key: &'static [u8; 32], output: wire::Artifact| {
+        let mut claim = done(task, 1, output, b"");
+        claim.key = Bytes::from_static(key);
+        if let Some(ended::End::Done(done)) = &mut claim.end {
+            (done.committed, done.blobs) = (true, Vec::new());
+        }
+        claim
+    };
+    let mut first = done(1, 1, artifact(b"true"), b"true");
+    first.key = Bytes::from_static(&[7; 32]);
+    let nothing = claim(2, &[8; 32], artifact(b"true"));
+    let another = claim(3, &[7; 32], artifact(b"false"));
+    // One message each, so that the first is committed before the others are heard.
+    scene.say([hello()].into_iter().chain([first, nothing, another].map(ended_word)).collect());
+    let results: Vec<_> = scene
+        .listen()
+        .0
+        .into_iter()
+        .filter_map(|heard| match heard {
+            Heard::Ended { task, result, .. } => Some((task.0, result)),
+            _ => None,
+        })
+        .collect();
+    let ended = |wanted| results.iter().find(|(task, _)| *task == wanted).map(|(_, result)| result).unwrap();
+    let true_outputs = &ended(1).as_ref().unwrap().outputs;
+    let missing = ended(2).as_ref().unwrap_err().error.to_string();
+    assert!(missing.contains("says that it committed"), "{missing}");
+    assert_eq!(&ended(3).as_ref().unwrap().outputs, true_outputs);
+    scene.is_well();
+}
+
+#[test]
 fn nothing_but_objects_can_be_reached_and_the_log_is_not_a_workers() {
     let scene = Scene::new();
     let runtime = runtime().unwrap();

@@ -9,11 +9,13 @@ use super::token::Token;
 use super::wire::coordinator_server::{Coordinator, CoordinatorServer};
 use super::wire::{self, FromWorker, ToWorker, from_worker, to_worker};
 use super::{Failure, Outcome, Present};
+use crate::data::Ref;
 use crate::schedule::{Capacity, TaskId, WorkerId};
 use crate::stage::Report;
 use crate::store::{Memo, Store, kernel};
 use crate::{Context, Error, Result, runtime};
 use futures::{StreamExt, stream};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -328,7 +330,9 @@ impl Desk {
         let result = wire::end(&end)?;
         let (Ok(outcome), wire::ended::End::Done(done)) = (&result, end) else { return Ok(result) };
         if done.committed {
-            return Ok(result);
+            // Its word alone would do for nobody who asks for the key again: what counts is in the store.
+            let committed = async { self.shelf.store()?.committed(key).await };
+            return Ok(counted(outcome, committed.await.map(|memo| (memo.outputs, outcome.differs))));
         }
         let memo = Memo {
             outputs: outcome.outputs.clone(),
@@ -350,10 +354,15 @@ impl Desk {
             }
             settle(&store, key, &memo).await
         };
-        Ok(match committed.await {
-            Ok((outputs, differs)) => Ok(Outcome { outputs, differs, unsaved: None, ..outcome.clone() }),
-            Err(error) => Err(Failure { moved: outcome.moved, ..Failure::from(error) }),
-        })
+        Ok(counted(outcome, committed.await))
+    }
+}
+
+/// What an attempt comes to, with the outputs that count and whether its own are others, or why it gave nothing.
+fn counted(outcome: &Outcome, committed: Result<(BTreeMap<String, Ref>, bool)>) -> Result<Outcome, Failure> {
+    match committed {
+        Ok((outputs, differs)) => Ok(Outcome { outputs, differs, unsaved: None, ..outcome.clone() }),
+        Err(error) => Err(Failure { moved: outcome.moved, ..Failure::from(error) }),
     }
 }
 

@@ -84,7 +84,7 @@ impl Ordinal {
 
 fn unknown_category(text: &Text, code: u32, row: usize, at: At) -> Error {
     let value = text.values.get(code as usize).map(String::as_str).unwrap_or_default();
-    Error::new(format!(
+    Error::usage(format!(
         "column {:?} has the value {value:?} in {}, which the training rows lack",
         at.column,
         at.row(row)
@@ -148,7 +148,7 @@ impl OneHot {
             for (row, code) in text.codes.iter().enumerate() {
                 let place = places.get(*code as usize).copied().unwrap_or(missing);
                 if place.is_none() && *code == NO_TEXT {
-                    return Err(Error::new(format!("column {:?} is null in {}", at.column, at.row(row))).help(
+                    return Err(Error::usage(format!("column {:?} is null in {}", at.column, at.row(row))).help(
                         "the training rows have no null there: add an `impute` step, or `unknown = \"ignore\"`",
                     ));
                 }

@@ -205,10 +205,10 @@ fn finished(values: &[f64], at: At) -> Result<ArrayRef> {
         let row = narrow.iter().position(|value| !value.is_finite()).unwrap_or_default();
         return Err(match values.get(row) {
             Some(value) if !value.is_nan() => {
-                Error::new(format!("column {:?} is infinite or too large in {}", at.column, at.row(row)))
+                Error::usage(format!("column {:?} is infinite or too large in {}", at.column, at.row(row)))
                     .help("bound it before the features are fitted: `{ clip = { low = ..., high = ... } }`")
             }
-            _ => Error::new(format!("column {:?} is null (or NaN) in {}", at.column, at.row(row)))
+            _ => Error::usage(format!("column {:?} is null (or NaN) in {}", at.column, at.row(row)))
                 .help("fill it in with a step when the features are fitted: `{ impute = \"median\" }`"),
         });
     }
@@ -229,7 +229,7 @@ fn check_vectors(vectors: &ArrayRef, at: At) -> Result<()> {
         (list.null_count() > 0).then_some(null).flatten().or_else(|| (values.null_count() > 0).then(inner).flatten());
     match nulls.or_else(|| infinite().map(|item| item / width)) {
         None => Ok(()),
-        Some(row) => Err(Error::new(format!(
+        Some(row) => Err(Error::usage(format!(
             "the vector in column {:?} has a null, NaN or infinite value in {}",
             at.column,
             at.row(row)

@@ -98,13 +98,13 @@ impl Column {
             Some(Kind::Text) => texts(pieces).map(Column::Text),
             Some(Kind::Times { clock }) => times(pieces, clock).map(Column::Times),
             Some(Kind::Vectors) => vectors(pieces, data_type).map(Column::Vectors),
-            None => Err(Error::new(format!("no feature can be made of {data_type}"))),
+            None => Err(Error::usage(format!("no feature can be made of {data_type}"))),
         }
     }
 }
 
 fn wrong(expected: &str, found: &DataType) -> Error {
-    Error::new(format!("expected {expected}, found {found}")).help("convert it with `sql`: CAST(column AS type)")
+    Error::usage(format!("expected {expected}, found {found}")).help("convert it with `sql`: CAST(column AS type)")
 }
 
 fn numbers(pieces: &[ArrayRef]) -> Result<Vec<f64>> {

@@ -11,7 +11,7 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use ropeway_framework::data::{Frame, Model, Tensors};
 use ropeway_framework::stage::{Cancel, Params, Threads};
-use ropeway_framework::{Error, Result};
+use ropeway_framework::{Error, Fault, Result};
 
 /// The stage. Every column is learnt on one thread, so the model does not depend on how many there are.
 pub(super) fn fit(rows: Frame, Params(Fit(params)): Params<Fit>, threads: Threads, cancel: Cancel) -> Result<Model> {
@@ -42,7 +42,7 @@ pub(super) fn fit(rows: Frame, Params(Fit(params)): Params<Fit>, threads: Thread
     for ((_, data_type), chain) in columns.iter().zip(learnt) {
         match chain {
             Ok(chain) => sources.push(Source { data_type: data_type.to_string(), chain }),
-            Err(error) if error.whose() != ropeway_framework::Fault::Stage => return Err(error),
+            Err(error) if error.whose() == Fault::Interrupted => return Err(error),
             Err(error) => errors.push(error),
         }
     }

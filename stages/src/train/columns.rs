@@ -226,7 +226,7 @@ fn parts(frame: &Frame) -> Vec<(usize, RecordBatch)> {
 /// The values of a list column, one row after the other.
 fn list(array: &ArrayRef, column: &Column, first: usize) -> Result<ArrayRef> {
     let misfit = || {
-        Error::new(format!(
+        Error::usage(format!(
             "column {:?} is of type {}, not a list of {} {} values",
             column.name,
             array.data_type(),
@@ -258,7 +258,7 @@ pub(super) fn no_nulls(array: &dyn Array, name: &str, first: usize, width: usize
 
 /// A value that no model can read; rows are counted from 0.
 pub(crate) fn bad_value(name: &str, row: usize, value: impl std::fmt::Display) -> Error {
-    Error::new(format!("column {name:?} is {value} in row {row} (the first is row 0)"))
+    Error::usage(format!("column {name:?} is {value} in row {row} (the first is row 0)"))
         .help("fill or drop such rows: `features.fit` has the step `impute`, `sql` a WHERE")
 }
 
@@ -282,7 +282,7 @@ pub(super) fn fill(
         None if number(array.data_type()) => array.clone(),
         None => {
             let found = array.data_type();
-            return Err(Error::new(format!("column {:?} is of type {found}, not {}", column.name, column.kind)));
+            return Err(Error::usage(format!("column {:?} is of type {found}, not {}", column.name, column.kind)));
         }
     };
     no_nulls(&values, &column.name, first, width)?;

@@ -113,7 +113,7 @@ pub(super) fn encode(
 ) -> Result<()> {
     let rows = out.chunks_exact_mut(stride);
     let misfit =
-        |wanted: &str| Error::new(format!("column {:?} is of type {}, not {wanted}", column.name, array.data_type()));
+        |wanted: &str| Error::usage(format!("column {:?} is of type {}, not {wanted}", column.name, array.data_type()));
     if let Some(categories) = &column.categories {
         if !categories.fits(array.data_type()) {
             return Err(misfit(&categories.data_type().to_string()));
