@@ -7,6 +7,7 @@ use crate::telemetry::Telemetry;
 use crate::{Error, Fault};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ropeway_framework::parse_size;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -124,19 +125,24 @@ pub(crate) type Exit = crate::Result<u8>;
 /// Exit codes: 0 done, 1 a stage failed, 2 wrong pipeline or usage, 3 store or fleet unavailable, 70 a bug of ours, 130
 /// interrupted.
 pub fn main(registry: Registry) -> ExitCode {
+    ExitCode::from(run(std::env::args_os(), registry))
+}
+
+/// Runs the command that the arguments name, the first of which is the program; gives the exit code.
+fn run(arguments: impl Iterator<Item = OsString>, registry: Registry) -> u8 {
     crate::allocator::allow_huge_pages();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors and go to stdout.
             let code = if error.use_stderr() { Fault::Usage.exit_code() } else { 0 };
             let _ = error.print();
-            return ExitCode::from(code);
+            return code;
         }
     };
     let telemetry = match Telemetry::start() {
         Ok(telemetry) => telemetry,
-        Err(error) => return ExitCode::from(report(&error)),
+        Err(error) => return report(&error),
     };
     let context = Context { registry: Arc::new(registry) };
     let ended = catch_unwind(AssertUnwindSafe(|| dispatch(cli.command, &context)));
@@ -149,7 +155,7 @@ pub fn main(registry: Registry) -> ExitCode {
         }
     };
     telemetry.stop();
-    ExitCode::from(code)
+    code
 }
 
 fn dispatch(command: Command, context: &Context) -> Exit {
@@ -189,4 +195,60 @@ fn report(error: &Error) -> u8 {
 pub(crate) fn complain(line: &str) {
     // There is nowhere to say that stderr is gone.
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::{Call, Outputs, ParamError, Signature, Stage};
+    use serde_json::Value;
+    use std::process::{Command, Output};
+
+    /// A stage with a bug that every command meets that reads its pipeline.
+    struct Buggy(Signature);
+
+    impl Stage for Buggy {
+        fn signature(&self) -> &Signature {
+            &self.0
+        }
+        fn normalise(&self, _: &Value) -> Result<Value, ParamError> {
+            panic!("out of fuel")
+        }
+        fn run(&self, _: Call) -> crate::Result<Outputs> {
+            Ok(Outputs::new())
+        }
+    }
+
+    /// What tells the program of this test that it is the one that the test started, and on which file.
+    const CHILD: &str = "ROPEWAY_TEST_CHILD";
+
+    /// This test again in a process of its own, whose exit code and stderr are those of the command.
+    fn child(file: &std::path::Path) -> Output {
+        let test = "cli::tests::a_panic_outside_of_a_stage_is_a_bug_of_ours";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args([test, "--exact", "--nocapture"]).env(CHILD, file).env("RUST_BACKTRACE", "0");
+        child.output().unwrap()
+    }
+
+    #[test]
+    fn a_panic_outside_of_a_stage_is_a_bug_of_ours() {
+        if let Some(file) = std::env::var_os(CHILD) {
+            let registry = Registry::new().stage("buggy", Buggy(Signature::default()));
+            let arguments = ["ropeway".into(), "check".into(), file];
+            std::process::exit(run(arguments.into_iter(), registry).into());
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("p.toml");
+        std::fs::write(&file, "[stage.a]\nuse = \"buggy\"\n").unwrap();
+        let ended = child(&file);
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(70), "{said}");
+        let lines: Vec<&str> = said.lines().collect();
+        assert!(lines.contains(&"out of fuel"), "{said}");
+        assert_eq!(lines.last(), Some(&"this is a bug of Ropeway; please report it with the lines above"));
+        // The same command on a pipeline without the stage goes another way.
+        std::fs::write(&file, "[stage.a]\nuse = \"bugy\"\n").unwrap();
+        let ended = child(&file);
+        assert_eq!(ended.status.code(), Some(2), "{}", String::from_utf8_lossy(&ended.stderr));
+    }
 }

@@ -3,8 +3,9 @@
 use crate::cli::complain;
 use crate::run::{Event, Line, Outcome, Sink, StageReport};
 use crate::table::{number, seconds};
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -46,7 +47,8 @@ impl Live {
             && bar.length() != Some(*total)
         {
             bar.set_length(*total);
-            bar.set_style(style("{prefix} {bar:24.cyan/dim} {pos}/{len} {msg} {elapsed:.dim} {eta:>4.dim} left"));
+            let template = "{prefix} {bar:24.cyan/dim} {pos}/{len} {msg} {elapsed:.dim} {left:.dim}";
+            bar.set_style(style(template).with_key("left", left));
         }
         bar.set_position(*done);
         // Shares of the time come last, as people read them: `forward 31%`.
@@ -78,6 +80,16 @@ impl Live {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─")
+}
+
+/// How long it will still take, if that can be guessed: not before the first step, nor when all steps are done and the
+/// stage goes on, as a search does that trains the best of its trials longer.
+fn left(state: &ProgressState, out: &mut dyn fmt::Write) {
+    let left = state.eta();
+    if !left.is_zero() {
+        // A line on a terminal takes any text.
+        let _ = write!(out, "{:#} left", HumanDuration(left));
+    }
 }
 
 impl Sink for Live {

@@ -22,7 +22,11 @@ impl SmallDisk {
     }
 
     fn resize(&self, size: &str) {
-        let options = format!("remount,size={size}");
+        self.remount(&format!("size={size}"));
+    }
+
+    fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
         assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
     }
 }
@@ -53,6 +57,39 @@ fn a_full_disk_stops_the_run_and_room_lets_it_go_on() {
         project.run(&[&digits(&[])[..], &["--store", "disk/store"]].concat()).ok();
         let left = fs::read_dir(project.path().join("disk/store/staging")).unwrap().count();
         assert_eq!(left, 0, "half-written files");
+    }
+}
+
+#[test]
+fn a_store_that_is_read_only_is_read_and_told() {
+    let reference = Project::new().run(&digits(&[])).ok().digests();
+    for way in WAYS {
+        let project = Project::new();
+        let Some(disk) = SmallDisk::mount(project.path().join("disk"), "64m") else { return };
+        let with_store = |arguments: &[&'static str]| [arguments, &["--store", "disk/store"]].concat();
+        project.run(&with_store(&digits(&["--only", "split"]))).ok();
+        disk.remount("ro");
+        let denied = project.run(&with_store(&digits(way)));
+        assert_eq!(denied.code, Some(3), "{way:?}: {denied:#?}");
+        let said: Vec<&str> = denied.stderr.lines().collect();
+        let [message, help] = said[..] else { panic!("{way:?}: {denied:#?}") };
+        let forbids = "error: the store disk/store does not let us write runs/digits-2/00000001.jsonl: ";
+        let why = message.strip_prefix(forbids).unwrap_or_else(|| panic!("{way:?}: {message}"));
+        assert!(why.starts_with("Read-only file system (os error 30)"), "{way:?}: {message}");
+        assert_eq!(help, "help: check the permissions, or choose another store with --store");
+        // A store that nobody has written to yet can't be begun there.
+        let fresh = project.run(&[&digits(way)[..], &["--store", "disk/fresh"]].concat());
+        assert_eq!(fresh.code, Some(3), "{way:?}: {fresh:#?}");
+        let forbids = "error: the store disk/fresh does not let us write runs/digits-1/00000001.jsonl: ";
+        assert!(fresh.stderr.starts_with(forbids), "{way:?}: {fresh:#?}");
+        // What is there can be read.
+        let shown = project.run(&with_store(&["show", "split"])).ok();
+        assert!(shown.stdout.contains("label"), "{shown:?}");
+        assert!(project.run(&with_store(&["show"])).ok().stdout.contains("digits-1"));
+        disk.remount("rw");
+        let again = project.run(&with_store(&digits(way))).ok();
+        assert_eq!(again.outcomes()["split"], "cached");
+        assert_eq!(again.digests(), reference, "{way:?}");
     }
 }
 

@@ -1,7 +1,8 @@
 //! The commands, as people type them.
 
 use crate::support::{Project, root};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,98 @@ fn what_a_stage_gave_can_be_shown_and_exported() {
     }
     let wrong = project.run(&["export", "cuont"]);
     assert!(wrong.code == Some(2) && wrong.stderr.contains("did you mean \"count\"?"), "{wrong:?}");
+}
+
+/// A model, its scores, and a stage that reads the model's weights from a file.
+const TRAINED: &str = r#"name = "trained"
+seed = 1
+
+[stage.rows]
+use = "dataset.wine"
+
+[stage.fit]
+use  = "train"
+from = { train = "rows" }
+with = { target = "label", model = { mlp = { hidden = [4] } }, epochs = 2 }
+
+[stage.score]
+use  = "evaluate"
+from = { model = "fit", rows = "rows" }
+
+[stage.weights]
+use  = "read.safetensors"
+with = { path = "fit.safetensors" }
+"#;
+
+#[test]
+fn a_model_is_exported_as_safetensors_and_as_json() {
+    let project = Project::new();
+    project.write("trained.toml", TRAINED);
+    project.run(&["run", "trained.toml", "--only", "fit"]).ok();
+    let json: Value = serde_json::from_str(&project.run(&["export", "fit", "--as", "json"]).ok().stdout).unwrap();
+    assert_eq!((&json["kind"], &json["spec"]["target"]), (&"network".into(), &"label".into()), "{json}");
+    assert_eq!(json["spec"]["model"]["mlp"]["hidden"], json!([4]), "{json}");
+
+    // Others read what is written.
+    let file = project.path().join("fit.safetensors");
+    project.run(&["export", "fit", "-o", "fit.safetensors"]).ok();
+    let tensors = candle_core::safetensors::load(&file, &candle_core::Device::Cpu).unwrap();
+    let shapes: BTreeMap<&str, &[usize]> =
+        tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims())).collect();
+    let expected: [(&str, &[usize]); 4] =
+        [("dense1.bias", &[4]), ("dense1.weight", &[13, 4]), ("dense2.bias", &[3]), ("dense2.weight", &[4, 3])];
+    assert_eq!(shapes, expected.into());
+    assert_eq!(json["tensors"].as_object().unwrap().len(), tensors.len());
+    for (name, tensor) in &tensors {
+        let written = &json["tensors"][name];
+        assert_eq!((&written["shape"], &written["dtype"]), (&json!(tensor.dims()), &"F32".into()), "{name}");
+        let values: Vec<f32> = serde_json::from_value(written["values"].clone()).unwrap();
+        assert_eq!(values, tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap(), "{name}");
+        assert!(values.iter().any(|value| *value != 0.0), "{name} was trained");
+    }
+    // Nothing else is meant if nobody says how.
+    let stdout = project.command(&["export", "fit"]).output().unwrap().stdout;
+    assert!(stdout == std::fs::read(&file).unwrap());
+
+    // And we read it again.
+    project.run(&["run", "trained.toml", "--only", "weights"]).ok();
+    let weights = project.run(&["export", "weights", "--as", "json"]).ok().stdout;
+    assert_eq!(serde_json::from_str::<Value>(&weights).unwrap(), json["tensors"]);
+}
+
+#[test]
+fn metrics_are_exported_as_csv_and_as_json() {
+    let project = Project::new();
+    project.write("trained.toml", TRAINED);
+    let ended = project.run(&["run", "trained.toml", "--only", "score", "--format", "json"]).ok();
+    let metrics = ended.stages().pop().unwrap()["metrics"].clone();
+    assert_eq!(metrics["rows"], 178.0);
+    let json = project.run(&["export", "score"]).ok().stdout;
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), metrics);
+    let csv = project.run(&["export", "score", "--as", "csv"]).ok().stdout;
+    let mut lines = csv.lines();
+    assert_eq!(lines.next(), Some("name,value"));
+    let pair = |line: &str| -> (String, Value) {
+        let (name, value) = line.split_once(',').unwrap();
+        (name.to_owned(), value.parse::<f64>().unwrap().into())
+    };
+    assert_eq!(Value::Object(lines.map(pair).collect()), metrics);
+    project.run(&["export", "score", "-o", "score.csv"]).ok();
+    assert_eq!(std::fs::read_to_string(project.path().join("score.csv")).unwrap(), csv);
+
+    for (artifact, format, message, help) in [
+        ("score", "parquet", "metrics can't be written as parquet", "choose another format with --as"),
+        ("fit", "csv", "a model can't be written as csv", "choose another format with --as"),
+        ("rows", "safetensors", "a frame can't be written as safetensors", "choose csv, json, parquet or arrow"),
+    ] {
+        let refused = project.run(&["export", artifact, "--as", format]);
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
+        assert_eq!(refused.stderr, format!("error: {message}\nhelp: {help}\n"));
+        // No half of a file is left either.
+        let file = format!("x.{format}");
+        assert_eq!(project.run(&["export", artifact, "-o", &file]).stderr, refused.stderr);
+        assert!(!project.path().join(file).exists() && !project.path().join("x.part").exists());
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod gangs;
 mod kills;
 mod lab;
 mod layers;
+mod live;
 mod network;
 mod pools;
 mod readme;

@@ -1,7 +1,8 @@
 //! The same answer, however the run goes: fresh stores, other numbers of cores, kills, two runs at once.
 
 use crate::support::{Ended, Project, root};
-use std::collections::BTreeSet;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -19,20 +20,30 @@ fn run(project: &Project, more: &[&str]) -> Ended {
     project.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).ok()
 }
 
-/// The keys that are committed in a project's store.
-fn committed(project: &Project) -> BTreeSet<String> {
-    fn files(folder: &Path, found: &mut BTreeSet<String>) {
+/// The keys that are committed in a project's store, and the kind of stage that each is of.
+fn committed(project: &Project) -> BTreeMap<String, String> {
+    fn files(folder: &Path, found: &mut BTreeMap<String, String>) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             if entry.path().is_dir() {
                 files(&entry.path(), found);
             } else {
-                found.insert(entry.file_name().into_string().unwrap());
+                let memo: Value = serde_json::from_slice(&fs::read(entry.path()).unwrap()).unwrap();
+                found.insert(entry.file_name().into_string().unwrap(), memo["stage"].as_str().unwrap().to_owned());
             }
         }
     }
-    let mut found = BTreeSet::new();
+    let mut found = BTreeMap::new();
     files(&project.path().join(".ropeway/memo"), &mut found);
     found
+}
+
+/// How the trials of a run ended: how many ran, and how many were known.
+fn trials(ended: &Ended) -> (usize, usize) {
+    let events = ended.events();
+    let tasks: Vec<&Value> = events.iter().filter(|event| event["event"] == "task_finished").collect();
+    let count = |outcome: &str| tasks.iter().filter(|task| task["outcome"] == outcome).count();
+    assert_eq!(count("done") + count("cached"), tasks.len(), "{tasks:?}");
+    (count("done"), count("cached"))
 }
 
 #[test]
@@ -70,6 +81,8 @@ fn a_killed_run_goes_on_and_does_nothing_twice() {
     let undisturbed = run(&Project::new(), &[]);
     let reference = undisturbed.digests();
     let events = undisturbed.events().len();
+    let (all, none) = trials(&undisturbed);
+    assert!(all >= 6 && none == 0, "each of {all} trials is another one, {none} of them came again");
     let arguments = digits();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let mut kills = 0;
@@ -82,7 +95,8 @@ fn a_killed_run_goes_on_and_does_nothing_twice() {
         let mut child = project.spawn(&arguments);
         // Killed after so many events, from none to almost all; what it does at that moment is its own affair.
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
-        said.by_ref().take(events * (attempt % KILLS) / KILLS).for_each(|line| drop(line.unwrap()));
+        let heard = said.by_ref().take(events * (attempt % KILLS) / KILLS).map(Result::unwrap);
+        let told = heard.filter(|line| line.contains(r#""event":"task_finished""#)).count();
         child.kill().unwrap();
         // One that had ended already does not count.
         kills += usize::from(!child.wait().unwrap().success());
@@ -90,9 +104,14 @@ fn a_killed_run_goes_on_and_does_nothing_twice() {
         let again = run(&project, &[]);
         assert_eq!(again.digests(), reference, "after kill {attempt}");
         for stage in again.stages() {
-            let known = before.contains(stage["key"].as_str().unwrap());
+            let known = before.contains_key(stage["key"].as_str().unwrap());
             assert_eq!(stage["outcome"] == "cached", known, "{stage} after kill {attempt}");
         }
+        // `fit` is a template: whatever `train` had committed is a trial's. A search that is known asks for none.
+        let known = before.values().filter(|stage| *stage == "train").count();
+        assert!(known >= told, "{told} trials were told, {known} are committed after kill {attempt}");
+        let expected = if again.outcomes()["best"] == "cached" { (0, 0) } else { (all - known, known) };
+        assert_eq!(trials(&again), expected, "trials that ran and were known after kill {attempt}");
         assert!(run(&project, &[]).outcomes().values().all(|outcome| outcome == "cached"));
     }
 }
@@ -109,7 +128,7 @@ fn two_processes_on_one_store_commit_each_key_once() {
         ended.stages().iter().map(|stage| stage["key"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(keys(&one), keys(&other));
-    assert!(keys(&one).is_subset(&committed(&project)));
+    assert!(keys(&one).is_subset(&committed(&project).into_keys().collect()));
     for ended in [&one, &other] {
         assert!(!ended.stdout.contains("not deterministic"), "{}", ended.stdout);
     }

@@ -53,6 +53,39 @@ fn predictions_are_the_same_over_http_and_from_the_store() {
 }
 
 #[test]
+fn rows_come_as_json_from_a_file_and_from_standard_input() {
+    let project = Project::new();
+    let (_server, url) = serve_digits(&project);
+    let config = digits();
+    project.run(&["export", "split.test", "-o", "rows.csv"]).ok();
+    let lines = project.run(&["export", "split.test", "--as", "json"]).ok().stdout;
+    project.write("rows.json", &lines);
+    // One array of rows is as good as a row a line.
+    let rows: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    project.write("array.json", json!(rows).to_string());
+    let infer = |target: &str, more: &[&str]| {
+        let settings = if target == config { &SMALL[..] } else { &[] };
+        let mut command = project.command(&[&["infer", target][..], more, settings].concat());
+        // Where no file is named, the rows are on standard input, and JSON.
+        command.stdin(std::fs::File::open(project.path().join("rows.json")).unwrap());
+        Ended::of(command.output().unwrap()).ok().stdout
+    };
+    let predictions = infer(&url, &["rows.json"]);
+    let first: Value = serde_json::from_str(predictions.lines().next().unwrap()).unwrap();
+    assert!((0..10).contains(&first["prediction"].as_i64().unwrap()), "{first}");
+    assert_eq!(first["probability"].as_array().unwrap().len(), 10, "{first}");
+    assert_eq!(predictions.lines().count(), rows.len());
+    for target in [url.as_str(), config.as_str()] {
+        for more in [&["rows.json"][..], &["array.json"], &["-"], &[]] {
+            assert!(infer(target, more) == predictions, "{target} {more:?}");
+        }
+        // They are the predictions for the same rows from CSV, and can be written as CSV.
+        assert!(infer(target, &["rows.csv", "--as", "json"]) == predictions, "{target}");
+        assert!(infer(target, &["-", "--as", "csv"]) == infer(target, &["rows.csv"]), "{target}");
+    }
+}
+
+#[test]
 fn a_plain_http_client_gets_a_prediction() {
     let project = Project::new();
     let (_server, url) = serve_digits(&project);
@@ -129,11 +162,52 @@ fn bad_rows_are_refused_with_the_reason() {
         project.write("rows.csv", rows);
         project.run(&[&["infer", digits().as_str(), "rows.csv"][..], &SMALL].concat())
     };
+    let said = |ended: &Ended| ended.stderr.lines().map(str::to_owned).collect::<Vec<_>>();
     let missing = infer("a,b\n1,2\n");
     assert_eq!(missing.code, Some(2), "{missing:?}");
-    assert!(missing.stderr.contains("column"), "{missing:?}");
+    let lacks = "error: the features need more columns: there is no column \"pixel_0_0\"";
+    assert_eq!(said(&missing), [lacks, "help: the columns are a, b"]);
     let empty = infer("");
-    assert_ne!(empty.code, Some(0), "{empty:?}");
+    assert_eq!(empty.code, Some(2), "{empty:?}");
+    assert_eq!(said(&empty)[0], lacks);
+    // A header without rows is right, and has no predictions.
+    let rows = project.run(&["export", "split.test"]).ok().stdout;
+    let header = rows.lines().next().unwrap();
+    let none = infer(&format!("{header}\n")).ok().stdout;
+    assert!(none.starts_with("prediction,probability.0,") && none.lines().count() == 1, "{none}");
+    // Text where a number is wanted, and a value that is not there.
+    let row = rows.lines().nth(1).unwrap();
+    let wrong = |value: &str| infer(&format!("{header}\n{value},{}\n", row.split_once(',').unwrap().1));
+    let text = wrong("x");
+    assert_eq!(text.code, Some(2), "{text:?}");
+    let parsing =
+        "error: the rows: Parser error: Error while parsing value 'x' as type 'Int64' for column 0 at line 1.";
+    assert!(text.stderr.starts_with(parsing), "{text:?}");
+    let null = wrong("");
+    assert_eq!(null.code, Some(2), "{null:?}");
+    assert_eq!(said(&null)[0], "error: column \"pixel_0_0\" is null (or NaN) in row 0 (the first is row 0)");
+}
+
+#[test]
+fn bad_rows_for_a_server_are_refused_with_the_reason() {
+    let project = Project::new();
+    let (_server, url) = serve_digits(&project);
+    let infer = |rows: &str| -> String {
+        project.write("rows.json", rows);
+        let ended = project.run(&["infer", &url, "rows.json"]);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        ended.stderr
+    };
+    assert_eq!(infer("[1]"), "error: row 1 is no object\nhelp: write each row as {\"column\": value, …}\n");
+    let null = infer("{\"a\": 1}");
+    assert!(null.starts_with("error: column \"pixel_0_0\": at [0]: null, and the protocol has no nulls"), "{null}");
+    let half = infer("{\"a\": ");
+    assert!(half.starts_with("error: the rows are no JSON: EOF while parsing a value at line 1"), "{half}");
+    project.write("rows.csv", "a,b\n1,2\n");
+    let missing = project.run(&["infer", &url, "rows.csv"]);
+    assert_eq!(missing.code, Some(2), "{missing:?}");
+    let lacks = "error: model \"digits\" takes a column that the rows lack: there is no column \"pixel_0_0\"";
+    assert_eq!(missing.stderr, format!("{lacks}\nhelp: the columns are a, b\n"));
 }
 
 const WINE: &str = r#"name = "wine"
@@ -184,7 +258,7 @@ fn a_value_that_no_model_can_read_is_the_fault_of_the_request() {
         let (status, answer) = ask(&json!(bad));
         let error = answer["error"].as_str().unwrap_or_default();
         assert!(
-            status == 400 && error.contains(&format!("column \"alcohol\" is {word} in row 2")),
+            status == 400 && error.contains(&format!("column \"alcohol\" is {word} in row 1 (the first is row 0)")),
             "{status} {answer}"
         );
     }

@@ -9,7 +9,7 @@ use crate::{Datatype, IndexEntry, ModelMetadata, ServerMetadata, TensorMetadata}
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use ropeway_framework::data::Frame;
-use ropeway_framework::{Context, Error, Result};
+use ropeway_framework::{Context, Error, Fault, Result};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use std::sync::{Arc, OnceLock};
@@ -163,7 +163,9 @@ impl Client {
         let mut tensors = Vec::with_capacity(inputs.len());
         for ((input, column), field) in inputs.iter().zip(rows.columns()).zip(schema.fields()) {
             let tensor = Column::of(field).and_then(|of| fit(of.write(column)?, input));
-            tensors.push(tensor.context(format!("column {:?}", input.name))?);
+            // What can't be sent is the rows' fault, and they are the caller's.
+            let misfit = |error: Error| error.context(format!("column {:?}", input.name)).fault(Fault::Usage);
+            tensors.push(tensor.map_err(misfit)?);
         }
         let mut tail = Vec::new();
         let packed = inputs.iter().zip(&tensors).map(|(input, tensor)| pack(&input.name, tensor, binary, &mut tail));

@@ -78,7 +78,8 @@ fn write(
             writeln!(output)?;
         }
         (artifact, format) => {
-            return Err(Error::usage(format!("a {} can't be written as {format:?}", artifact.kind()).to_lowercase())
+            let what = artifact.kind().with_article();
+            return Err(Error::usage(format!("{what} can't be written as {format:?}").to_lowercase())
                 .help("choose another format with --as"));
         }
     }

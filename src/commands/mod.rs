@@ -71,6 +71,10 @@ pub(crate) fn load(args: &PipelineArgs, context: &Context) -> Result<Pipeline> {
 
 fn near_file(path: &std::path::Path) -> Option<String> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(".".as_ref());
+    // What is there but can't be read is not meant to be another.
+    if path.exists() {
+        return None;
+    }
     let names: Vec<String> = std::fs::read_dir(folder)
         .ok()?
         .flatten()

@@ -142,6 +142,7 @@ impl Frame {
             let error = Error::usage(format!("there is no column {name:?}"));
             match crate::nearest(name, names.iter().copied()) {
                 Some(near) => error.help(format!("did you mean {near:?}?")),
+                None if names.is_empty() => error.help("there are no columns at all"),
                 None => error.help(format!("the columns are {}", names.join(", "))),
             }
         })

@@ -105,6 +105,16 @@ impl fmt::Display for Kind {
     }
 }
 
+impl Kind {
+    /// Its name, as it stands in a sentence: `a frame`, but `metrics`.
+    pub fn with_article(self) -> String {
+        match self {
+            Kind::Tensors | Kind::Metrics | Kind::Bytes => self.to_string(),
+            Kind::Frame | Kind::Model | Kind::List => format!("a {self}"),
+        }
+    }
+}
+
 macro_rules! artifact_from {
     ($($variant:ident($inner:ty)),*) => {$(
         impl From<$inner> for Artifact {
@@ -118,7 +128,7 @@ macro_rules! artifact_from {
                 match artifact {
                     Artifact::$variant(inner) => Ok(inner),
                     other => Err(crate::Error::new(format!(
-                        "expected a {}, found a {}", Kind::$variant, other.kind()
+                        "expected {}, found {}", Kind::$variant.with_article(), other.kind().with_article()
                     ))),
                 }
             }

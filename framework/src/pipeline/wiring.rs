@@ -358,21 +358,14 @@ impl<'d> Wires<'d> {
             .filter(|output| output.kind.is_some_and(|kind| input.takes(kind)))
             .map(|output| format!("`{}.{}`", draft.name, output.name))
             .collect();
-        let found = with_article(found);
+        let found = found.with_article();
         let or_parts = if input.parts { ", whole or as a list of parts" } else { "" };
-        let message = format!("{by} takes {}{or_parts}, but `{text}` is {found}", with_article(wanted));
+        let message = format!("{by} takes {}{or_parts}, but `{text}` is {found}", wanted.with_article());
         let diagnostic = report.error("wrong-kind", item.place.as_ref(), path, message);
         diagnostic.label(found);
         if !fitting.is_empty() {
             diagnostic.help(format!("did you mean {}?", join(fitting, "or")));
         }
-    }
-}
-
-fn with_article(kind: Kind) -> String {
-    match kind {
-        Kind::Tensors | Kind::Metrics | Kind::Bytes => kind.to_string(),
-        _ => format!("a {kind}"),
     }
 }
 

@@ -11,6 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,18 @@ fn add(rows: Frame, Params(p): Params<By>) -> Result<Frame> {
 
 fn round(rows: Frame) -> Result<Frame> {
     rows.map_numeric(f64::trunc)
+}
+
+/// What [`round`] does, on another thread of the runtime, which must drive it.
+async fn round_later(rows: Frame) -> Result<Frame> {
+    tokio::task::spawn_blocking(move || round(rows)).await?
+}
+
+/// Waits for something that comes only if the runtime runs others meanwhile, and then fails.
+async fn fail_later(_: Frame) -> Result<Frame> {
+    let (said, heard) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move { said.send("it never works, later") });
+    Err(Error::new(heard.await?))
 }
 
 fn total(rows: Frame) -> Result<Metrics> {
@@ -73,6 +87,8 @@ fn registry() -> Arc<Registry> {
             .stage("noise", stage(noise).version(1))
             .stage("add", stage(add).version(1))
             .stage("round", stage(round).version(1))
+            .stage("round_later", stage(round_later).version(1))
+            .stage("fail_later", fail_later)
             .stage("total", stage(total).version(1))
             .stage("fail", stage(fail).version(1))
             .stage("blow_up", stage(blow_up).version(1))
@@ -139,6 +155,27 @@ fn fresh_stores_and_any_number_of_cores_give_the_same_bytes() {
     for cores in [1, 2, 4, 8] {
         assert_eq!(digests(&go(CHAIN, &Store::memory(), cores).0), reference);
     }
+}
+
+#[test]
+fn an_async_stage_is_a_stage_like_any_other() {
+    let registry = registry();
+    let ports = |name: &str| {
+        let signature = registry.get(name).unwrap().signature();
+        let inputs: Vec<_> = signature.inputs.iter().map(|input| (input.name.clone(), input.kind)).collect();
+        let outputs: Vec<_> = signature.outputs.iter().map(|output| (output.name.clone(), output.kind)).collect();
+        (inputs, outputs)
+    };
+    assert_eq!(ports("round_later"), ports("round"));
+    let reference = digests(&go(CHAIN, &Store::memory(), 1).0);
+    for cores in [1, 4] {
+        let (report, _) = go(&CHAIN.replace("\"round\"", "\"round_later\""), &Store::memory(), cores);
+        assert!(report.succeeded(), "{report:?}");
+        assert_eq!(digests(&report), reference);
+    }
+    let (report, _) = go(&CHAIN.replace("\"round\"", "\"fail_later\""), &Store::memory(), 1);
+    assert_eq!(report.stages[2].outcome, Outcome::Failed);
+    assert_eq!(report.stages[2].error.as_deref(), Some("it never works, later"));
 }
 
 /// A clock that somebody sets. What it says to people jumps about, years ahead and back. The other can't go back, but
@@ -262,21 +299,33 @@ fn a_stage_runs_others_on_any_number_of_cores_and_its_tasks_are_remembered() {
     assert_eq!(digests(&second), digests(&report));
 }
 
+fn open(folder: &Path) -> Store {
+    runtime().unwrap().block_on(Store::open(&folder.display().to_string())).unwrap()
+}
+
+/// The file with what the first stage gave.
+fn blob(folder: &Path, report: &Report) -> PathBuf {
+    let digest = report.stages[0].outputs["output"].to_string();
+    folder.join("blobs").join(&digest[..2]).join(&digest)
+}
+
 #[test]
 fn what_the_store_lost_is_made_again_and_said() {
     let folder = tempfile::tempdir().unwrap();
-    let open = || runtime().unwrap().block_on(Store::open(&folder.path().display().to_string())).unwrap();
+    let open = || open(folder.path());
     let (first, _) = go(CHAIN, &open(), 2);
-    let rows = blob(folder.path(), first.stages[0].outputs["output"]);
+    let rows = blob(folder.path(), &first);
     let whole = std::fs::read(&rows).unwrap();
     // The rows are missing, then cut off, which shows when their memo is looked up.
-    for (round, content) in [None, Some(&whole[..whole.len() / 2])].into_iter().enumerate() {
+    for content in [None, Some(&whole[..whole.len() / 2])] {
         std::fs::remove_file(&rows).unwrap();
         content.iter().for_each(|content| std::fs::write(&rows, content).unwrap());
-        let (next, lines) = go(&CHAIN.replace("0.25", &format!("{round}.5")), &open(), 2);
-        assert_eq!(next.stages[0].outcome, Outcome::Done, "{next:?}");
+        let (next, lines) = go(CHAIN, &open(), 2);
+        use Outcome::{Cached, Done};
+        assert_eq!(outcomes(&next), [("rows", Done), ("more", Cached), ("whole", Cached), ("sum", Cached)]);
         let said = warnings(&lines);
         assert!(matches!(&said[..], [one] if one.contains("is missing or cut off; it is computed again")), "{said:?}");
+        assert_eq!(digests(&next), digests(&first));
         assert_eq!(std::fs::read(&rows).unwrap(), whole);
     }
     // So is a memo that is cut off.
@@ -290,12 +339,8 @@ fn what_the_store_lost_is_made_again_and_said() {
     assert!(matches!(&said[..], [one] if one.contains("memo") && one.contains("it is computed again")), "{said:?}");
     assert_eq!(digests(&last), digests(&first));
     assert_eq!(std::fs::read(&memo).unwrap().len(), sealed.len());
-}
-
-/// The file of a blob in a store that is a folder.
-fn blob(store: &std::path::Path, digest: crate::data::Digest) -> std::path::PathBuf {
-    let digest = digest.to_string();
-    store.join("blobs").join(&digest[..2]).join(&digest)
+    let (third, _) = go(CHAIN, &open(), 2);
+    assert!(third.stages.iter().all(|stage| stage.outcome == Outcome::Cached));
 }
 
 /// What a run warned of.
@@ -312,9 +357,9 @@ fn warnings(lines: &[Line]) -> Vec<&str> {
 #[test]
 fn what_is_corrupt_is_found_by_whoever_reads_it_and_made_again() {
     let folder = tempfile::tempdir().unwrap();
-    let open = || runtime().unwrap().block_on(Store::open(&folder.path().display().to_string())).unwrap();
+    let open = || open(folder.path());
     let (first, _) = go(CHAIN, &open(), 2);
-    let path = blob(folder.path(), first.stages[0].outputs["output"]);
+    let path = blob(folder.path(), &first);
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -349,25 +394,63 @@ fn two_runs_at_once_commit_each_key_once() {
     assert!(results.iter().all(|report| digests(report) == digests(&results[0])));
     let names: std::collections::BTreeSet<_> = results.iter().map(|report| report.run.clone()).collect();
     assert_eq!(names.len(), 4, "each run has a name of its own");
+    // Runs that begin a stage before any of them has committed it compute it too, but only one commit is the first.
+    let counted = results.iter().filter(|report| report.stages[2].outcome == Outcome::Done).count();
+    assert!((1..=4).contains(&counted) && CALLS.load(Ordering::Relaxed) == counted, "{results:?}");
+    let traffic = store.traffic();
+    assert_eq!((traffic.first, traffic.different), (4, 0), "{traffic:?}");
+    let done = results.iter().flat_map(|report| &report.stages).filter(|stage| stage.outcome == Outcome::Done).count();
+    assert_eq!(traffic.first + traffic.same, done as u64, "{results:?}");
 }
 
 #[test]
 fn an_unstable_stage_is_reported_and_the_first_result_counts() {
-    static CALLS: AtomicUsize = AtomicUsize::new(0);
-    fn unstable() -> Metrics {
-        Metrics::new().with("calls", CALLS.fetch_add(1, Ordering::Relaxed) as f64)
-    }
+    // Nobody goes on before both runs are in the stage: neither finds what the other commits.
+    let (calls, both) = (AtomicUsize::new(0), Barrier::new(2));
+    let unstable = move || {
+        both.wait();
+        Metrics::new().with("calls", calls.fetch_add(1, Ordering::Relaxed) as f64)
+    };
     let registry = Arc::new(Registry::new().stage("unstable", stage(unstable).version(1)));
     let built = pipeline("name = \"u\"\n[stage.a]\nuse = \"unstable\"\n", &registry);
     let store = Store::memory();
-    let first = run(&built, &registry, &store, &Options::default(), &mut |_: &Line| {}).unwrap();
-    let memo = runtime().unwrap().block_on(store.memo(first.stages[0].key.unwrap())).unwrap().unwrap();
-    // Its bytes are lost: it runs again and gives something else.
-    runtime().unwrap().block_on(store.discard(crate::store::Entry::Blob(memo.outputs["output"]))).unwrap();
-    let mut warned = false;
-    let mut sink = |line: &Line| warned |= matches!(line.event, Event::Warning { .. });
-    run(&built, &registry, &store, &Options::default(), &mut sink).unwrap();
-    assert_eq!(CALLS.load(Ordering::Relaxed) > 1, warned);
+    let one = || {
+        let mut warnings = Vec::new();
+        let mut sink = |line: &Line| {
+            if let Event::Warning { name, message } = &line.event {
+                warnings.push(format!("{name}: {message}"));
+            }
+        };
+        let report = run(&built, &registry, &store, &Options::default(), &mut sink).unwrap();
+        (report, warnings)
+    };
+    let [(first, warned), (second, too)] = std::thread::scope(|scope| {
+        let threads = [scope.spawn(one), scope.spawn(one)];
+        threads.map(|thread| thread.join().unwrap())
+    });
+    let said =
+        "a: the stage is not deterministic: another result was committed for the same key before; that one counts";
+    assert_eq!([warned, too].concat(), [said]);
+    assert!(first.succeeded() && digests(&first) == digests(&second), "{first:?} {second:?}");
+    let traffic = store.traffic();
+    assert_eq!((traffic.first, traffic.same, traffic.different), (1, 0, 1));
+}
+
+#[test]
+fn another_result_takes_the_place_of_one_that_was_lost() {
+    let calls = AtomicUsize::new(0);
+    let unstable = move || Metrics::new().with("calls", calls.fetch_add(1, Ordering::Relaxed) as f64);
+    let registry = Arc::new(Registry::new().stage("unstable", stage(unstable).version(1)));
+    let built = pipeline("name = \"u\"\n[stage.a]\nuse = \"unstable\"\n", &registry);
+    let folder = tempfile::tempdir().unwrap();
+    let one = || run(&built, &registry, &open(folder.path()), &Options::default(), &mut |_: &Line| {}).unwrap();
+    let first = one();
+    std::fs::remove_file(blob(folder.path(), &first)).unwrap();
+    let second = one();
+    assert_eq!(outcomes(&second), [("a", Outcome::Done)]);
+    assert_eq!(second.stages[0].metrics.get("calls"), Some(1.0));
+    let third = one();
+    assert_eq!((outcomes(&third), digests(&third)), (vec![("a", Outcome::Cached)], digests(&second)));
 }
 
 #[test]

@@ -47,6 +47,23 @@ pub trait StageFunction<M>: Send + Sync + 'static {
 /// let registry = Registry::new().stage("newest", stage(newest).inputs(["old", "new"]).outputs(["rows"]));
 /// assert_eq!(registry.get("newest").unwrap().signature().inputs[1].name, "new");
 /// ```
+///
+/// An async function is a stage as well. It blocks the thread that it was given, and the process's
+/// [`runtime`](crate::runtime) drives what it waits for:
+///
+/// ```
+/// use ropeway_framework::data::Metrics;
+/// use ropeway_framework::stage::{Registry, stage};
+/// use ropeway_framework::{Context, Result};
+///
+/// async fn longest(texts: bytes::Bytes) -> Result<Metrics> {
+///     // Anything of tokio's: a client of a service, a file, many of them at once.
+///     let count = tokio::spawn(async move { texts.split(|byte| *byte == b'\n').map(<[u8]>::len).max() });
+///     Ok(Metrics::new().with("longest", count.await?.context("no text")? as f64))
+/// }
+/// let registry = Registry::new().stage("longest", stage(longest).inputs(["texts"]).version(1));
+/// assert_eq!(registry.get("longest").unwrap().signature().inputs[0].name, "texts");
+/// ```
 pub fn stage<M, F: StageFunction<M>>(function: F) -> FnStage {
     FnStage {
         signature: F::signature(),

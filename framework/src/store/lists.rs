@@ -11,7 +11,7 @@ impl Store {
     /// As [`Store::get`], or something that is no list.
     pub async fn items(&self, list: Ref) -> Result<Vec<Ref>> {
         if list.kind != Kind::List {
-            return Err(Error::new(format!("expected a list, found a {}", list.kind)));
+            return Err(Error::new(format!("expected a list, found {}", list.kind.with_article())));
         }
         list_items(&self.blob(list).await.map_err(StoreError::report)?)
     }
@@ -44,7 +44,7 @@ mod tests {
             assert_eq!(items.len(), 3);
             assert_eq!((items[0], items[0] == items[1]), (items[2], false));
             assert_eq!(store.put_list(&items).await.unwrap(), whole);
-            assert_eq!(store.items(items[0]).await.unwrap_err().to_string(), "expected a list, found a bytes");
+            assert_eq!(store.items(items[0]).await.unwrap_err().to_string(), "expected a list, found bytes");
         });
     }
 }

@@ -131,6 +131,22 @@ fn what_cannot_be_scored_is_explained() {
 }
 
 #[test]
+fn numbers_that_are_none_are_named_with_their_row() {
+    let truth = |y: Vec<f64>| Arc::new(Float64Array::from(y)) as ArrayRef;
+    let fail =
+        |x: Vec<f64>, y: Vec<f64>| run("numbers", rows(x, truth(y)), EvaluateSpec::default()).unwrap_err().to_string();
+    for (bad, word) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf"), (f64::NEG_INFINITY, "-inf")] {
+        let wrong = |column: &str| format!("column {column:?} is {word} in row 1 (the first is row 0)");
+        assert_eq!(fail(vec![1.0, 2.0, 3.0], vec![1.0, bad, bad]), wrong("y"));
+        assert_eq!(fail(vec![1.0, bad, 3.0], vec![1.0, 2.0, 3.0]), wrong("prediction"));
+    }
+    let null: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.0), Some(2.0), None]));
+    let error = run("numbers", rows(vec![1.0, 2.0, 3.0], null), EvaluateSpec::default()).unwrap_err();
+    assert_eq!(error.to_string(), "column \"y\" is null in row 2 (the first is row 0)");
+    assert_eq!(error.advice(), Some("drop rows without an answer, with `sql` and WHERE"));
+}
+
+#[test]
 fn predictions_stand_beside_the_rows() {
     let given = rows(vec![0.75, 1.25], texts(&["no", "yes"]));
     let spec = PredictSpec::default();

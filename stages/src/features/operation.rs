@@ -18,9 +18,9 @@ pub(super) struct At<'a> {
 }
 
 impl At<'_> {
-    /// What to call a row; people count from 1.
+    /// What to call a row, as `train` and `evaluate` do.
     pub(super) fn row(&self, row: usize) -> String {
-        format!("row {}", self.first + row + 1)
+        format!("row {} (the first is row 0)", self.first + row)
     }
 }
 

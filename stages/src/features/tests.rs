@@ -175,7 +175,7 @@ fn unknown_categories_are_zero_or_an_error() {
     let strict = learn(&rows, json!({"steps": [{"onehot": {"unknown": "error", "max": 1}}]}));
     assert!(strict.apply(&rows).is_ok());
     let error = strict.apply(&later).unwrap_err().to_string();
-    assert_eq!(error, "column \"b\" has the value \"z\" in row 2, which the training rows lack");
+    assert_eq!(error, "column \"b\" has the value \"z\" in row 1 (the first is row 0), which the training rows lack");
     let ordinal = learn(&rows, json!({"steps": [{"ordinal": {"unknown": -1}}]})).apply(&later).unwrap();
     assert_eq!(feature(&ordinal, "b"), [1.0, -1.0]);
     assert!(learn(&rows, json!({"steps": [{"ordinal": {}}]})).apply(&later).is_err());
@@ -257,12 +257,67 @@ fn mistakes_are_explained() {
     );
 
     let negative = frame([("a", numbers(&[Some(1.0), Some(-2.0)]))]);
-    assert!(learn_fails(&negative, json!({"steps": [{"log1p": {}}]})).contains("the value -2 in row 2"));
+    assert!(
+        learn_fails(&negative, json!({"steps": [{"log1p": {}}]}))
+            .contains("the value -2 in row 1 (the first is row 0)")
+    );
     let clash = frame([("a=x", numbers(&[Some(1.0)])), ("a", text(&[Some("x")]))]);
     assert!(learn_fails(&clash, json!({"steps": [{"onehot": {}}]})).contains("two features would be called \"a=x\""));
     let features = learn(&negative, json!({}));
     let later = frame([("a", numbers(&[Some(1.0), Some(2.0), None]))]);
-    assert_eq!(features.apply(&later).unwrap_err().to_string(), "column \"a\" is null (or NaN) in row 3");
+    assert_eq!(
+        features.apply(&later).unwrap_err().to_string(),
+        "column \"a\" is null (or NaN) in row 2 (the first is row 0)"
+    );
+}
+
+/// A column of vectors of two numbers.
+fn vectors(values: &[Option<[Option<f64>; 2]>]) -> ArrayRef {
+    let items: Float64Array = values.iter().flat_map(|vector| vector.unwrap_or_default()).collect();
+    let item = Arc::new(Field::new_list_field(DataType::Float64, true));
+    let there = values.iter().map(Option::is_some).collect::<Vec<_>>();
+    Arc::new(FixedSizeListArray::new(item, 2, Arc::new(items), Some(there.into())))
+}
+
+#[test]
+fn what_has_no_feature_when_it_is_applied_is_named_with_its_row() {
+    let features = learn(&frame([("a", numbers(&[Some(1.0), Some(2.0)]))]), json!({}));
+    let infinite = "column \"a\" is infinite or too large in row 1 (the first is row 0)";
+    // What is finite as 64 bits need not be so as 32.
+    for bad in [f64::INFINITY, f64::NEG_INFINITY, 1e39] {
+        let error = features.apply(&frame([("a", numbers(&[Some(1.0), Some(bad), None]))])).unwrap_err();
+        assert_eq!(error.to_string(), infinite, "{bad}");
+        let help = "bound it before the features are fitted: `{ clip = { low = ..., high = ... } }`";
+        assert_eq!(error.advice(), Some(help));
+    }
+    let error = features.apply(&frame([("a", numbers(&[Some(f64::NAN)]))])).unwrap_err();
+    assert_eq!(error.to_string(), "column \"a\" is null (or NaN) in row 0 (the first is row 0)");
+    let help = "fill it in with a step when the features are fitted: `{ impute = \"median\" }`";
+    assert_eq!(error.advice(), Some(help));
+
+    // Rows are counted over all batches.
+    let many = frame([("a", numbers(&[&[Some(1.0); 5][..], &[Some(f64::INFINITY)]].concat()))]);
+    let error = features.apply(&cut(&many, &[2, 4])).unwrap_err();
+    assert_eq!(error.to_string(), "column \"a\" is infinite or too large in row 5 (the first is row 0)");
+
+    let whole = [Some([Some(1.0), Some(2.0)]), Some([Some(3.0), Some(4.0)])];
+    let features = learn(&frame([("v", vectors(&whole))]), json!({}));
+    assert_eq!(features.apply(&frame([("v", vectors(&whole))])).unwrap().rows(), 2);
+    let wrong = "the vector in column \"v\" has a null, NaN or infinite value in row 1 (the first is row 0)";
+    for bad in [
+        None,
+        Some([Some(1.0), None]),
+        Some([Some(f64::NAN), Some(1.0)]),
+        Some([Some(1.0), Some(f64::INFINITY)]),
+        Some([Some(f64::NEG_INFINITY), Some(1.0)]),
+    ] {
+        let rows = frame([("v", vectors(&[whole[0], bad, whole[1]]))]);
+        let error = features.apply(&rows).unwrap_err();
+        assert_eq!(error.to_string(), wrong, "{bad:?}");
+        assert_eq!(error.advice(), Some("drop such rows with `sql`"));
+        // When they are fitted, the same is refused in the same words.
+        assert_eq!(learn_fails(&rows, json!({})), format!("{wrong} (help: drop such rows with `sql`)"), "{bad:?}");
+    }
 }
 
 #[test]

@@ -189,6 +189,46 @@ mod tests {
     }
 
     #[test]
+    fn files_whose_columns_differ_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = |file: &str| folder.path().join(file).display().to_string();
+        std::fs::write(name("a.arrow"), file(&frame(10))).unwrap();
+        let fail = |other: &[u8]| {
+            std::fs::write(name("b.arrow"), other).unwrap();
+            run(json!({ "path": name("*.arrow") })).unwrap_err()
+        };
+        let (a, b) = (name("a.arrow"), name("b.arrow"));
+        let text = frame(10).column("text").unwrap();
+        let number = frame(10).column("n").unwrap();
+        let columns = |columns: [(&str, ::arrow::array::ArrayRef); 2]| Frame::from_columns(columns).unwrap();
+
+        let other = columns([("n", number.clone()), ("words", text.clone())]);
+        // A file and a stream are refused alike.
+        for other in [file(&other), stream(&other)] {
+            let error = fail(&other);
+            let differ = format!("the columns of {a} and {b} differ: {b} lacks \"text\" and has \"words\"");
+            assert_eq!(error.to_string(), differ);
+            let help = "files that are read together need equal columns; read them in two stages and join them";
+            assert_eq!(error.advice(), Some(help));
+        }
+        let less = frame(10).select(&["n"]).unwrap();
+        let differ = format!("the columns of {a} and {b} differ: {b} lacks \"text\"");
+        assert_eq!(fail(&file(&less)).to_string(), differ);
+        let more = frame(10).with_column("more", number.clone()).unwrap();
+        let differ = format!("the columns of {a} and {b} differ: only {b} has \"more\"");
+        assert_eq!(fail(&file(&more)).to_string(), differ);
+
+        let number = ::arrow::compute::cast(&number, &DataType::Float64).unwrap();
+        let error = fail(&file(&columns([("n", number), ("text", text.clone())])));
+        assert_eq!(error.to_string(), format!("column \"n\" is int64 in {a}, but float64 in {b}"));
+        assert_eq!(error.advice(), Some("say which it is: types = { n = \"int64\" }"));
+        // The order of the columns is no difference.
+        let number = frame(10).column("n").unwrap();
+        std::fs::write(&b, file(&columns([("text", text), ("n", number)]))).unwrap();
+        assert_eq!(run(json!({ "path": name("*.arrow") })).unwrap().rows(), 20);
+    }
+
+    #[test]
     fn what_is_no_arrow_is_said() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.arrow");

@@ -7,6 +7,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetResult, ObjectMeta, ObjectStore, ObjectStoreExt};
 use ropeway_framework::{Error, Result, nearest, runtime};
+use std::fmt::Display;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 use url::Url;
@@ -47,8 +48,13 @@ fn connect(scheme: &str, url: &Url) -> Result<(Arc<dyn ObjectStore>, Path)> {
             Err(Error::usage(format!("this build can't read {scheme}:// URLs"))
                 .help(format!("build it with `cargo build --release --features {feature}`")))
         }
-        Err(error) => Err(Error::from(error).context(url)),
+        Err(error) => Err(unreached(error, url)),
     }
+}
+
+/// An object store that can't be asked.
+fn unreached(error: object_store::Error, what: impl Display) -> Error {
+    Error::from(error).context(what).help("check the address, the network and the credentials, and run again")
 }
 
 /// The objects at a path, or below it those that match a pattern; in the order of their names.
@@ -58,7 +64,7 @@ fn list(store: &Arc<dyn ObjectStore>, before: &str, path: &Path, pattern: Option
         return match runtime()?.block_on(store.head(path)) {
             Ok(meta) => Ok(vec![source(meta)]),
             Err(object_store::Error::NotFound { .. }) => Err(absent(store, before, path)),
-            Err(error) => Err(Error::from(error).context(format!("{before}/{path}"))),
+            Err(error) => Err(unreached(error, format!("{before}/{path}"))),
         };
     };
     let whole = if path.as_ref().is_empty() { pattern.to_owned() } else { format!("{path}/{pattern}") };
@@ -66,9 +72,8 @@ fn list(store: &Arc<dyn ObjectStore>, before: &str, path: &Path, pattern: Option
     let matcher =
         glob::Pattern::new(&whole).map_err(|error| Error::usage(format!("{shown:?} is no pattern: {}", error.msg)))?;
     let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
-    let listed: Vec<ObjectMeta> = runtime()?
-        .block_on(store.list(Some(path)).try_collect())
-        .map_err(|error| Error::from(error).context(&shown))?;
+    let listed: Vec<ObjectMeta> =
+        runtime()?.block_on(store.list(Some(path)).try_collect()).map_err(|error| unreached(error, &shown))?;
     let mut found: Vec<ObjectMeta> =
         listed.into_iter().filter(|meta| matcher.matches_with(meta.location.as_ref(), options)).collect();
     found.sort_by(|a, b| a.location.cmp(&b.location));
@@ -207,10 +212,46 @@ mod tests {
     #[test]
     fn a_scheme_that_is_not_built_in_is_named() {
         let fail = |url: &str| super::super::files::Paths::from_iter([url]).find().unwrap_err();
-        let error = fail("ftp://host/x.csv");
-        assert!(error.to_string().contains("ftp:// can't be read"), "{error}");
-        assert!(fail("https://host/x.csv").advice().unwrap().contains("download"));
-        let error = fail("gs://bucket/*.csv");
-        assert!(error.to_string().contains("gs://"), "{error}");
+        let others = "paths, file://, s3://, gs:// and az:// can; download the file first";
+        for (scheme, url) in [("ftp", "ftp://host/x.csv"), ("https", "https://host/x.csv")] {
+            let error = fail(url);
+            assert_eq!(error.to_string(), format!("{scheme}:// can't be read"));
+            assert_eq!(error.advice(), Some(others));
+        }
+        for (scheme, feature) in [("s3", "s3"), ("gs", "gcs"), ("az", "azure"), ("abfss", "azure")] {
+            // The crate that has the features is another one: a build with them may reach these.
+            if reads(scheme) {
+                continue;
+            }
+            let error = fail(&format!("{scheme}://bucket/*.csv"));
+            assert_eq!(error.to_string(), format!("this build can't read {scheme}:// URLs"));
+            let help = format!("build it with `cargo build --release --features {feature}`");
+            assert_eq!(error.advice(), Some(help.as_str()));
+        }
+        let error = fail("gs://bucket:port/x.csv");
+        assert_eq!(error.to_string(), "\"gs://bucket:port/x.csv\" is no URL: invalid port number");
+    }
+
+    /// Whether this build has the client of a cloud.
+    fn reads(scheme: &str) -> bool {
+        let url = Url::parse(&format!("{scheme}://bucket/x")).unwrap();
+        !object_store::parse_url(&url).is_err_and(|error| error.to_string().contains("not enabled"))
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_asked_is_named_with_what_to_check() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "no folder").unwrap();
+        let store: Arc<dyn ObjectStore> =
+            Arc::new(object_store::local::LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+        for (path, pattern, named) in [
+            ("file/x.csv", None, "s3://bucket/file/x.csv: "),
+            ("file/deep", Some("*.csv"), "s3://bucket/file/deep/*.csv: "),
+        ] {
+            let error = list(&store, "s3://bucket", &Path::from(path), pattern).unwrap_err();
+            assert!(error.to_string().starts_with(named), "{error}");
+            assert!(error.to_string().contains("Not a directory"), "{error}");
+            assert_eq!(error.advice(), Some("check the address, the network and the credentials, and run again"));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `read.safetensors`: named tensors from a file, such as weights to begin a training with.
 
 use super::files::{Paths, broken, fingerprint};
+use super::sniff::{kind, wrong_kind};
 use bytes::Bytes;
 use ropeway_framework::data::{Tensors, read_safetensors};
 use ropeway_framework::stage::{FnStage, Params};
@@ -29,8 +30,8 @@ fn read(Params(params): Params<SafetensorsParams>) -> Result<Tensors> {
     for source in params.path.find()? {
         let mut bytes = Vec::new();
         source.open()?.read_to_end(&mut bytes).map_err(|error| broken(source.name(), error))?;
-        let tensors = read_safetensors(Bytes::from(bytes))
-            .map_err(|error| error.context(format!("{} is no safetensors file", source.name())))?;
+        let bytes = Bytes::from(bytes);
+        let tensors = read_safetensors(bytes.clone()).map_err(|error| refused(source.name(), &bytes, error))?;
         for (name, tensor) in tensors.iter() {
             if all.contains(name) {
                 return Err(Error::new(format!("the tensor {name:?} of {} is in an earlier file too", source.name())));
@@ -39,6 +40,15 @@ fn read(Params(params): Params<SafetensorsParams>) -> Result<Tensors> {
         }
     }
     Ok(all)
+}
+
+/// Says what a file is instead, if that is known; else why it can't be read.
+fn refused(name: &str, bytes: &[u8], error: Error) -> Error {
+    let head = bytes.get(..32).unwrap_or(bytes);
+    match kind(head) {
+        Some(_) => wrong_kind(name, "safetensors file", head),
+        None => error.context(format!("{name} is no safetensors file")),
+    }
 }
 
 #[cfg(test)]
@@ -69,5 +79,29 @@ mod tests {
             let error = read(params(vec![name])).unwrap_err().to_string();
             assert!(error.contains("net.safetensors is no safetensors file"), "{error}");
         }
+    }
+    #[test]
+    fn what_is_no_safetensors_file_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("net.safetensors");
+        let name = path.to_str().unwrap();
+        let fail = |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
+            let params = Params(SafetensorsParams { path: [name].into_iter().collect() });
+            read(params).unwrap_err()
+        };
+        assert_eq!(fail(b"").to_string(), format!("{name} is empty (0 bytes)"));
+        for (content, kind) in [
+            (&b"PAR1 and then some more bytes, as many as a header has"[..], "a Parquet file"),
+            (b"PK\x03\x04 and then some more bytes, as many as a header has", "a ZIP archive: unpack it first"),
+            (b"\x93NUMPY", "a NumPy array"),
+        ] {
+            let error = fail(content);
+            assert_eq!(error.to_string(), format!("{name} is no safetensors file"));
+            assert_eq!(error.advice(), Some(format!("it is {kind}").as_str()));
+        }
+        let text = fail(b"x,label\n1,a\n2,b\n3,a\n").to_string();
+        assert!(text.starts_with(&format!("{name} is no safetensors file: ")), "{text}");
+        assert!(text.to_lowercase().contains("header"), "{text}");
     }
 }

@@ -235,9 +235,10 @@ fn by_group(groups: &Classes, rows: usize, fractions: &[f64; 4], random: &mut im
 fn by_time(rows: &Frame, column: &str) -> Result<Vec<usize>> {
     let times = rows.column(column)?;
     if times.null_count() > 0 {
+        let nulls = times.null_count();
         return Err(Error::new(format!(
-            "column {column:?} has {} nulls, so its rows have no order",
-            times.null_count()
+            "column {column:?} has {nulls} null{}, so its rows have no order",
+            if nulls == 1 { "" } else { "s" }
         ))
         .help(format!("drop these rows with `sql`: WHERE {column} IS NOT NULL")));
     }
@@ -320,6 +321,21 @@ mod tests {
             let error = parts(&frame, params.clone()).unwrap_err().to_string();
             assert!(error.contains(words), "{params}: {error}");
         }
+    }
+
+    #[test]
+    fn rows_without_a_time_are_counted() {
+        let frame = |nulls: usize| {
+            let time: ArrayRef = Arc::new(Int64Array::from_iter((0..10).map(|x| (x >= nulls).then_some(x as i64))));
+            table(10, |x| x).with_column("time", time).unwrap()
+        };
+        let params = json!({"train": 0.5, "test": 0.5, "time": "time"});
+        for (nulls, said) in [(1, "1 null"), (3, "3 nulls")] {
+            let error = parts(&frame(nulls), params.clone()).unwrap_err();
+            assert_eq!(error.to_string(), format!("column \"time\" has {said}, so its rows have no order"));
+            assert_eq!(error.advice(), Some("drop these rows with `sql`: WHERE time IS NOT NULL"));
+        }
+        assert_eq!(parts(&frame(0), params).unwrap()[1], ("test", vec![5, 6, 7, 8, 9]));
     }
 
     proptest! {

@@ -375,12 +375,21 @@ mod tests {
         let text: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
         let error = columns(&frame(vec![("city", text)]), "label").unwrap_err();
         assert!(error.to_string().contains("\"city\"") && error.advice().unwrap().contains("features.fit"));
-        for (values, said) in [(vec![Some(1.0), None], "null"), (vec![Some(1.0), Some(f64::NAN)], "NaN")] {
-            let x: ArrayRef = Arc::new(Float64Array::from(values));
+        for (bad, said) in [
+            (None, "null"),
+            (Some(f64::NAN), "NaN"),
+            (Some(f64::INFINITY), "inf"),
+            (Some(f64::NEG_INFINITY), "-inf"),
+            // Weights and rows are numbers of 32 bits.
+            (Some(1e39), "inf"),
+        ] {
+            let x: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.0), bad, bad]));
             let frame = frame(vec![("x", x)]);
             let columns = columns(&frame, "label").unwrap();
             let error = Features::read(&frame, &columns, 1).unwrap_err();
             assert_eq!(error.to_string(), format!("column \"x\" is {said} in row 1 (the first is row 0)"));
+            let help = "fill or drop such rows: `features.fit` has the step `impute`, `sql` a WHERE";
+            assert_eq!(error.advice(), Some(help));
         }
         let only: ArrayRef = Arc::new(Float64Array::from(vec![1.0]));
         assert!(columns(&frame(vec![("label", only)]), "label").is_err());
