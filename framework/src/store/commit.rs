@@ -16,16 +16,12 @@ impl Store {
         })
     }
 
-    /// The result that another process says it has committed.
+    /// The result that another process says it has committed, if it did.
     ///
     /// # Errors
-    /// There is none, or it can't be read.
-    pub(crate) async fn committed(&self, key: Key) -> crate::Result<Memo> {
-        let memo = self.read_memo(key).await.map_err(StoreError::report)?;
-        memo.ok_or_else(|| {
-            let missing = format!("the worker says that it committed, but {} has no such result", self.url());
-            crate::Error::unavailable(missing)
-        })
+    /// The store can't be read.
+    pub(crate) async fn committed(&self, key: Key) -> crate::Result<Option<Memo>> {
+        self.read_memo(key).await.map_err(StoreError::report)
     }
 
     pub(super) async fn try_commit(&self, key: Key, memo: &Memo) -> Result<Commit, StoreError> {

@@ -332,7 +332,10 @@ impl Desk {
         if done.committed {
             // Its word alone would do for nobody who asks for the key again: what counts is in the store.
             let committed = async { self.shelf.store()?.committed(key).await };
-            return Ok(counted(outcome, committed.await.map(|memo| (memo.outputs, outcome.differs))));
+            return match committed.await.transpose() {
+                Some(memo) => Ok(counted(outcome, memo.map(|memo| (memo.outputs, outcome.differs)))),
+                None => Err(Error::new("it says that it committed a result that the store does not have")),
+            };
         }
         let memo = Memo {
             outputs: outcome.outputs.clone(),
