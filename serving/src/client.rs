@@ -123,7 +123,10 @@ impl Client {
             }
         };
         let names: Vec<&str> = metadata.inputs.iter().map(|input| input.name.as_str()).collect();
-        let rows = rows.select(&names).context(format!("model {model:?} takes a column that the rows lack"))?;
+        let lacks = |error: Error| {
+            error.context(format!("model {model:?} takes a column that the rows lack")).fault(Fault::Usage)
+        };
+        let rows = rows.select(&names).map_err(lacks)?;
         let path = format!("{}/infer", self.path(model));
         let mut answers = Vec::new();
         for part in self.parts(&rows) {

@@ -139,7 +139,7 @@ impl Frame {
     pub fn position(&self, name: &str) -> Result<usize> {
         self.schema.index_of(name).map_err(|_| {
             let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
-            let error = Error::usage(format!("there is no column {name:?}"));
+            let error = Error::new(format!("there is no column {name:?}"));
             match crate::nearest(name, names.iter().copied()) {
                 Some(near) => error.help(format!("did you mean {near:?}?")),
                 None if names.is_empty() => error.help("there are no columns at all"),

@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use ropeway_framework::data::{BATCH_ROWS, Frame, Model};
 use ropeway_framework::stage::{Apply, Threads};
-use ropeway_framework::{Context, Error, Result};
+use ropeway_framework::{Context, Error, Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -113,7 +113,8 @@ impl Features {
 
     fn positions(&self, rows: &Frame) -> Result<Vec<usize>> {
         let names = self.spec.columns.iter().map(|source| source.chain.name.as_str());
-        names.map(|name| rows.position(name).map_err(|error| error.context("the features need more columns"))).collect()
+        let lacks = |error: Error| error.context("the features need more columns").fault(Fault::Usage);
+        names.map(|name| rows.position(name).map_err(lacks)).collect()
     }
 }
 
