@@ -52,7 +52,8 @@ mod context {
     pub(super) fn join(_: &Span, _: &str) {}
 }
 
-#[cfg(all(test, feature = "otel"))]
+#[cfg(test)]
+#[cfg(feature = "otel")]
 mod tests {
     use super::*;
     use opentelemetry::trace::{SpanId, TracerProvider};
