@@ -90,6 +90,7 @@ pub mod worker;
 
 pub use error::{Context, Error, Fault, Result};
 pub use nearest::nearest;
+pub(crate) use runtime::links;
 pub use runtime::runtime;
 pub use trace_context::{join_trace, trace_parent};
 pub use units::parse_size;

@@ -1,5 +1,8 @@
 //! Waiting for what is about to happen: to sleep and to be woken takes longer than most of it.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// How long somebody looks again and again before it sleeps.
@@ -22,8 +25,7 @@ impl Soon {
         if let Some(found) = look() {
             return Some(found);
         }
-        if self.vain >= VAIN {
-            self.vain = if self.vain < SELDOM { self.vain + 1 } else { VAIN - 1 };
+        if !self.is_worth_it() {
             return None;
         }
         let begun = Instant::now();
@@ -36,6 +38,42 @@ impl Soon {
         }
         self.vain += 1;
         None
+    }
+
+    /// Waits for a future, on a runtime of one thread, which does not sleep meanwhile either: nobody need wake it to tell it
+    /// something.
+    pub(crate) async fn wait<F: Future>(&mut self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        let mut since: Option<Instant> = None;
+        let mut looks = true;
+        poll_fn(|context| {
+            if let Poll::Ready(found) = future.as_mut().poll(context) {
+                self.vain = if looks && since.is_some() { 0 } else { self.vain };
+                return Poll::Ready(found);
+            }
+            let begun = *since.get_or_insert_with(|| {
+                looks = self.is_worth_it();
+                Instant::now()
+            });
+            if looks && begun.elapsed() < SOON {
+                std::thread::yield_now();
+                context.waker().wake_by_ref();
+            } else if looks {
+                looks = false;
+                self.vain += 1;
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Whether to look again and again this time.
+    fn is_worth_it(&mut self) -> bool {
+        if self.vain < VAIN {
+            return true;
+        }
+        self.vain = if self.vain < SELDOM { self.vain + 1 } else { VAIN - 1 };
+        false
     }
 }
 
@@ -61,5 +99,46 @@ mod tests {
         let slept = (0..1000).filter(|_| looks(&mut soon) == 1).count();
         assert!(slept > 950, "{slept}");
         assert_eq!(soon.look(|| Some(7)), Some(7));
+    }
+
+    #[test]
+    fn a_future_is_polled_again_and_again_only_while_that_helps() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (asks, mut asked) = tokio::sync::mpsc::unbounded_channel::<u32>();
+        let (answers, answered) = std::sync::mpsc::channel();
+        runtime.spawn(async move {
+            let mut soon = Soon::default();
+            while let Some(number) = soon.wait(asked.recv()).await {
+                answers.send((number, soon.vain)).unwrap();
+            }
+        });
+        for number in 0..100 {
+            asks.send(number).unwrap();
+            assert_eq!(answered.recv().unwrap().0, number);
+        }
+        drop(asks);
+        assert!(answered.recv().is_err(), "it ends when there is nobody left to hear");
+
+        // What does not come while it looks is waited for asleep, and counts.
+        let polls = std::cell::Cell::new(0);
+        let mut soon = Soon::default();
+        for _ in 0..VAIN + 5 {
+            let never = poll_fn(|_| {
+                polls.set(polls.get() + 1);
+                Poll::<()>::Pending
+            });
+            let limit = Duration::from_millis(2);
+            runtime.block_on(async { tokio::time::timeout(limit, soon.wait(never)).await.unwrap_err() });
+        }
+        assert_eq!(soon.vain, VAIN + 5);
+        let before = polls.get();
+        runtime.block_on(async {
+            let sleeping = soon.wait(poll_fn(|_| {
+                polls.set(polls.get() + 1);
+                Poll::<()>::Pending
+            }));
+            tokio::time::timeout(Duration::from_millis(2), sleeping).await.unwrap_err()
+        });
+        assert!(polls.get() - before <= 2, "{}", polls.get() - before);
     }
 }

@@ -6,7 +6,7 @@ use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{KEEPALIVE, KEEPALIVE_PATIENCE};
 use super::{Gpus, token::Token};
 use crate::stage::Registry;
-use crate::{Error, Fault, Result, runtime};
+use crate::{Error, Fault, Result, links};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +56,7 @@ pub struct WorkerOptions {
 /// The coordinator refuses the worker (another program, a wrong token) or can't be reached for as long as the options
 /// say.
 pub fn work(registry: &Arc<Registry>, options: &WorkerOptions, say: &mut dyn FnMut(String)) -> Result<()> {
-    let runtime = runtime()?;
+    let runtime = links()?;
     let _entered = runtime.enter();
     let client = CoordinatorClient::new(endpoint(options)?.connect_lazy())
         .max_decoding_message_size(usize::MAX)
@@ -65,7 +65,7 @@ pub fn work(registry: &Arc<Registry>, options: &WorkerOptions, say: &mut dyn FnM
     let mut last_heard = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
-        // On the I/O threads, where the connection is: what goes from one to the other wakes nobody.
+        // On the thread of the links, where the connection is: what goes from one to the other wakes nobody.
         let (mouth, mut ear) = unbounded_channel();
         let mut attached = runtime.spawn(async move {
             let parted = member.attach(&mut |line| drop(mouth.send(line))).await;

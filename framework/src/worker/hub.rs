@@ -11,9 +11,10 @@ use super::wire::{self, FromWorker, ToWorker, from_worker, to_worker};
 use super::{Failure, Outcome, Present};
 use crate::data::Ref;
 use crate::schedule::{Capacity, TaskId, WorkerId};
+use crate::soon::Soon;
 use crate::stage::Report;
 use crate::store::{Memo, Store, kernel};
-use crate::{Context, Error, Result, runtime};
+use crate::{Context, Error, Result, links};
 use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -112,7 +113,7 @@ impl Hub {
     /// # Errors
     /// The address can't be had.
     pub(crate) fn listen(address: &str, token: &Token, terms: Terms, store: Store, ear: Ear) -> Result<Self> {
-        let runtime = runtime()?;
+        let runtime = links()?;
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(|error| {
             Error::unavailable(format!("can't listen for workers at {address}: {error}"))
                 .help("give another address, such as --listen 127.0.0.1:0")
@@ -269,9 +270,9 @@ impl Desk {
 
     /// Hears a worker out; gives why it is no longer heard.
     async fn listen(&self, worker: WorkerId, mut words: Streaming<FromWorker>) -> String {
-        let mut pace = Pace::new();
+        let (mut pace, mut soon) = (Pace::new(), Soon::default());
         loop {
-            let word = match timeout(self.terms.patience, words.message()).await {
+            let word = match timeout(self.terms.patience, soon.wait(words.message())).await {
                 Ok(Ok(Some(FromWorker { word }))) => word,
                 Ok(Ok(None)) => return "it left".into(),
                 Ok(Err(status)) => return format!("its connection broke: {}", status.message()),

@@ -12,9 +12,10 @@ use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, FromWorker, ToWorker, from_worker, to_worker};
 use super::{current_folder, program};
 use crate::schedule::Capacity;
+use crate::soon::Soon;
 use crate::stage::Registry;
 use crate::store::{Store, kernel};
-use crate::{Error, Result};
+use crate::{Error, Result, runtime};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Streaming;
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
 /// Words that are sent in one message.
 const BATCH: usize = 1024;
@@ -73,7 +74,10 @@ impl Member {
     pub(super) async fn attach(&mut self, say: &mut (dyn FnMut(String) + Send)) -> Result<Parted> {
         if self.counter.is_none() {
             // Without it others fetch from the store.
-            self.counter = Counter::open(&self.options.join, &self.options.token, self.seats.clone()).await.ok();
+            let (join, token, seats) = (self.options.join.clone(), self.options.token.clone(), self.seats.clone());
+            // What others fetch must not be in the way of orders.
+            let opened = runtime()?.spawn(async move { Counter::open(&join, &token, seats).await });
+            self.counter = opened.await?.ok();
         }
         while let Ok(spoken) = self.inbox.try_recv() {
             if let Spoken::Ended(ended) = spoken {
@@ -193,40 +197,57 @@ impl Member {
     ) -> Result<Parted> {
         let mut pulse = interval(Duration::from_millis(u64::from(welcome.heartbeat_millis.max(10))));
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut spoken = Vec::new();
+        let (mut spoken, mut soon) = (Vec::new(), Soon::default());
         loop {
-            tokio::select! {
-                order = orders.message() => {
-                    let heard = Instant::now();
-                    match order {
-                        Ok(Some(ToWorker { word: Some(to_worker::Word::Start(batch)) })) => {
-                            batch.attempts.into_iter().for_each(|start| self.start(start, &words));
-                        }
-                        Ok(Some(ToWorker { word: Some(to_worker::Word::Stop(attempt)) })) => {
-                            self.stop(attempt.into(), &words);
-                        }
-                        Ok(Some(ToWorker { word: Some(to_worker::Word::Circle(circle)) })) => {
-                            if let Ok(number) = wire::number(circle.attempt) {
-                                self.attempts.gather(number, circle.into());
-                            }
-                        }
-                        Ok(Some(ToWorker { word: Some(to_worker::Word::Farewell(_)) })) => {
-                            self.attempts.stop_all();
-                            return Ok(Parted::Farewell);
-                        }
-                        // Only a coordinator of another build says anything else, and none such takes this worker.
-                        Ok(Some(_)) => {}
-                        Ok(None) => return Ok(Parted::Broken(heard, "the coordinator is gone".into())),
-                        Err(status) => {
-                            let reason = format!("the connection broke: {}", status.message());
-                            return Ok(Parted::Broken(heard, reason));
-                        }
+            let inbox = &mut self.inbox;
+            let next = async {
+                tokio::select! {
+                    order = orders.message() => Some(order),
+                    _ = inbox.recv_many(&mut spoken, BATCH) => None,
+                    _ = pulse.tick() => {
+                        send(&words, from_worker::Word::Heartbeat(wire::Heartbeat {}));
+                        None
                     }
                 }
-                _ = self.inbox.recv_many(&mut spoken, BATCH) => self.pass_on(&mut spoken, &words),
-                _ = pulse.tick() => send(&words, from_worker::Word::Heartbeat(wire::Heartbeat {})),
+            };
+            let order = soon.wait(next).await;
+            self.pass_on(&mut spoken, &words);
+            if let Some(order) = order
+                && let Some(parted) = self.take(order, &words)
+            {
+                return Ok(parted);
             }
         }
+    }
+
+    /// Takes an order; gives how they parted, if it was the last.
+    fn take(&mut self, order: Result<Option<ToWorker>, Status>, words: &UnboundedSender<FromWorker>) -> Option<Parted> {
+        let heard = Instant::now();
+        let word = match order {
+            Ok(Some(ToWorker { word })) => word,
+            Ok(None) => return Some(Parted::Broken(heard, "the coordinator is gone".into())),
+            Err(status) => {
+                return Some(Parted::Broken(heard, format!("the connection broke: {}", status.message())));
+            }
+        };
+        match word {
+            Some(to_worker::Word::Start(batch)) => {
+                batch.attempts.into_iter().for_each(|start| self.start(start, words));
+            }
+            Some(to_worker::Word::Stop(attempt)) => self.stop(attempt.into(), words),
+            Some(to_worker::Word::Circle(circle)) => {
+                if let Ok(number) = wire::number(circle.attempt) {
+                    self.attempts.gather(number, circle.into());
+                }
+            }
+            Some(to_worker::Word::Farewell(_)) => {
+                self.attempts.stop_all();
+                return Some(Parted::Farewell);
+            }
+            // Only a coordinator of another build says anything else, and none such takes this worker.
+            _ => {}
+        }
+        None
     }
 
     /// Begins an attempt; one that can't begin has failed.
