@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark says what it measured")]
 
+use memmap2::MmapMut;
 use ropeway::data::Artifact;
 use ropeway::pipeline::Pool;
 use ropeway::prelude::*;
@@ -212,15 +213,26 @@ fn status(field: &str) -> f64 {
     line.and_then(|text| text.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(f64::NAN) * 1024.0
 }
 
-/// Bytes a second that a copy onto fresh pages makes.
-fn memcpy_rate(bytes: usize) -> f64 {
+/// Bytes a second that a copy onto fresh pages makes: onto huge ones, which the allocator takes, and onto those of 4 KiB
+/// that memory has which several processes share.
+fn memcpy_rates(bytes: usize) -> Result<[f64; 2]> {
     let from = vec![1u8; bytes];
-    let times = (0..ROUNDS).map(|_| {
+    let timed = |copy: &dyn Fn() -> Result<()>| -> Result<f64> {
         let begun = Instant::now();
+        copy()?;
+        Ok(begun.elapsed().as_secs_f64())
+    };
+    let huge = || {
         std::hint::black_box(from.clone());
-        begun.elapsed().as_secs_f64()
-    });
-    bytes as f64 / median(times.collect())
+        Ok(())
+    };
+    let small = || {
+        let mut to = MmapMut::map_anon(bytes)?;
+        to.copy_from_slice(&from);
+        std::hint::black_box(&to);
+        Ok(())
+    };
+    Ok([rounds(|| timed(&huge))?, rounds(|| timed(&small))?].map(|seconds| bytes as f64 / seconds))
 }
 
 /// Tensors of so many bytes: the seconds until a task of the same worker has them; and those until a task of another
@@ -276,6 +288,7 @@ fn measure() -> Result<Value> {
     let chain_seconds = rounds(|| chain(&["add", "add", "add", "add"], 10 * MIB, WORKERS))?;
     let million = again("million")?;
     let (same_worker, another_process) = hand_over(512 * MIB)?;
+    let [memcpy, small_memcpy] = memcpy_rates(512 * MIB)?;
     Ok(json!({
         "call": call,
         "tasks_per_second": TASKS as f64 / seconds,
@@ -284,7 +297,8 @@ fn measure() -> Result<Value> {
         "chain": chain_seconds,
         "same_worker": same_worker,
         "hand_over_rate": (512 * MIB) as f64 / another_process,
-        "memcpy_rate": memcpy_rate(512 * MIB),
+        "memcpy_rate": memcpy,
+        "small_pages_memcpy_rate": small_memcpy,
         "idle_bytes": again("idle")?["bytes"],
         "million_tasks": million["seconds"],
         "million_tasks_peak": million["peak"],
@@ -313,7 +327,7 @@ fn main() -> ExitCode {
         Some("idle") => lead("idle", Value::Null, 1)
             .map(|report| json!({ "bytes": metric(&report, "bytes"), "processes": metric(&report, "processes") })),
         Some("hand_over") => hand_over(512 * MIB).map(|(same, other)| json!([same, (512 * MIB) as f64 / other])),
-        Some("memcpy") => Ok(json!(memcpy_rate(512 * MIB))),
+        Some("memcpy") => memcpy_rates(512 * MIB).map(|rates| json!(rates)),
         Some("call") => many("one_by_one", CALLS).map(|report| json!(metric(&report, "median"))),
         Some("tasks") => many("at_once", TASKS).map(|report| json!(TASKS as f64 / metric(&report, "seconds"))),
         Some("chain") => chain(&["add", "add", "add", "add"], 10 * MIB, WORKERS).map(|seconds| json!(seconds)),
