@@ -65,7 +65,7 @@
 //! * Chance comes from a [`Seed`](stage::Seed) only, and no result depends on the order in which tasks end.
 //! * What goes wrong is an [`Error`] for people: a message, advice, and whose [`Fault`] it is. Nothing here prints, reads
 //!   the environment or ends the process.
-//! * Stages run on threads of their own; [`runtime()`] drives the store, the network and async stages.
+//! * Stages run on threads of their own; [`runtime()`] drives the store, servers and async stages.
 
 #[cfg(test)]
 mod damage;

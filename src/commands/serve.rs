@@ -133,7 +133,10 @@ fn fitted(planned: &[Planned], stage: &str, output: &str, store: &Store, file: &
     })?;
     match read(store, reference)? {
         Artifact::Model(model) => Ok((reference.digest.short(), model)),
-        other => Err(Error::usage(format!("stage {stage:?} gave a {}, which can't be served", other.kind()))),
+        other => {
+            let what = other.kind().with_article();
+            Err(Error::usage(format!("stage {stage:?} gave {what}, which can't be served")))
+        }
     }
 }
 

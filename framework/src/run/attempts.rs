@@ -10,7 +10,7 @@ use super::watch::{attempt_span, reserved_cores};
 use super::window::Reply;
 use crate::data::{Kind, Ref};
 use crate::schedule::{self, Action, Device, End, Needs, Share, TaskId, WHOLE, WorkerId};
-use crate::stage::{self, Cancel, Gang, Models, Progress, Report as Step, Seed, TaskRequest, Tasks};
+use crate::stage::{self, Cancel, Gang, Models, Pace, Progress, Report as Step, Seed, TaskRequest, Tasks};
 use crate::store::{Entry, Store};
 use crate::worker::{self, Assignment, Failure};
 use crate::{Context, Error, Fault, Result, runtime};
@@ -137,7 +137,8 @@ impl Coordinator<'_> {
             device: device_names(&shares),
         };
         task.live.insert(attempt, live);
-        let voice = Arc::new(Voice { task: id, outbox: self.outbox.clone(), window: Arc::default() });
+        let voice =
+            Arc::new(Voice { task: id, outbox: self.outbox.clone(), window: Arc::default(), pace: Pace::default() });
         let work = Assignment {
             task: id,
             attempt,

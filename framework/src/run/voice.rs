@@ -5,7 +5,7 @@ use super::lookup::LookedAt;
 use super::window::{Reply, Window};
 use crate::Result;
 use crate::schedule::{TaskId, WorkerId};
-use crate::stage::{Pending, Report, ReportSink, Submit, TaskRequest, pending};
+use crate::stage::{Pace, Pending, Report, ReportSink, Submit, TaskRequest, pending};
 use crate::store::Key;
 use crate::worker::{Failure, Heard, Outcome};
 use std::sync::{Arc, mpsc};
@@ -29,7 +29,7 @@ pub(super) struct Looked {
     pub(super) key: Key,
     /// Whether its parameters name files, so that it runs where those are.
     pub(super) files: bool,
-    /// Its result, if it is known.
+    /// Its result, if it is known, and what is wrong with that.
     pub(super) known: Known,
 }
 
@@ -39,12 +39,16 @@ pub(super) struct Voice {
     pub(super) outbox: mpsc::Sender<Message>,
     /// The tasks that it asked for and that are under way.
     pub(super) window: Arc<Window>,
+    pub(super) pace: Pace,
 }
 
 impl ReportSink for Voice {
     fn report(&self, step: Report) {
-        // The run may have ended; then nobody listens.
-        let _ = self.outbox.send(Message::Said(self.task, step));
+        // A bare count says nothing that the next does not.
+        if step.is_final() || !step.metrics.is_empty() || self.pace.is_due() {
+            // The run may have ended; then nobody listens.
+            let _ = self.outbox.send(Message::Said(self.task, step));
+        }
     }
 }
 

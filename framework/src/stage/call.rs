@@ -109,6 +109,13 @@ pub struct Report {
     pub line: Option<String>,
 }
 
+impl Report {
+    /// Whether none like it will follow: a line, or the last step.
+    pub(crate) fn is_final(&self) -> bool {
+        self.line.is_some() || self.total == Some(self.done)
+    }
+}
+
 /// Who hears the reports.
 pub trait ReportSink: Send + Sync {
     /// Takes one report. It must not block for long.

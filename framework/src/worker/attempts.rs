@@ -5,18 +5,15 @@ use super::hands::Hands;
 use super::wire::{self, Number};
 use super::{Assignment, Failure, Token, program};
 use crate::schedule::Needs;
-use crate::stage::{self, Cancel, Gang, Models, Progress, Registry, Report, ReportSink, Seed, TaskRequest, Tasks};
+use crate::stage::{
+    self, Cancel, Gang, Models, Pace, Progress, Registry, Report, ReportSink, Seed, TaskRequest, Tasks,
+};
 use crate::store::Key;
 use crate::{Context, Error, Fault, Result, join_trace};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::Instant;
 use tracing::info_span;
-
-/// How often an attempt's steps are told at most; what comes between is overtaken by the next.
-const STEP_PAUSE: Duration = Duration::from_millis(50);
 
 /// An attempt here: its key, and which of the members of a gang that are here it is.
 type Name = (Key, u32);
@@ -84,7 +81,7 @@ impl Attempts {
         let cancel = Cancel::default();
         self.begun += 1;
         let serial = self.begun;
-        let voice = Voice { name, outbox: self.outbox.clone(), last: Mutex::new(None) };
+        let voice = Voice { name, outbox: self.outbox.clone(), pace: Pace::default() };
         let seat = start.gang.then(|| {
             let outbox = self.outbox.clone();
             self.seats.take(key, self.token.clone(), move |present| drop(outbox.send(Spoken::Present(name, present))))
@@ -190,19 +187,14 @@ impl Attempts {
 struct Voice {
     name: Name,
     outbox: UnboundedSender<Spoken>,
-    /// When it last said how far it is.
-    last: Mutex<Option<Instant>>,
+    pace: Pace,
 }
 
 impl ReportSink for Voice {
     fn report(&self, report: Report) {
-        if report.line.is_none() && report.total != Some(report.done) {
-            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.is_some_and(|last| last.elapsed() < STEP_PAUSE) {
-                return;
-            }
-            *last = Some(Instant::now());
+        // All of it crosses the network.
+        if report.is_final() || self.pace.is_due() {
+            let _ = self.outbox.send(Spoken::Said(self.name, report));
         }
-        let _ = self.outbox.send(Spoken::Said(self.name, report));
     }
 }

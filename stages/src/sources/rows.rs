@@ -12,7 +12,6 @@ use ropeway_framework::stage::{Cancel, Progress, Threads};
 use ropeway_framework::{Error, Result};
 use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 /// Bytes of a block; part of no result. Its text, fields and values together fit the second-level cache of a core.
 pub(super) const BLOCK: usize = 128 << 10;
@@ -155,15 +154,13 @@ pub(super) fn read(
             }
         }
     };
-    let (done, pace) = (AtomicU64::new(0), Pace::new());
+    let done = AtomicU64::new(0);
     let work = |block: Block| -> Result<u64, Stop> {
         let Block { place, file, start, .. } = block;
         let batch = records.parse(&block).map_err(|error| Stop::Record { file, start, error })?;
         let rows = batch.num_rows() as u64;
         let before = done.fetch_add(rows, Ordering::Relaxed);
-        if pace.is_due() {
-            progress.step(before + rows, None, "row", &[]);
-        }
+        progress.step(before + rows, None, "row", &[]);
         drop(block);
         groups.put(place, batch).map_err(Stop::Io)?;
         Ok(rows)
@@ -184,31 +181,8 @@ pub(super) fn read(
             }
         }
     }
-    progress.step(rows, None, "row", &[]);
+    progress.step(rows, Some(rows), "row", &[]);
     Frame::new(schema, groups.finish()?)
-}
-
-/// How often people are told how far a reader is: for each of many small blocks, that would take longer than to parse it.
-struct Pace {
-    since: Instant,
-    /// Milliseconds after the beginning when they were told last.
-    told: AtomicU64,
-}
-
-impl Pace {
-    const PAUSE: u64 = 50;
-
-    fn new() -> Self {
-        Self { since: Instant::now(), told: AtomicU64::new(0) }
-    }
-
-    /// Whether it is time again; for one of several threads that ask.
-    fn is_due(&self) -> bool {
-        let now = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let told = self.told.load(Ordering::Relaxed);
-        now - told.min(now) >= Self::PAUSE
-            && self.told.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    }
 }
 
 /// How many lines end in the first so many bytes of a file's text.
