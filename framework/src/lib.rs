@@ -71,6 +71,7 @@
 mod damage;
 mod error;
 mod nearest;
+mod process_folder;
 mod runtime;
 mod soon;
 mod trace_context;

@@ -2,40 +2,24 @@
 
 use super::backend::Leftovers;
 use crate::data::{Digest, Pieces};
-use std::fs::{self, File, TryLockError};
+use crate::process_folder::{Orphan, ProcessFolder};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
-use tempfile::TempDir;
 
 /// A folder with one folder for each process that writes.
-///
-/// Each of those holds a file `lock` that its process keeps locked. The system lets go of the lock when the process
-/// ends, however it ends, so whoever gets the lock knows that the process is dead; that holds between containers as
-/// well, where process numbers mean nothing.
 pub(super) struct Staging {
     folder: PathBuf,
     /// How the folders of processes are called.
     prefix: &'static str,
-    session: Mutex<Option<Arc<Session>>>,
+    session: Mutex<Option<Arc<ProcessFolder>>>,
     /// Nothing is written any more: nobody would remove it.
     closed: AtomicBool,
     next: AtomicU64,
 }
-
-/// The folder of a living process. The lock is let go before the folder is removed.
-struct Session {
-    _lock: File,
-    folder: TempDir,
-}
-
-const LOCK: &str = "lock";
-
-/// A folder without a lock is of a process that died, or is about to lock it; after this time it is the former.
-const TO_LOCK: Duration = Duration::from_secs(60);
 
 impl Staging {
     /// In a folder that has nothing else in it.
@@ -64,11 +48,11 @@ impl Staging {
         let mut last = io::Error::from(ErrorKind::NotFound);
         for _ in 0..3 {
             let session = self.session()?;
-            let path = session.folder.path().join(&name);
+            let path = session.path().join(&name);
             let opened = File::options().write(true).create_new(true).mode(0o444).open(&path);
             match opened.and_then(|file| write(&file)) {
                 Ok(made) => return Ok((path, made)),
-                // Somebody removed the folder, as `rm -r` or a sweep just before the lock was taken does.
+                // Somebody removed the folder, as `rm -r` does.
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     self.leave(&session);
                     last = error;
@@ -92,12 +76,12 @@ impl Staging {
     /// A name that nobody else uses.
     pub(super) fn name(&self) -> io::Result<PathBuf> {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        Ok(self.session()?.folder.path().join(name))
+        Ok(self.session()?.path().join(name))
     }
 
     /// A folder of this process's own, which goes with the process.
     pub(super) fn folder(&self, name: &str) -> io::Result<PathBuf> {
-        let folder = self.session()?.folder.path().join(name);
+        let folder = self.session()?.path().join(name);
         fs::create_dir_all(&folder).map(|()| folder)
     }
 
@@ -107,40 +91,26 @@ impl Staging {
         let closed = self.session.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(session) = closed {
             // At once, even if others still write there.
-            let _ = fs::remove_dir_all(session.folder.path());
+            let _ = fs::remove_dir_all(session.path());
         }
     }
 
     /// Removes the folders of dead processes, or only counts what is in them.
     pub(super) fn sweep(&self, dry_run: bool) -> io::Result<Leftovers> {
         let mut left = Leftovers::default();
-        let entries = match fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(left),
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            if !entry.file_name().as_encoded_bytes().starts_with(self.prefix.as_bytes()) {
-                continue;
-            }
-            let folder = entry.path();
-            // The lock must be held while the folder is removed.
-            let Some(_lock) = dead(&folder) else { continue };
-            for file in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                if file.file_name() != LOCK {
-                    left.files += 1;
-                    left.bytes += file.metadata().map_or(0, |metadata| metadata.len());
-                }
+        for orphan in Orphan::all(&self.folder, self.prefix)? {
+            for file in orphan.files() {
+                left.files += 1;
+                left.bytes += file.metadata().map_or(0, |metadata| metadata.len());
             }
             if !dry_run {
-                // What can't be removed (another user's) is left to others.
-                let _ = fs::remove_dir_all(&folder);
+                orphan.remove();
             }
         }
         Ok(left)
     }
 
-    fn session(&self) -> io::Result<Arc<Session>> {
+    fn session(&self) -> io::Result<Arc<ProcessFolder>> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = &*session {
             return Ok(session.clone());
@@ -148,48 +118,17 @@ impl Staging {
         if self.closed.load(Ordering::Relaxed) {
             return Err(io::Error::other("the store is closed"));
         }
-        let made = Arc::new(Session::new(&self.folder, self.prefix)?);
+        fs::create_dir_all(&self.folder)?;
+        let made = Arc::new(ProcessFolder::create(&self.folder, self.prefix)?);
         *session = Some(made.clone());
         Ok(made)
     }
 
-    fn leave(&self, lost: &Arc<Session>) {
+    fn leave(&self, lost: &Arc<ProcessFolder>) {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         if session.as_ref().is_some_and(|session| Arc::ptr_eq(session, lost)) {
             *session = None;
         }
-    }
-}
-
-impl Session {
-    fn new(parent: &Path, prefix: &str) -> io::Result<Self> {
-        fs::create_dir_all(parent)?;
-        loop {
-            let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
-            let lock = match File::create_new(folder.path().join(LOCK)) {
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                lock => lock?,
-            };
-            match lock.try_lock() {
-                // Where files can't be locked nobody can sweep either.
-                Ok(()) | Err(TryLockError::Error(_)) => return Ok(Self { _lock: lock, folder }),
-                // A sweep was faster and removes the folder.
-                Err(TryLockError::WouldBlock) => {}
-            }
-        }
-    }
-}
-
-/// A proof that the process of a folder is dead: its lock, if it came that far.
-fn dead(folder: &Path) -> Option<Option<File>> {
-    match File::options().read(true).write(true).open(folder.join(LOCK)) {
-        Ok(lock) => lock.try_lock().is_ok().then_some(Some(lock)),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let modified = fs::metadata(folder).and_then(|metadata| metadata.modified()).ok()?;
-            let age = SystemTime::now().duration_since(modified).ok()?;
-            (age > TO_LOCK).then_some(None)
-        }
-        Err(_) => None,
     }
 }
 
@@ -206,7 +145,7 @@ mod tests {
         // A process that was killed: its folder is there, and nobody holds the lock.
         let dead = root.path().join("pdead");
         fs::create_dir(&dead).unwrap();
-        fs::write(dead.join(LOCK), b"").unwrap();
+        fs::write(dead.join("lock"), b"").unwrap();
         fs::write(dead.join("0"), b"half").unwrap();
 
         let expected = Leftovers { files: 1, bytes: 4 };
@@ -216,20 +155,6 @@ mod tests {
         assert!(!dead.exists());
         assert_eq!(living.sweep(false).unwrap(), Leftovers::default());
         assert_eq!(fs::read(kept).unwrap(), b"living");
-    }
-
-    #[test]
-    fn a_folder_that_may_be_about_to_be_locked_stays_for_a_minute() {
-        let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("pnew");
-        fs::create_dir(&folder).unwrap();
-        let staging = Staging::new(root.path().to_owned());
-        staging.sweep(false).unwrap();
-        assert!(folder.exists());
-        let long_ago = SystemTime::now() - TO_LOCK * 2;
-        File::open(&folder).unwrap().set_modified(long_ago).unwrap();
-        staging.sweep(false).unwrap();
-        assert!(!folder.exists());
     }
 
     #[test]

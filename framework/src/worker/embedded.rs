@@ -4,18 +4,19 @@ use super::cell;
 use super::execute::{Around, Failure, Outcome, execute};
 use super::habits::Habits;
 use super::pool::Pool;
-use super::scratch::ScratchRoot;
 use super::{Assignment, Gpus};
-use crate::Result;
+use crate::process_folder::{Orphan, ProcessFolder};
 use crate::schedule::Capacity;
 use crate::store::Store;
+use crate::{Context, Result};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Runs assignments on threads of this process.
 pub struct EmbeddedWorker {
     store: Store,
     pool: Pool,
-    scratch: Arc<ScratchRoot>,
+    scratch: Arc<ProcessFolder>,
     habits: Habits,
     has: Capacity,
     gpus: Gpus,
@@ -27,7 +28,7 @@ impl EmbeddedWorker {
     /// # Errors
     /// No folder for temporary files can be made.
     pub fn new(store: Store, has: Capacity) -> Result<Self> {
-        let scratch = Arc::new(ScratchRoot::create(&std::env::temp_dir())?);
+        let scratch = scratch_of(&std::env::temp_dir()).map(Arc::new)?;
         let (pool, habits, gpus) = (Pool::default(), Habits::default(), Gpus::default());
         Ok(Self { store, pool, scratch, habits, has, gpus })
     }
@@ -55,9 +56,19 @@ impl EmbeddedWorker {
         work.span.in_scope(|| match work.isolate {
             true => cell::execute(&self.store, work),
             false => {
-                let around = Around { scratch: self.scratch.path(), habits: &self.habits, gpus: &self.gpus };
+                let around = Around { scratch: self.scratch.path().to_owned(), habits: &self.habits, gpus: &self.gpus };
                 execute(&self.store, around, work)
             }
         })
     }
+}
+
+/// A folder for this process's temporary files. Those that dead processes left there go: none outlives its process for
+/// long.
+fn scratch_of(parent: &Path) -> Result<ProcessFolder> {
+    const PREFIX: &str = "ropeway-scratch-";
+    // Those that can't be listed nobody has to remove.
+    Orphan::all(parent, PREFIX).into_iter().flatten().for_each(Orphan::remove);
+    let making = || format!("can't make a folder for temporary files in {}", parent.display());
+    ProcessFolder::create(parent, PREFIX).context(making())
 }

@@ -25,7 +25,6 @@ mod pool;
 pub(crate) mod process;
 pub(crate) mod program;
 mod remote;
-mod scratch;
 mod shelf;
 mod token;
 mod unsaved;
