@@ -20,6 +20,8 @@ pub struct Recipe {
     pub pool: String,
     /// Cores that each keeps busy.
     pub cores: f64,
+    /// CUDA devices that each computes on.
+    pub gpus: usize,
     /// Bytes that the tasks of each may take together, as they say under `needs`; nothing if nobody counts them.
     pub room: Option<u64>,
     /// Bytes of artifacts that each holds in memory.

@@ -1,6 +1,7 @@
 //! The workers of a run: the one inside this process, and those in other processes.
 
 use super::Options;
+use super::gpus::Dealt;
 use super::holders::Holders;
 use super::placement::WorkerInfo;
 use super::pools::Pools;
@@ -10,9 +11,7 @@ use crate::data::Digest;
 use crate::pipeline::Pool;
 use crate::schedule::{self, Capacity, PoolId, Scheduler, Site, TaskId, Time, View, WorkerId};
 use crate::store::Store;
-use crate::worker::{
-    Assignment, Circle, EmbeddedWorker, Failure, Gpus, Hands, Hub, RemoteWorker, Terms, Token, program,
-};
+use crate::worker::{Assignment, Circle, EmbeddedWorker, Failure, Hands, Hub, RemoteWorker, Terms, Token, program};
 use crate::{Error, Fault, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -64,7 +63,9 @@ pub(super) struct Crew {
 impl Crew {
     pub(super) fn gather(store: &Store, options: &Options, run: &str, outbox: &mpsc::Sender<Message>) -> Result<Self> {
         let millicores = options.cores as u64 * 1000;
-        let gpus = if options.cores > 0 { options.gpus.clone() } else { Gpus::default() };
+        let pools = options.elsewhere.as_ref().map_or(&[][..], |elsewhere| &elsewhere.pools);
+        let left = if options.cores > 0 { Dealt::of(&options.gpus, pools).left } else { 0 };
+        let gpus = options.gpus.clone().first(left)?;
         let has = Capacity { millicores, memory: u64::MAX, devices: gpus.memory(), files: true, ..Capacity::default() };
         let mut crew = Self {
             here: Hands::new(EmbeddedWorker::new(store.clone(), has.clone())?.with_gpus(gpus)),
@@ -83,7 +84,7 @@ impl Crew {
         // The run may have ended; then nobody listens.
         let ear = Arc::new(move |heard| drop(ear.send(Message::Heard(heard))));
         let hub = Hub::listen(&elsewhere.listen, &elsewhere.token, terms, store.clone(), ear)?;
-        let mut pools = Pools::new(elsewhere, &hub.address().to_string());
+        let mut pools = Pools::new(elsewhere, &hub.address().to_string(), &options.gpus);
         // Those that are always there come at once.
         pools.step(options.clock.elapsed(), &View::default())?;
         crew.pools = Some(pools);

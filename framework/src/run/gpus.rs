@@ -1,12 +1,56 @@
-//! What a run says of CUDA devices that are not there.
+//! The CUDA devices of this machine in a run: who has which, and what is said of those that are not there.
 
 use super::coordinator::Coordinator;
 use super::event::Event;
+use crate::pipeline::Pool;
 use crate::schedule::{Device, TaskId};
 use crate::worker::Gpus;
 use crate::{Result, stage};
 
+/// How the devices of this machine are dealt out.
+pub(super) struct Dealt {
+    /// The devices of each pool's workers together, by the devices' numbers.
+    pub(super) pools: Vec<Vec<usize>>,
+    /// How many are left for the worker in this process: the first ones.
+    pub(super) left: usize,
+}
+
+impl Dealt {
+    /// Deals to one pool after the other, from the last device on: for as many workers as it may have, or as there are
+    /// devices for.
+    pub(super) fn of(gpus: &Gpus, pools: &[Pool]) -> Self {
+        let mut left = gpus.all().len();
+        let mut deal = |pool: &Pool| {
+            let (each, end) = (pool.gpus as usize, left);
+            let workers = (pool.max as usize).min(left.checked_div(each).unwrap_or(0));
+            left -= workers * each;
+            (left..end).collect()
+        };
+        Self { pools: pools.iter().map(&mut deal).collect(), left }
+    }
+}
+
 impl Coordinator<'_> {
+    /// Says which pools' workers will not have the devices that their pools promise.
+    pub(super) fn warn_of_devices(&mut self) -> Result<()> {
+        let Some(elsewhere) = &self.options.elsewhere else { return Ok(()) };
+        let dealt = Dealt::of(&self.options.gpus, &elsewhere.pools).pools;
+        let mut warnings = Vec::new();
+        for (pool, devices) in elsewhere.pools.iter().zip(dealt).filter(|(pool, _)| pool.gpus > 0) {
+            let (workers, reason) = (devices.len() / pool.gpus as usize, self.options.gpus.missing());
+            let message = match (workers, reason) {
+                (0, Some(reason)) => format!("its workers compute on processors only: {reason}"),
+                (0, None) => "its workers compute on processors only: no CUDA device is left for them".to_owned(),
+                _ if workers < pool.max as usize => {
+                    format!("there are CUDA devices for {workers} of its {} workers: no more are started", pool.max)
+                }
+                _ => continue,
+            };
+            warnings.push(Event::Warning { name: format!("pool {}", pool.name), message });
+        }
+        warnings.into_iter().try_for_each(|warning| self.tell(warning))
+    }
+
     /// What to do about a task that no worker can ever run.
     pub(super) fn advice(&self, id: TaskId) -> String {
         let demands = self.tasks.get(&id).is_some_and(|task| task.device == Device::Cuda);
@@ -94,6 +138,50 @@ mod tests {
         let error = more.stages[0].error.clone().unwrap();
         assert!(error.ends_with("it needs 3 GPUs; the largest worker has 2"), "{error}");
         assert_eq!(more.stages[0].help.as_deref(), Some("ask for less under `needs`"));
+    }
+
+    #[test]
+    fn every_device_is_dealt_out_once() {
+        let gpus = Gpus::of(vec![Gpu { name: "T".into(), memory: 1 << 30 }; 8]);
+        let pool = |gpus, max| Pool { gpus, max, ..Pool::default() };
+        let dealt = |pools: &[Pool]| {
+            let Dealt { pools, left } = Dealt::of(&gpus, pools);
+            (pools, left)
+        };
+        let all = |devices: std::ops::Range<usize>| devices.collect::<Vec<usize>>();
+        assert_eq!(dealt(&[]), (vec![], 8));
+        assert_eq!(dealt(&[pool(0, 5), pool(1, 2), pool(2, 2)]), (vec![all(8..8), all(6..8), all(2..6)], 2));
+        // Whole workers only, the first pool first.
+        assert_eq!(dealt(&[pool(3, 4), pool(1, 9), pool(1, 1)]), (vec![all(2..8), all(0..2), all(0..0)], 0));
+        assert_eq!(Dealt::of(&Gpus::default(), &[pool(1, 1)]).pools, [all(0..0)]);
+    }
+
+    #[test]
+    fn pools_are_told_of_devices_that_there_are_not() {
+        let warned = |gpus: Gpus, pool: Pool| {
+            let (listen, token, pools) = ("127.0.0.1:0".into(), Token::generate().unwrap(), vec![pool]);
+            let elsewhere = Elsewhere { listen, open: false, token, pools, memory: 0, cache: None };
+            let options = Options { gpus, elsewhere: Some(elsewhere), ..Options::default() };
+            let mut warnings = Vec::new();
+            go("device = \"cpu\"", &Store::memory(), &options, |line| {
+                if let Event::Warning { name, message } = &line.event {
+                    warnings.push(format!("{name}: {message}"));
+                }
+            });
+            warnings.concat()
+        };
+        let pool = |gpus, max| Pool { name: "big".into(), gpus, max, ..Pool::default() };
+        assert_eq!(warned(two(), pool(1, 2)), "");
+        assert_eq!(
+            warned(two(), pool(1, 3)),
+            "pool big: there are CUDA devices for 2 of its 3 workers: no more are started"
+        );
+        assert_eq!(
+            warned(two(), pool(4, 1)),
+            "pool big: its workers compute on processors only: no CUDA device is left for them"
+        );
+        let none = warned(Gpus::find(), pool(1, 1));
+        assert!(Gpus::find().missing().is_none_or(|reason| none.ends_with(reason)), "{none}");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use super::coordinator::Coordinator;
 use super::crew::Elsewhere;
-use super::event::Event;
+use super::gpus::Dealt;
 use crate::fleet::{Fleet, LocalFleet, Recipe};
 use crate::pipeline;
 use crate::schedule::{self, Autoscaler, Capacity, OrderId, Pool, PoolId, Scale, Scheduler, Time, View, WorkerId};
+use crate::worker::Gpus;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -45,22 +46,29 @@ struct Worker {
 }
 
 impl Pools {
-    /// The pools of workers that will join at an address.
-    pub(super) fn new(elsewhere: &Elsewhere, join: &str) -> Self {
-        let started = |(id, pool): (u32, &pipeline::Pool)| {
+    /// The pools of workers that will join at an address, with those of this machine's CUDA devices that were dealt to
+    /// each.
+    pub(super) fn new(elsewhere: &Elsewhere, join: &str, gpus: &Gpus) -> Self {
+        let dealt = Dealt::of(gpus, &elsewhere.pools).pools;
+        let started = |(id, (pool, devices)): (u32, (&pipeline::Pool, Vec<usize>))| {
+            let each = if devices.is_empty() { 0 } else { pool.gpus as usize };
             let recipe = Recipe {
                 join: join.to_owned(),
                 token: elsewhere.token.clone(),
                 pool: pool.name.clone(),
                 cores: pool.cpus,
+                gpus: each,
                 room: (pool.memory > 0).then_some(pool.memory),
                 memory: elsewhere.memory,
                 cache: elsewhere.cache.clone(),
             };
-            let (pool, name) = (described(PoolId(id), pool), pool.name.clone());
-            Started { pool, name, fleet: Box::new(LocalFleet::new(recipe)), count: 0 }
+            let memory = gpus.memory().into_iter().enumerate().filter(|(device, _)| devices.contains(device));
+            let memory = vec![memory.map(|(_, memory)| memory).min().unwrap_or(0); each];
+            let most = devices.len().checked_div(each).unwrap_or(pool.max as usize);
+            let (pool, name) = (described(PoolId(id), pool, memory, most), pool.name.clone());
+            Started { pool, name, fleet: Box::new(LocalFleet::new(recipe, devices)), count: 0 }
         };
-        let pools: Vec<Started> = (0..).zip(&elsewhere.pools).map(started).collect();
+        let pools: Vec<Started> = (0..).zip(elsewhere.pools.iter().zip(dealt)).map(started).collect();
         let scaler = Autoscaler::new(pools.iter().map(|started| started.pool.clone()).collect());
         Self { scaler, pools, workers: BTreeMap::new(), stillborn: 0, last: Time::ZERO, due: Time::ZERO }
     }
@@ -175,31 +183,23 @@ impl Pools {
     }
 }
 
-/// A pool for the autoscaler. Workers on this machine compute on no device yet but the processor.
-fn described(id: PoolId, pool: &pipeline::Pool) -> Pool {
+/// A pool for the autoscaler, of so many workers at most, each with devices of so much memory.
+fn described(id: PoolId, pool: &pipeline::Pool, devices: Vec<u64>, most: usize) -> Pool {
     let capacity = Capacity {
         millicores: (pool.cpus * 1000.0).round() as u64,
         memory: if pool.memory > 0 { pool.memory } else { u64::MAX },
+        devices,
         files: true,
         peers: true,
         pool: Some(id),
         ..Capacity::default()
     };
+    let max = pool.max.min(u32::try_from(most).unwrap_or(u32::MAX));
     let (idle, startup) = (pool.idle, pool.start.unwrap_or(LOCAL_START));
-    Pool { id, capacity, min: pool.min, max: pool.max, idle, startup, price: pool.price }
+    Pool { id, capacity, min: pool.min.min(max), max, idle, startup, price: pool.price }
 }
 
 impl Coordinator<'_> {
-    /// Says what pools promise that their workers will not have.
-    pub(super) fn warn_of_devices(&mut self) -> Result<()> {
-        let pools = self.options.elsewhere.iter().flat_map(|elsewhere| &elsewhere.pools);
-        for pool in pools.filter(|pool| pool.gpus > 0) {
-            let message = "its workers compute on processors only: a run starts none with a CUDA device";
-            self.tell(Event::Warning { name: format!("pool {}", pool.name), message: message.into() })?;
-        }
-        Ok(())
-    }
-
     /// Starts workers for what waits or will, and lets those go that have nothing to do.
     pub(super) fn scale(&mut self) -> Result<()> {
         let now = self.options.clock.elapsed();
@@ -265,7 +265,7 @@ mod tests {
         let pool = pipeline::Pool { name: "small".into(), min, max: 3, idle: Time::from_secs(5), ..Default::default() };
         let elsewhere =
             Elsewhere { listen: String::new(), open: false, token, pools: vec![pool], memory: 0, cache: None };
-        let mut pools = Pools::new(&elsewhere, "nowhere");
+        let mut pools = Pools::new(&elsewhere, "nowhere", &Gpus::default());
         let names = Names::default();
         pools.pools[0].fleet = Box::new(Fake { names: names.clone(), stillborn });
         (pools, names)

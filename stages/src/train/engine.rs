@@ -21,7 +21,7 @@ use std::ops::Range;
 const BLOCK: usize = 64;
 
 /// Rows of a validation part in parts that are in memory together.
-const VALIDATED: usize = 64 * BLOCK;
+pub(super) const VALIDATED: usize = 64 * BLOCK;
 
 /// Rows with what they are to give.
 pub(super) struct Examples {

@@ -27,7 +27,15 @@ pub(super) enum Lesson<'a> {
     Streamed(Here<'a>),
 }
 
-impl Training<'_> {
+impl<'a> Training<'a> {
+    /// All rows, if they are in memory.
+    pub(super) fn whole(&self) -> Option<&'a Examples> {
+        match self {
+            Training::Whole(examples) => Some(examples),
+            Training::Streamed(..) => None,
+        }
+    }
+
     /// Gets ready for a step.
     ///
     /// # Errors
@@ -43,7 +51,7 @@ impl Training<'_> {
     ///
     /// # Errors
     /// It is not ready for any.
-    pub(super) fn lesson<'a>(&'a self, rows: &'a [u32]) -> Result<Lesson<'a>> {
+    pub(super) fn lesson<'l>(&'l self, rows: &'l [u32]) -> Result<Lesson<'l>> {
         match self {
             Training::Whole(examples) => Ok(Lesson::Whole(examples, rows)),
             Training::Streamed(stream, _) => stream.here().map(Lesson::Streamed),
@@ -83,7 +91,15 @@ impl Lesson<'_> {
     }
 }
 
-impl Validation<'_> {
+impl<'a> Validation<'a> {
+    /// All rows, if they are in memory.
+    pub(super) fn whole(&self) -> Option<&'a Examples> {
+        match self {
+            Validation::Whole(examples) => Some(examples),
+            Validation::Streamed(..) => None,
+        }
+    }
+
     pub(super) fn rows(&self) -> usize {
         match self {
             Validation::Whole(examples) => examples.features.rows(),

@@ -3,7 +3,7 @@
 use super::augment::Augmenter;
 use super::columns::Features;
 use super::data::{Data, Input};
-use super::device::{DeviceEngine, Place, place};
+use super::device::{DeviceEngine, Place, places};
 use super::encoding::model_columns;
 use super::engine::{Examples, NetworkEngine, Target};
 use super::fit::{Engine, Plan, Surroundings, fit};
@@ -69,14 +69,13 @@ pub(super) fn train(
     seed: Seed,
     around: Surroundings,
 ) -> Result<(Model, Metrics, Frame, Tensors)> {
-    let lists = given.train.is_list() || given.valid.as_ref().is_some_and(Parts::is_list);
-    let place = place(&spec, lists, &around.devices, &around.progress)?;
-    train_on(place, given, &spec, seed, &around)
+    let places = places(&spec, &around.devices, &around.progress)?;
+    train_on(places, given, &spec, seed, &around)
 }
 
-/// Trains on a device, or else on the processor.
+/// Trains on devices, or else on the processor.
 pub(super) fn train_on(
-    place: Option<Place>,
+    places: Vec<Place>,
     given: Given,
     spec: &TrainSpec,
     seed: Seed,
@@ -110,16 +109,16 @@ pub(super) fn train_on(
     }
     let augmenter = spec.augment.map(|rule| Augmenter::new(rule, &spec.model)).transpose()?;
     let objective = description.objective;
-    let mut engine: Box<dyn Engine + Send + '_> = match place {
-        None => {
-            let rows = (training(&data, &plan, (chance, shards), around), validation(&data, around));
+    let rows = (training(&data, &plan, (chance, shards), around), validation(&data, around));
+    let mut engine: Box<dyn Engine + Send + '_> = match places.is_empty() {
+        true => {
             let mut engine = NetworkEngine::new(&network, objective, rows, shards, &pool);
             (engine.weights, engine.augmenter, engine.frozen) = (class_weights, augmenter, frozen);
             Box::new(engine)
         }
-        Some(place) => {
-            let (rows, counts) = (data.together(spec.model.name())?, (shards, spec.optimizer.moments()));
-            let mut engine = DeviceEngine::new(&network, objective, rows, counts, place, &around.progress)?;
+        false => {
+            let counts = (shards, spec.optimizer.moments());
+            let mut engine = DeviceEngine::new(&network, objective, rows, counts, places, &around.progress)?;
             (engine.weights, engine.augmenter) = (class_weights, augmenter);
             engine.freeze(frozen)?;
             Box::new(engine)

@@ -4,11 +4,10 @@
 //! by a list of pixels, in which one beyond the last stands for the zeros around the image. So is the gradient of the
 //! input: each pixel gathers the outputs that it went into, and nothing is added up out of order.
 
-use super::layer::{Gradients, Kept, Layer, Takes, product, sum_rows};
+use super::layer::{Carried, Gradients, Kept, Layer, Takes, product, sum_rows};
 use crate::train::Activation;
 use crate::train::network::conv::Image;
 use candle_core::{Device, Result, Tensor};
-use rand::Rng;
 
 /// `activation(input * kernel + bias)` with stride 1, of images with the channels last.
 pub(in crate::train) struct Conv {
@@ -64,7 +63,7 @@ impl Conv {
 }
 
 impl Layer for Conv {
-    fn forward(&self, weights: &[Tensor], input: &Tensor, _: Option<&mut dyn Rng>) -> Result<(Tensor, Kept)> {
+    fn forward(&self, weights: &[Tensor], input: &Tensor, _: &mut Carried<'_>) -> Result<(Tensor, Kept)> {
         let sums = product(&self.gather(input, self.input, &self.patches)?, &self.matrix(&weights[0])?)?;
         let output = self.activation.activate(&sums, &weights[1])?;
         Ok((output.reshape(((), self.output.values()))?, Kept::of([input.clone(), output])))

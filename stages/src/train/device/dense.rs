@@ -1,9 +1,8 @@
 //! Fully connected layers on a device.
 
-use super::layer::{Gradients, Kept, Layer, Takes, product, sum_rows};
+use super::layer::{Carried, Gradients, Kept, Layer, Takes, product, sum_rows};
 use crate::train::Activation;
 use candle_core::{Result, Tensor};
-use rand::Rng;
 
 /// `activation(input · weight + bias)`
 pub(in crate::train) struct Dense {
@@ -13,7 +12,7 @@ pub(in crate::train) struct Dense {
 }
 
 impl Layer for Dense {
-    fn forward(&self, weights: &[Tensor], input: &Tensor, _: Option<&mut dyn Rng>) -> Result<(Tensor, Kept)> {
+    fn forward(&self, weights: &[Tensor], input: &Tensor, _: &mut Carried<'_>) -> Result<(Tensor, Kept)> {
         let input = input.reshape(((), self.inputs))?;
         let output = self.activation.activate(&product(&input, &weights[0])?, &weights[1])?;
         Ok((output.clone(), Kept::of([input, output])))

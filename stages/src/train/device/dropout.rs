@@ -1,8 +1,7 @@
 //! Dropout on a device.
 
-use super::layer::{Gradients, Kept, Layer, Takes};
+use super::layer::{Carried, Gradients, Kept, Layer, Takes};
 use candle_core::{Result, Tensor};
-use rand::Rng;
 
 /// Zeros values by chance in training and scales the others up. Which ones comes from the seed, by the same numbers as
 /// on the processor: they are drawn there, and cross over as one byte a value.
@@ -13,8 +12,8 @@ pub(in crate::train) struct Dropout {
 }
 
 impl Layer for Dropout {
-    fn forward(&self, _: &[Tensor], input: &Tensor, chance: Option<&mut dyn Rng>) -> Result<(Tensor, Kept)> {
-        let Some(chance) = chance else { return Ok((input.clone(), Kept::default())) };
+    fn forward(&self, _: &[Tensor], input: &Tensor, carried: &mut Carried<'_>) -> Result<(Tensor, Kept)> {
+        let Some(chance) = &mut carried.chance else { return Ok((input.clone(), Kept::default())) };
         let mut marks = vec![0; 2 * input.elem_count()];
         chance.fill_bytes(&mut marks);
         let stays = |mark: &[u8; 2]| u8::from(u32::from(u16::from_le_bytes(*mark)) >= self.limit);

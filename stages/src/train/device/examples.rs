@@ -1,83 +1,73 @@
-//! The rows of a part, as a device finds them.
+//! The rows of a step, as a device finds them.
 
 use crate::train::augment::Augmenter;
-use crate::train::engine::{Examples, Target};
+use crate::train::engine::{Examples, Picked};
+use crate::train::lesson::Lesson;
+use crate::train::loss::Truth;
 use candle_core::{DType, Device, Result, Tensor};
 use ropeway_framework::stage::Seed;
+use std::ops::Range;
 
 /// Rows that are sent to a device at once when it is to keep all.
 const PART: usize = 4096;
 
-/// Examples, and their features on the device if it has room for all of them.
-pub(super) struct Source<'a> {
-    pub(super) examples: &'a Examples,
-    there: Option<Tensor>,
+/// Rows that are computed on together. Parts of them are named by their places among them.
+pub(super) struct Batch<'a> {
+    pub(super) lesson: Lesson<'a>,
+    /// Their numbers.
+    pub(super) rows: &'a [u32],
+    /// Values of a row.
+    pub(super) width: usize,
 }
 
-impl<'a> Source<'a> {
-    /// Examples whose rows are sent when they are needed.
-    pub(super) fn of(examples: &'a Examples) -> Self {
-        Self { examples, there: None }
-    }
-
-    pub(super) fn rows(&self) -> usize {
-        self.examples.features.rows()
-    }
-
-    /// Bytes of all features.
-    pub(super) fn bytes(&self, dtype: DType) -> u64 {
-        (self.rows() * self.examples.features.width() * dtype.size_in_bytes()) as u64
-    }
-
-    /// Sends all features, to stay there.
-    pub(super) fn send(&mut self, dtype: DType, device: &Device) -> Result<()> {
-        let starts = (0..self.rows()).step_by(PART);
-        let parts = starts.map(|start| self.gather(start..self.rows().min(start + PART), dtype, device));
-        self.there = Some(Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?);
-        Ok(())
-    }
-
-    fn gather(&self, rows: impl ExactSizeIterator<Item = usize>, dtype: DType, device: &Device) -> Result<Tensor> {
-        let shape = (rows.len(), self.examples.features.width());
-        let mut values = vec![0.0; shape.0 * shape.1];
-        self.examples.features.gather(rows, &mut values);
-        Tensor::from_vec(values, shape, device)?.to_dtype(dtype)
-    }
-
-    /// The features of some rows; `changed` is how their images are changed, if they are.
+impl Batch<'_> {
+    /// The features of a part: from those of all rows by their numbers, if they are `there`. `changed` is how their
+    /// images are changed, if they are.
     pub(super) fn features(
         &self,
-        rows: &[u32],
+        part: &Range<usize>,
+        there: Option<&Tensor>,
         changed: Option<(&Augmenter, &Seed)>,
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor> {
+        let numbers = &self.rows[part.clone()];
+        if let (Some(all), None) = (there, changed) {
+            return all.index_select(&Tensor::new(numbers, device)?, 0);
+        }
+        let mut values = vec![0.0; part.len() * self.width];
+        self.lesson.gather(part, &mut values);
         if let Some((augmenter, chance)) = changed {
-            let width = self.examples.features.width();
-            let mut values = vec![0.0; rows.len() * width];
-            self.examples.features.gather(rows.iter().map(|row| *row as usize), &mut values);
-            augmenter.apply(rows, &mut values, chance);
-            return Tensor::from_vec(values, (rows.len(), width), device)?.to_dtype(dtype);
+            augmenter.apply(numbers, &mut values, chance);
         }
-        match &self.there {
-            Some(all) => all.index_select(&Tensor::new(rows, device)?, 0),
-            None => self.gather(rows.iter().map(|row| *row as usize), dtype, device),
+        Tensor::from_vec(values, (part.len(), self.width), device)?.to_dtype(dtype)
+    }
+
+    /// What a part is to give: a class or a number a row.
+    pub(super) fn truth(&self, part: &Range<usize>) -> Vec<f32> {
+        match self.lesson.truth(part, &mut Picked::default()) {
+            Truth::Classes(classes) => classes.iter().map(|class| *class as f32).collect(),
+            Truth::Numbers(numbers) => numbers.to_vec(),
         }
     }
 
-    /// What some rows are to give: a class or a number each.
-    pub(super) fn truth(&self, rows: &[u32]) -> Vec<f32> {
-        match &self.examples.target {
-            Target::Classes(classes) => rows.iter().map(|row| classes[*row as usize] as f32).collect(),
-            Target::Numbers(numbers) => rows.iter().map(|row| numbers[*row as usize]).collect(),
+    /// How much each row of a part counts in the loss, by the weights of the classes.
+    pub(super) fn weights(&self, part: &Range<usize>, classes: &[f32]) -> Vec<f32> {
+        match self.lesson.truth(part, &mut Picked::default()) {
+            Truth::Classes(of) => of.iter().map(|class| classes.get(*class as usize).copied().unwrap_or(1.0)).collect(),
+            Truth::Numbers(numbers) => vec![1.0; numbers.len()],
         }
     }
+}
 
-    /// How much a row counts in the loss.
-    pub(super) fn weight(&self, row: u32, classes: &[f32]) -> f32 {
-        match &self.examples.target {
-            Target::Classes(of) => classes.get(of[row as usize] as usize).copied().unwrap_or(1.0),
-            Target::Numbers(_) => 1.0,
-        }
-    }
+/// Sends the features of all rows to a device, to stay there.
+pub(super) fn send(examples: &Examples, dtype: DType, device: &Device) -> Result<Tensor> {
+    let (rows, width) = (examples.features.rows(), examples.features.width());
+    let part = |start: usize| {
+        let place = start..rows.min(start + PART);
+        let (shape, mut values) = ((place.len(), width), vec![0.0; place.len() * width]);
+        examples.features.gather(place, &mut values);
+        Tensor::from_vec(values, shape, device)?.to_dtype(dtype)
+    };
+    Tensor::cat(&(0..rows).step_by(PART).map(part).collect::<Result<Vec<_>>>()?, 0)
 }

@@ -6,14 +6,28 @@ use rand::Rng;
 /// The same function as that of a layer of the processor's networks, over tensors. Rows are dense, one after the other;
 /// a layer that works on a part of a row (a pixel) takes as many parts as there are.
 pub(in crate::train) trait Layer: Send + Sync {
-    /// Computes the output, and what the backward pass needs; `chance` is there in training only.
-    fn forward(&self, weights: &[Tensor], input: &Tensor, chance: Option<&mut dyn Rng>) -> Result<(Tensor, Kept)>;
+    /// Computes the output, and what the backward pass needs.
+    fn forward(&self, weights: &[Tensor], input: &Tensor, carried: &mut Carried<'_>) -> Result<(Tensor, Kept)>;
 
     /// Computes the gradients of the weights, in their order, and of the input if it is `wanted`.
     fn backward(&self, weights: &[Tensor], kept: Kept, gradient: &Tensor, wanted: bool) -> Result<Gradients>;
 
+    /// Whether its input must come in f32 whatever passes compute in: it is numbers of vectors, not values.
+    fn looks_up(&self) -> bool {
+        false
+    }
+
     /// What a pass of a row takes, if so many values of a row come in.
     fn takes(&self, width: usize) -> Takes;
+}
+
+/// What a forward pass carries from layer to layer besides the values.
+#[derive(Default)]
+pub(in crate::train) struct Carried<'a> {
+    /// In training only.
+    pub(super) chance: Option<&'a mut dyn Rng>,
+    /// Where rows are sequences: 1 for every token, 0 beyond the sequence's end, in f32, of shape `[rows, length]`.
+    pub(super) tokens: Option<Tensor>,
 }
 
 /// What a layer keeps from its forward pass for its backward pass.

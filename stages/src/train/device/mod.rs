@@ -6,13 +6,19 @@
 //! threads meet (no scatter, no atomic operation), so the same device gives the same bits again.
 //!
 //! Shards, their tree and all chance are those of the processor's engine; the bits are not, for a device sums in another
-//! order. To read it: `layer` (what a layer is), `network`, `engine` (gradients and steps), `room` (its memory).
+//! order. Several devices share the shards of a step out, and what they give is added up in the same tree: any number of
+//! devices of one kind gives the same bits. (NCCL's reductions would not: the order of their sums is that of the ring.)
+//!
+//! To read it: `layer` (what a layer is), `network`, `replica` (gradients on one device), `engine` (steps), `room` (a
+//! device's memory).
 
 mod activation;
+mod attention;
 mod conv;
 mod dense;
 mod descent;
 mod dropout;
+mod embedding;
 mod engine;
 mod examples;
 mod layer;
@@ -21,16 +27,19 @@ mod network;
 mod norm;
 mod place;
 mod pool;
+mod replica;
 mod residual;
 pub(super) mod room;
 
+pub(super) use attention::Attention;
 pub(super) use conv::Conv;
 pub(super) use dense::Dense;
 pub(super) use dropout::Dropout;
+pub(super) use embedding::{Embedding, Mean, Tokens};
 pub(super) use engine::DeviceEngine;
 pub(super) use layer::Layer;
 pub(super) use network::Network;
 pub(super) use norm::LayerNorm;
-pub(super) use place::{Place, place};
+pub(super) use place::{Place, places};
 pub(super) use pool::{ChannelsLast, MaxPool};
 pub(super) use residual::Residual;

@@ -1,8 +1,7 @@
 //! Networks on a device: layers, one after the other.
 
-use super::layer::{Gradients, Kept, Layer, Takes};
-use candle_core::{Result, Tensor};
-use rand::Rng;
+use super::layer::{Carried, Gradients, Kept, Layer, Takes};
+use candle_core::{DType, Result, Tensor};
 
 /// Layers, and how many weight tensors each has.
 pub(in crate::train) struct Network(Vec<(Box<dyn Layer>, usize)>);
@@ -17,14 +16,12 @@ impl Network {
         &self,
         mut weights: &[Tensor],
         input: &Tensor,
-        mut chance: Option<&mut dyn Rng>,
+        carried: &mut Carried<'_>,
     ) -> Result<(Tensor, Vec<Kept>)> {
         let (mut values, mut all) = (input.clone(), Vec::with_capacity(self.0.len()));
         for (layer, count) in &self.0 {
             let (own, rest) = weights.split_at(*count);
-            // Not as `as_deref_mut`: the trait object's lifetime is invariant behind `&mut`.
-            let chance = chance.as_mut().map(|rng| &mut **rng as &mut dyn Rng);
-            let (output, kept) = layer.forward(own, &values, chance)?;
+            let (output, kept) = layer.forward(own, &values, carried)?;
             (values, weights) = (output, rest);
             all.push(kept);
         }
@@ -50,6 +47,14 @@ impl Network {
         }
         all.reverse();
         Ok(Gradients { weights: all, input: gradient })
+    }
+
+    /// What its input comes in, where passes compute in `dtype`.
+    pub(super) fn reads(&self, dtype: DType) -> DType {
+        match self.0.first() {
+            Some((first, _)) if first.looks_up() => DType::F32,
+            _ => dtype,
+        }
     }
 
     /// What a pass of a row of so many values takes.

@@ -1,8 +1,7 @@
 //! Layer normalisation on a device.
 
-use super::layer::{Gradients, Kept, Layer, Takes, sum_rows};
+use super::layer::{Carried, Gradients, Kept, Layer, Takes, sum_rows};
 use candle_core::{D, DType, Result, Tensor};
-use rand::Rng;
 
 /// Brings the values of every row or pixel to mean 0 and variance 1, then scales and shifts each. It computes in f32,
 /// whatever comes in.
@@ -13,7 +12,7 @@ pub(in crate::train) struct LayerNorm {
 }
 
 impl Layer for LayerNorm {
-    fn forward(&self, weights: &[Tensor], input: &Tensor, _: Option<&mut dyn Rng>) -> Result<(Tensor, Kept)> {
+    fn forward(&self, weights: &[Tensor], input: &Tensor, _: &mut Carried<'_>) -> Result<(Tensor, Kept)> {
         let values = input.reshape(((), self.width))?.to_dtype(DType::F32)?;
         let centred = values.broadcast_sub(&values.mean_keepdim(D::Minus1)?)?;
         let inverse = centred.sqr()?.mean_keepdim(D::Minus1)?.affine(1.0, self.epsilon)?.sqrt()?.recip()?;

@@ -16,49 +16,32 @@ pub(in crate::train) struct Place {
     pub(in crate::train) memory: Option<u64>,
 }
 
-/// The device for a training, on `lists` of parts or not, or `None` for the processor; why a device that is there is not used goes to the log.
+/// The devices for a training, or none for the processor; why a device that is there is not used goes to the log.
 ///
 /// # Errors
 /// A device was demanded that the training can't use, or it can't be opened.
-pub(in crate::train) fn place(
-    spec: &TrainSpec,
-    lists: bool,
-    devices: &Devices,
-    progress: &Progress,
-) -> Result<Option<Place>> {
-    let reason = match (devices.shares(), unfit(&spec.model)) {
+pub(in crate::train) fn places(spec: &TrainSpec, devices: &Devices, progress: &Progress) -> Result<Vec<Place>> {
+    let reason = match (devices.shares(), &spec.model) {
         ([], _) => {
             if spec.precision != Precision::F32 {
                 progress.log("`precision` is for CUDA devices: the processor computes in f32");
             }
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        (_, Some(field)) => format!("`{field}` is computed on the processor only"),
-        (_, None) if lists => "a list of parts is trained on by the processor only".to_owned(),
-        ([share], None) => {
-            let place = open(share, spec.precision)?;
+        (_, ModelSpec::Trees(_)) => "`model.trees` is computed on the processor only",
+        (shares, _) => {
+            let places = shares.iter().map(|share| open(share, spec.precision)).collect::<Result<_>>()?;
             devices.mark_used();
-            return Ok(Some(place));
+            return Ok(places);
         }
-        (shares, None) => format!("a training computes on one CUDA device, not on {}", shares.len()),
     };
     match devices.is_demanded() {
         true => Err(Error::usage(format!("{reason}, but its `needs` demand CUDA"))
-            .help("say device = \"cpu\" or \"auto\" under `needs`, and no `gpus` but 1")),
+            .help("say device = \"cpu\" or \"auto\" under `needs`, and no `gpus`")),
         false => {
             progress.log(format!("{reason}: no CUDA device is used"));
-            Ok(None)
+            Ok(Vec::new())
         }
-    }
-}
-
-/// The parameter that asks for what there is on the processor only.
-fn unfit(model: &ModelSpec) -> Option<&'static str> {
-    match model {
-        ModelSpec::Trees(_) => Some("model.trees"),
-        ModelSpec::Transformer(_) => Some("model.transformer"),
-        ModelSpec::Mlp(mlp) if mlp.embed.is_some() => Some("model.mlp.embed"),
-        _ => None,
     }
 }
 

@@ -1,9 +1,8 @@
 //! Max pooling, and the turn from channels first to channels last, on a device.
 
-use super::layer::{Gradients, Kept, Layer, Takes};
+use super::layer::{Carried, Gradients, Kept, Layer, Takes};
 use crate::train::network::conv::Image;
 use candle_core::{DType, Device, Result, Tensor};
-use rand::Rng;
 
 /// The largest value of every square of pixels: the first of equals, as on the processor.
 pub(in crate::train) struct MaxPool {
@@ -34,7 +33,7 @@ impl MaxPool {
 }
 
 impl Layer for MaxPool {
-    fn forward(&self, _: &[Tensor], input: &Tensor, _: Option<&mut dyn Rng>) -> Result<(Tensor, Kept)> {
+    fn forward(&self, _: &[Tensor], input: &Tensor, _: &mut Carried<'_>) -> Result<(Tensor, Kept)> {
         let image = input.reshape(((), self.input.height * self.input.width, self.input.channels))?;
         let mut best = image.index_select(&self.places[0], 1)?;
         let mut marks = best.zeros_like()?.to_dtype(DType::U8)?;
@@ -76,7 +75,7 @@ impl ChannelsLast {
 }
 
 impl Layer for ChannelsLast {
-    fn forward(&self, _: &[Tensor], input: &Tensor, _: Option<&mut dyn Rng>) -> Result<(Tensor, Kept)> {
+    fn forward(&self, _: &[Tensor], input: &Tensor, _: &mut Carried<'_>) -> Result<(Tensor, Kept)> {
         let Image { height, width, channels } = self.0;
         Ok((Self::turn(input, channels, height * width)?, Kept::default()))
     }

@@ -1,9 +1,8 @@
 //! Residual blocks on a device.
 
-use super::layer::{Gradients, Kept, Layer, Takes};
+use super::layer::{Carried, Gradients, Kept, Layer, Takes};
 use super::network::Network;
 use candle_core::{Result, Tensor};
-use rand::Rng;
 
 /// Adds to its input what some layers make of it.
 pub(in crate::train) struct Residual {
@@ -11,8 +10,8 @@ pub(in crate::train) struct Residual {
 }
 
 impl Layer for Residual {
-    fn forward(&self, weights: &[Tensor], input: &Tensor, chance: Option<&mut dyn Rng>) -> Result<(Tensor, Kept)> {
-        let (added, inner) = self.branch.forward(weights, input, chance)?;
+    fn forward(&self, weights: &[Tensor], input: &Tensor, carried: &mut Carried<'_>) -> Result<(Tensor, Kept)> {
+        let (added, inner) = self.branch.forward(weights, input, carried)?;
         let output = (input + added.reshape(input.shape())?)?;
         Ok((output, Kept { tensors: Vec::new(), inner }))
     }

@@ -2,6 +2,7 @@
 
 use super::layer::Takes;
 use candle_core::{DType, Error, Result};
+use std::cell::Cell;
 
 /// What a pass asks before it begins: whether so many rows fit.
 type Gate = Box<dyn Fn(usize) -> Result<()> + Send>;
@@ -9,7 +10,7 @@ type Gate = Box<dyn Fn(usize) -> Result<()> + Send>;
 /// How many rows a pass takes at once.
 pub(in crate::train) struct Room {
     /// At most.
-    pub(super) rows: usize,
+    rows: Cell<usize>,
     gate: Gate,
 }
 
@@ -24,7 +25,7 @@ impl Room {
 
     /// Room that is asked for.
     pub(in crate::train) fn with(gate: impl Fn(usize) -> Result<()> + Send + 'static) -> Self {
-        Self { rows: usize::MAX, gate: Box::new(gate) }
+        Self { rows: Cell::new(usize::MAX), gate: Box::new(gate) }
     }
 
     /// The room that is left of `share` bytes beside `fixed`, for rows that take `row` bytes each.
@@ -38,6 +39,20 @@ impl Room {
         })
     }
 
+    /// How many rows a pass takes at most.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.get()
+    }
+
+    /// From now on a pass takes no more than so many.
+    pub(super) fn shrink(&self, rows: usize) {
+        self.rows.set(rows);
+    }
+
+    /// Whether so many rows fit.
+    ///
+    /// # Errors
+    /// They do not.
     pub(super) fn ask(&self, rows: usize) -> Result<()> {
         (self.gate)(rows)
     }

@@ -3,7 +3,9 @@
 use super::activation::Activation;
 use super::layer::{Kept, Layer, Parameter, Pass, Start};
 use super::matrix::{Matrix, multiply};
+use crate::train::device;
 use crate::train::loss::softmax;
+use candle_core::Device;
 use rand::Rng;
 
 /// Multi-head self-attention (Vaswani et al., "Attention Is All You Need", 2017): every token of a sequence takes from
@@ -122,6 +124,10 @@ impl Layer for Attention {
             Parameter { name: "output.weight".into(), shape: vec![width, width], start },
             Parameter { name: "output.bias".into(), shape: vec![width], start: Start::Zero },
         ]
+    }
+
+    fn on_device(&self, _: &Device) -> candle_core::Result<Box<dyn device::Layer>> {
+        Ok(Box::new(device::Attention { length: self.length, width: self.width, heads: self.heads }))
     }
 
     fn forward(&self, weights: &[f32], input: &[f32], output: &mut [f32], kept: &mut Kept, _: Option<&mut dyn Rng>) {

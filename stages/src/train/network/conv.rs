@@ -151,9 +151,9 @@ impl Layer for Conv {
         ]
     }
 
-    fn on_device(&self, device: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
+    fn on_device(&self, device: &Device) -> candle_core::Result<Box<dyn device::Layer>> {
         let sides = (self.kernel, self.padding);
-        Ok(Some(Box::new(device::Conv::new((self.input, self.output), sides, self.activation, device)?)))
+        Ok(Box::new(device::Conv::new((self.input, self.output), sides, self.activation, device)?))
     }
 
     fn forward(&self, weights: &[f32], input: &[f32], output: &mut [f32], kept: &mut Kept, _: Option<&mut dyn Rng>) {

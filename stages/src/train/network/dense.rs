@@ -36,9 +36,9 @@ impl Layer for Dense {
         ]
     }
 
-    fn on_device(&self, _: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
+    fn on_device(&self, _: &Device) -> candle_core::Result<Box<dyn device::Layer>> {
         let Dense { inputs, outputs, activation, .. } = *self;
-        Ok(Some(Box::new(device::Dense { inputs, outputs, activation })))
+        Ok(Box::new(device::Dense { inputs, outputs, activation }))
     }
 
     fn forward(&self, weights: &[f32], input: &[f32], output: &mut [f32], _: &mut Kept, _: Option<&mut dyn Rng>) {

@@ -41,8 +41,8 @@ impl Layer for Dropout {
         true
     }
 
-    fn on_device(&self, _: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
-        Ok(Some(Box::new(device::Dropout { limit: self.limit(), scale: f64::from(self.scale()) })))
+    fn on_device(&self, _: &Device) -> candle_core::Result<Box<dyn device::Layer>> {
+        Ok(Box::new(device::Dropout { limit: self.limit(), scale: f64::from(self.scale()) }))
     }
 
     fn forward(&self, _: &[f32], input: &[f32], output: &mut [f32], kept: &mut Kept, chance: Option<&mut dyn Rng>) {

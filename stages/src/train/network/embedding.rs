@@ -1,6 +1,8 @@
 //! Embeddings: vectors that are looked up, for categories and for tokens.
 
 use super::layer::{Kept, Layer, Parameter, Pass, Start};
+use crate::train::device;
+use candle_core::Device;
 use rand::Rng;
 
 /// How a vector of an embedding begins.
@@ -32,7 +34,8 @@ impl Field {
         Self { width, table: None }
     }
 
-    fn outputs(&self) -> usize {
+    /// Values that come of it.
+    pub(in crate::train) fn outputs(&self) -> usize {
         self.table.as_ref().map_or(self.width, |table| table.width)
     }
 }
@@ -85,6 +88,10 @@ impl Layer for Embedding {
                 start: Start::UniformAfter { zeros: table.width, bound: BOUND },
             })
             .collect()
+    }
+
+    fn on_device(&self, _: &Device) -> candle_core::Result<Box<dyn device::Layer>> {
+        Ok(Box::new(device::Embedding(self.fields.clone())))
     }
 
     fn forward(&self, weights: &[f32], input: &[f32], output: &mut [f32], _: &mut Kept, _: Option<&mut dyn Rng>) {
@@ -153,6 +160,10 @@ impl Layer for Tokens {
         ]
     }
 
+    fn on_device(&self, _: &Device) -> candle_core::Result<Box<dyn device::Layer>> {
+        Ok(Box::new(device::Tokens { vocabulary: self.vocabulary, length: self.length, width: self.width }))
+    }
+
     fn forward(&self, weights: &[f32], input: &[f32], output: &mut [f32], kept: &mut Kept, _: Option<&mut dyn Rng>) {
         kept.lengths.clear();
         let lengths = input.chunks_exact(self.length).map(|row| row.iter().take_while(|token| **token >= 0.0).count());
@@ -194,6 +205,10 @@ impl Layer for Mean {
 
     fn outputs(&self) -> usize {
         self.width
+    }
+
+    fn on_device(&self, _: &Device) -> candle_core::Result<Box<dyn device::Layer>> {
+        Ok(Box::new(device::Mean { length: self.length, width: self.width }))
     }
 
     fn forward(&self, _: &[f32], input: &[f32], output: &mut [f32], kept: &mut Kept, _: Option<&mut dyn Rng>) {

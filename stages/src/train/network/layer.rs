@@ -31,10 +31,11 @@ pub(in crate::train) trait Layer: Send + Sync {
         false
     }
 
-    /// The same layer over tensors of a device; `None` if there is none.
-    fn on_device(&self, _: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
-        Ok(None)
-    }
+    /// The same layer over tensors of a device.
+    ///
+    /// # Errors
+    /// The device has no memory for what the layer needs.
+    fn on_device(&self, device: &Device) -> candle_core::Result<Box<dyn device::Layer>>;
 
     /// Computes `output` from `input`; `chance` is there in training only.
     fn forward(

@@ -217,12 +217,10 @@ impl Network {
     /// The same network over tensors of a device.
     ///
     /// # Errors
-    /// A layer that there is none of, named, or a device without memory for it.
+    /// A device without memory for it.
     pub(super) fn on_device(&self, device: &Device) -> candle_core::Result<device::Network> {
-        let layers = self.layers.iter().map(|(layer, _)| match layer.on_device(device)? {
-            Some(twin) => Ok((twin, layer.parameters().len())),
-            None => Err(candle_core::Error::Msg(format!("layer {} is computed on the processor only", layer.name()))),
-        });
+        let twin = |layer: &dyn Layer| Ok((layer.on_device(device)?, layer.parameters().len()));
+        let layers = self.layers.iter().map(|(layer, _)| twin(layer.as_ref()));
         layers.collect::<candle_core::Result<_>>().map(device::Network::new)
     }
 

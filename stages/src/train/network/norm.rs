@@ -93,8 +93,8 @@ impl Layer for LayerNorm {
         ]
     }
 
-    fn on_device(&self, _: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
-        Ok(Some(Box::new(device::LayerNorm { width: self.width, epsilon: f64::from(EPSILON) })))
+    fn on_device(&self, _: &Device) -> candle_core::Result<Box<dyn device::Layer>> {
+        Ok(Box::new(device::LayerNorm { width: self.width, epsilon: f64::from(EPSILON) }))
     }
 
     fn forward(&self, weights: &[f32], input: &[f32], output: &mut [f32], kept: &mut Kept, _: Option<&mut dyn Rng>) {

@@ -86,8 +86,8 @@ impl Layer for MaxPool {
         self.output().values()
     }
 
-    fn on_device(&self, device: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
-        Ok(Some(Box::new(device::MaxPool::new(self.input, self.output(), self.size, device)?)))
+    fn on_device(&self, device: &Device) -> candle_core::Result<Box<dyn device::Layer>> {
+        Ok(Box::new(device::MaxPool::new(self.input, self.output(), self.size, device)?))
     }
 
     fn forward(&self, _: &[f32], input: &[f32], output: &mut [f32], kept: &mut Kept, _: Option<&mut dyn Rng>) {
@@ -127,8 +127,8 @@ impl Layer for ChannelsLast {
         self.image.values()
     }
 
-    fn on_device(&self, _: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
-        Ok(Some(Box::new(device::ChannelsLast(self.image))))
+    fn on_device(&self, _: &Device) -> candle_core::Result<Box<dyn device::Layer>> {
+        Ok(Box::new(device::ChannelsLast(self.image)))
     }
 
     fn forward(&self, _: &[f32], input: &[f32], output: &mut [f32], _: &mut Kept, _: Option<&mut dyn Rng>) {

@@ -34,8 +34,8 @@ impl Layer for Residual {
         self.branch.uses_chance()
     }
 
-    fn on_device(&self, device: &Device) -> candle_core::Result<Option<Box<dyn device::Layer>>> {
-        Ok(Some(Box::new(device::Residual { branch: self.branch.on_device(device)? })))
+    fn on_device(&self, device: &Device) -> candle_core::Result<Box<dyn device::Layer>> {
+        Ok(Box::new(device::Residual { branch: self.branch.on_device(device)? }))
     }
 
     fn forward(

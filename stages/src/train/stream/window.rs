@@ -1,5 +1,6 @@
 //! Rows that were read, in the order in which they are used.
 
+use super::Here;
 use crate::train::engine::{Examples, Picked, Target};
 use crate::train::loss::Truth;
 use std::ops::Range;
@@ -19,6 +20,11 @@ impl Rows {
 
     pub(in crate::train) fn len(&self) -> usize {
         self.places.len()
+    }
+
+    /// All of them, as a batch.
+    pub(in crate::train) fn all(&self) -> Here<'_> {
+        Here { rows: self, start: 0, first: 0 }
     }
 
     /// Writes the features of some of them, one row after the other.

@@ -7,7 +7,7 @@ use super::pool::Pool;
 use super::state::State;
 use super::*;
 use crate::train::device::room::{Room, is_out_of_memory};
-use crate::train::device::{DeviceEngine, Place, place};
+use crate::train::device::{DeviceEngine, Place, places};
 use candle_core::{DType, Device};
 use ropeway_framework::stage::{DeviceShare, Devices};
 
@@ -21,7 +21,7 @@ fn given(train: &Frame, valid: Option<&Frame>, resume: Option<Tensors>) -> stage
 }
 
 fn run_there(place: Place, given: stage::Given, spec: Value, around: &Surroundings) -> Result<Outcome> {
-    stage::train_on(Some(place), given, &serde_json::from_value(spec)?, Seed::new(7, "fit"), around)
+    stage::train_on(vec![place], given, &serde_json::from_value(spec)?, Seed::new(7, "fit"), around)
 }
 
 /// Hears what is said.
@@ -79,8 +79,8 @@ fn compare_with(place: Place, tolerance: f32, rows: &Frame, spec: Value) {
     (own.weights, own.augmenter) = (class_weights.clone(), augmenter());
     let counts = (shards, spec.optimizer.moments());
     let progress = Progress::default();
-    let data = (&train, Some(&train));
-    let mut there = DeviceEngine::new(&network, description.objective, data, counts, place, &progress).unwrap();
+    let both = (Training::Whole(&train), Some(Validation::Whole(&train)));
+    let mut there = DeviceEngine::new(&network, description.objective, both, counts, vec![place], &progress).unwrap();
     (there.weights, there.augmenter) = (class_weights, augmenter());
     let names: Vec<String> = network.places().map(|(name, ..)| name).collect();
     if let Some(first) = names.iter().find(|name| !spec.freeze.is_empty() && name.starts_with(&spec.freeze[0])) {
@@ -137,6 +137,81 @@ fn gradients_are_those_of_the_processors_engine() {
     }
     let augmented = json!({"cnn": {"input": [3, 7, 6], "channels": [2]}});
     compare(&images, json!({"model": augmented, "augment": {"shift": 2, "flip": true}}));
+    compare(&models::journeys(70, "train"), models::tabular());
+    for (heads, layers, dropout) in [(1, 1, 0.0), (4, 2, 0.2)] {
+        let transformer = json!({"length": 9, "width": 8, "heads": heads, "layers": layers, "dropout": dropout});
+        compare(&with_empty(models::texts(40, "train")), json!({"model": {"transformer": transformer}}));
+    }
+}
+
+/// The texts, the second and the last of which are empty.
+fn with_empty(texts: Frame) -> Frame {
+    let texts = texts.to_batch().unwrap();
+    let text = texts.column(0).as_string::<i32>().iter().enumerate();
+    let last = texts.num_rows() - 1;
+    let text: StringArray = text.map(|(row, text)| if [1, last].contains(&row) { Some("") } else { text }).collect();
+    Frame::from_columns([("text", Arc::new(text) as ArrayRef), ("label", texts.column(1).clone())]).unwrap()
+}
+
+#[test]
+fn sequences_and_categories_are_learned_also_in_mixed_precision() {
+    // Tokens that numbers of 8 bits do not tell apart.
+    let item = Arc::new(Field::new_list_field(DataType::Int32, false));
+    let values = (0..400).flat_map(|row| [512 + row % 2, 700, row % 600]);
+    let values = Arc::new(arrow::array::Int32Array::from_iter_values(values));
+    let tokens: ArrayRef = Arc::new(FixedSizeListArray::new(item, 3, values, None));
+    let label: ArrayRef = Arc::new(Int64Array::from_iter_values((0..400).map(|row| row % 2)));
+    let rows = Frame::from_columns([("tokens", tokens), ("label", label)]).unwrap();
+    let spec = json!({
+        "model": {"transformer": {"width": 16, "heads": 2, "vocabulary": 1000}}, "epochs": 10, "batch": 40,
+        "optimizer": {"adam": {"rate": 0.01}},
+    });
+    for dtype in [DType::F32, DType::BF16] {
+        let (_, metrics, ..) =
+            run_there(here(dtype, None), given(&rows, None, None), spec.clone(), &around(1)).unwrap();
+        assert_eq!(metrics.get("train.accuracy"), Some(1.0), "{dtype:?}");
+        let journeys = given(&models::journeys(400, "train"), Some(&models::journeys(100, "valid")), None);
+        let (_, found, ..) = run_there(here(dtype, None), journeys, models::tabular(), &around(1)).unwrap();
+        let (train, valid) = (models::journeys(400, "train"), models::journeys(100, "valid"));
+        let (_, expected, ..) = run(&train, Some(&valid), models::tabular()).unwrap();
+        close(found.get("valid.loss").unwrap(), expected.get("valid.loss").unwrap(), 0.1, "valid.loss");
+    }
+}
+
+#[test]
+fn any_number_of_devices_gives_the_same_bytes() {
+    for (train, valid, spec) in parts::cases() {
+        let spec = parts::with(parts::with(spec, "shards", json!(8)), "early_stop", json!({}));
+        let run = |devices: usize| {
+            let (ear, around) = heard();
+            let places = vec![here(DType::F32, None); devices];
+            let (given, spec) = (given(&train, Some(&valid), None), serde_json::from_value(spec.clone()).unwrap());
+            let found = stage::train_on(places, given, &spec, Seed::new(7, "fit"), &around).unwrap();
+            (all(&found), ear.0.lock().unwrap().concat())
+        };
+        let (one, said) = run(1);
+        assert_eq!(said, "");
+        for devices in [2, 3, 5, 8, 9] {
+            let (found, said) = run(devices);
+            assert!(found == one, "{devices} devices, {spec}");
+            assert_eq!(said.contains("of 9 devices 8 compute"), devices == 9);
+        }
+    }
+}
+
+#[test]
+fn what_comes_in_parts_is_trained_on_as_if_it_were_whole() {
+    for (train, valid, spec) in parts::cases() {
+        let there = |train: &[Frame], valid: &[Frame], spec: Value| {
+            let (train, valid) = (train.iter().cloned().collect(), Some(valid.iter().cloned().collect()));
+            let given = stage::Given { train, valid, features: None, resume: None, init: None };
+            run_there(here(DType::F32, None), given, spec, &around(2)).unwrap()
+        };
+        let whole = there(&[train.clone()], &[valid.clone()], spec.clone());
+        let buffered = parts::with(spec, "shuffle", json!({"buffer": 5000}));
+        let found = there(&parts::parted(&train, &[1, 60, 0, 33]), &parts::parted(&valid, &[64, 2]), buffered);
+        assert!(parts::learned(&found) == parts::learned(&whole), "{}", found.0.spec());
+    }
 }
 
 #[test]
@@ -242,10 +317,11 @@ fn with_room(room: Room, batch: usize) -> (Result<State>, Vec<String>) {
     let (train, description) = stage::read(&rows, &spec, 1).unwrap();
     let valid = stage::examples(&more, &description, 1).unwrap();
     let network = description.network().unwrap();
-    let data = (&train, Some(&valid));
+    let data = (Training::Whole(&train), Some(Validation::Whole(&valid)));
     let place = here(DType::F32, None);
-    let mut engine = DeviceEngine::new(&network, description.objective, data, (2, 2), place, &around.progress).unwrap();
-    engine.room = room;
+    let mut engine =
+        DeviceEngine::new(&network, description.objective, data, (2, 2), vec![place], &around.progress).unwrap();
+    engine.limit(room);
     let weights = network.initial(&Seed::new(1, "train"));
     let fresh = State { moments: vec![vec![0.0; weights.len()]; 2], weights, ..State::default() };
     let plan = stage::plan(&spec, &[96], false).unwrap();
@@ -333,33 +409,20 @@ fn the_rate_is_found_there_too() {
 #[test]
 fn what_devices_do_not_compute_is_refused_or_left_to_the_processor() {
     let one = DeviceShare { ordinal: 0, share: 1000, memory: 1 << 30, name: String::new() };
-    let decide_on = |spec: Value, lists: bool, shares: usize, demanded: bool| {
+    let decide = |spec: Value, shares: usize, demanded: bool| {
         let (ear, around) = heard();
         let devices = Devices::new(vec![one.clone(); shares], demanded);
         let spec: TrainSpec = serde_json::from_value(spec).unwrap();
-        let place = place(&spec, lists, &devices, &around.progress).map(|place| place.is_some());
+        let place = places(&spec, &devices, &around.progress).map(|places| !places.is_empty());
         let said = ear.0.lock().unwrap().concat();
         place.map(|there| (there, said)).map_err(|error| error.to_string())
     };
-    let decide = |spec, shares, demanded| decide_on(spec, false, shares, demanded);
-    for (model, field) in [
-        (json!({"trees": {}}), "model.trees"),
-        (json!({"transformer": {}}), "model.transformer"),
-        (json!({"mlp": {"embed": {"columns": ["x"]}}}), "model.mlp.embed"),
-    ] {
-        let spec = json!({"model": model});
-        let error = decide(spec.clone(), 1, true).unwrap_err();
-        assert_eq!(error, format!("`{field}` is computed on the processor only, but its `needs` demand CUDA"));
-        let said = format!("`{field}` is computed on the processor only: no CUDA device is used");
-        assert_eq!(decide(spec.clone(), 1, false).unwrap(), (false, said));
-        assert_eq!(decide(spec, 0, false).unwrap(), (false, String::new()));
-    }
-    let mlp = || json!({"model": {"mlp": {}}});
-    let error = decide_on(mlp(), true, 1, true).unwrap_err();
-    assert_eq!(error, "a list of parts is trained on by the processor only, but its `needs` demand CUDA");
-    assert!(!decide_on(mlp(), true, 1, false).unwrap().0);
-    let two = decide(json!({"model": {"mlp": {}}}), 2, true).unwrap_err();
-    assert!(two.starts_with("a training computes on one CUDA device, not on 2"));
+    let trees = || json!({"model": {"trees": {}}});
+    let error = decide(trees(), 1, true).unwrap_err();
+    assert_eq!(error, "`model.trees` is computed on the processor only, but its `needs` demand CUDA");
+    let said = "`model.trees` is computed on the processor only: no CUDA device is used".to_owned();
+    assert_eq!(decide(trees(), 1, false).unwrap(), (false, said));
+    assert_eq!(decide(trees(), 0, false).unwrap(), (false, String::new()));
     let (there, said) = decide(json!({"model": {"mlp": {}}, "precision": "bf16"}), 0, false).unwrap();
     assert!(!there && said.contains("the processor computes in f32"));
 }
@@ -384,6 +447,9 @@ mod cuda {
         }
         let cnn = json!({"input": [3, 7, 6], "channels": [4, 3], "kernel": 4, "blocks": 1, "hidden": [6]});
         compare(&patches(18), json!({"model": {"cnn": cnn}, "loss": "bce", "augment": {"flip": true}}));
+        compare(&models::journeys(70, "train"), models::tabular());
+        let transformer = json!({"length": 9, "width": 8, "heads": 2, "layers": 2, "dropout": 0.2});
+        compare(&with_empty(models::texts(40, "train")), json!({"model": {"transformer": transformer}}));
     }
 
     #[test]

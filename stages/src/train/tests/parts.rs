@@ -54,7 +54,7 @@ pub(super) fn learned(outcome: &Outcome) -> (Bytes, String, Metrics, String) {
     (model, outcome.0.spec().to_string(), metrics, curve)
 }
 
-fn cases() -> Vec<(Frame, Frame, Value)> {
+pub(super) fn cases() -> Vec<(Frame, Frame, Value)> {
     let cnn = json!({
         "model": {"cnn": {"input": [1, 8, 8], "channels": [3], "dropout": 0.2}}, "epochs": 2, "batch": 50, "shards": 4,
         "augment": {"shift": 1, "flip": true},
