@@ -7,7 +7,7 @@
 use ropeway::pipeline::Pool;
 use ropeway::prelude::*;
 use ropeway::run::{Elsewhere, Event, Line, Options, Report, run};
-use ropeway::stage::{Cancel, Gang, Progress};
+use ropeway::stage::{Cancel, Gang, Progress, copy_past_cache};
 use ropeway::worker::Token;
 use serde_json::{Value, json};
 use std::process::{Command, ExitCode};
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
 const BYTES: usize = 64 * MIB;
+const BLOCK: usize = 1024;
 const ROUNDS: usize = 9;
 const BEATS: Duration = Duration::from_secs(9);
 const KILL_EVERY: Duration = Duration::from_secs(2);
@@ -26,8 +27,9 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Halves of a sum, from two members and back: each gives the other half of its values, adds up its own half, and gives
-/// the sum. What that takes, in copies of the same bytes in memory.
+/// Halves of a sum, from two members and back, as trainings exchange them: each gives the other half of its values, adds
+/// up its own half where the other reads it, and takes the other half of the sum. What that takes, in copies of the same
+/// bytes in memory.
 fn exchange(gang: Gang, cancel: Cancel, progress: Progress) -> Result<Metrics> {
     let mine: Vec<f32> = (0..BYTES / 4).map(|index| index as f32).collect();
     let (mut sum, mut copy) = (vec![0.0f32; BYTES / 4], vec![0.0f32; BYTES / 4]);
@@ -38,7 +40,8 @@ fn exchange(gang: Gang, cancel: Cancel, progress: Progress) -> Result<Metrics> {
         if circle.size() != 2 {
             continue;
         }
-        let (rank, own) = (circle.rank(), circle.rank() * half / 4..(circle.rank() + 1) * half / 4);
+        let (rank, other) = (circle.rank(), 1 - circle.rank());
+        let place = |rank: usize| rank * half / 4..(rank + 1) * half / 4;
         while times.len() < ROUNDS {
             // Both wait for each other here, so that only the exchange itself is measured.
             circle.outgoing(8)?;
@@ -54,18 +57,21 @@ fn exchange(gang: Gang, cancel: Cancel, progress: Progress) -> Result<Metrics> {
             if !circle.exchange(&halves)? {
                 continue 'circle;
             }
-            let (a, b): (&[f32], &[f32]) =
-                (bytemuck::cast_slice(circle.incoming(0)), bytemuck::cast_slice(circle.incoming(1)));
-            sum[own.clone()].iter_mut().zip(a).zip(b).for_each(|((sum, a), b)| *sum = a + b);
-            bytemuck::cast_slice_mut(circle.outgoing(half)?).copy_from_slice(&sum[own.clone()]);
+            let (outgoing, given) = circle.answer(half)?;
+            let (a, b): (&[f32], &[f32]) = (bytemuck::cast_slice(given[0]), bytemuck::cast_slice(given[1]));
+            let mut room = [0.0f32; BLOCK];
+            for ((out, a), b) in outgoing.chunks_mut(4 * BLOCK).zip(a.chunks(BLOCK)).zip(b.chunks(BLOCK)) {
+                room.iter_mut().zip(a).zip(b).for_each(|((sum, a), b)| *sum = a + b);
+                copy_past_cache(&bytemuck::cast_slice(&room)[..out.len()], out, half);
+            }
             if !circle.exchange(&[0..half, 0..half])? {
                 continue 'circle;
             }
-            let other = 1 - rank;
-            let place = other * half / 4..(other + 1) * half / 4;
-            sum[place].copy_from_slice(bytemuck::cast_slice(circle.incoming(other)));
+            copy_past_cache(circle.incoming(other), bytemuck::cast_slice_mut(&mut sum[place(other)]), half);
             times.push(begun.elapsed().as_secs_f64());
         }
+        // Its own half of the sum lies where the other has read it.
+        sum[place(rank)].copy_from_slice(bytemuck::cast_slice(circle.incoming(rank)));
         let right = sum.iter().zip(&mine).all(|(sum, mine)| *sum == 2.0 * mine);
         if rank == 0 {
             let words = json!({ "right": right, "seconds": median(times.clone()), "copy": median(copies.clone()) });

@@ -66,7 +66,16 @@ pub trait Collective: Send {
     ///
     /// # Errors
     /// There is no memory for it.
-    fn outgoing(&mut self, bytes: usize) -> Result<&mut [u8]>;
+    fn outgoing(&mut self, bytes: usize) -> Result<&mut [u8]> {
+        Ok(self.answer(bytes)?.0)
+    }
+
+    /// The same, beside what each member gave to this one in the last exchange, by rank as
+    /// [`incoming`](Collective::incoming) has it: for an answer that is computed from that.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    fn answer(&mut self, bytes: usize) -> Result<(&mut [u8], Vec<&[u8]>)>;
 
     /// Gives each member its part of what was put into [`outgoing`](Collective::outgoing), by rank, and takes what they
     /// give to this one. `false`: the circle has changed, and there may be nothing to take; others may have got theirs.
@@ -99,7 +108,7 @@ impl Gang {
     pub fn meet(&self, cancel: &Cancel) -> Result<Box<dyn Collective>> {
         match &self.0 {
             Some(meeting) => meeting.meet(cancel),
-            None => Ok(Box::new(Alone { cancel: cancel.clone(), given: Vec::new(), part: 0..0 })),
+            None => Ok(Box::new(Alone { cancel: cancel.clone(), given: Default::default(), turn: 0, part: 0..0 })),
         }
     }
 }
@@ -107,7 +116,9 @@ impl Gang {
 /// A circle of one.
 struct Alone {
     cancel: Cancel,
-    given: Vec<u64>,
+    /// By turns, so that what was given last can be read yet.
+    given: [Vec<u64>; 2],
+    turn: usize,
     part: Range<usize>,
 }
 
@@ -124,20 +135,24 @@ impl Collective for Alone {
         false
     }
 
-    fn outgoing(&mut self, bytes: usize) -> Result<&mut [u8]> {
-        self.given.resize(bytes.div_ceil(8), 0);
-        Ok(&mut bytemuck::cast_slice_mut(&mut self.given)[..bytes])
+    fn answer(&mut self, bytes: usize) -> Result<(&mut [u8], Vec<&[u8]>)> {
+        let [even, odd] = &mut self.given;
+        let (last, next) = if self.turn.is_multiple_of(2) { (even, odd) } else { (odd, even) };
+        next.resize(bytes.div_ceil(8), 0);
+        let last = &bytemuck::cast_slice(last)[self.part.clone()];
+        Ok((&mut bytemuck::cast_slice_mut(next)[..bytes], vec![last]))
     }
 
     fn exchange(&mut self, parts: &[Range<usize>]) -> Result<bool> {
         self.cancel.check()?;
-        check_parts(parts, 1, self.given.len() * 8)?;
+        check_parts(parts, 1, self.given[(self.turn + 1) % 2].len() * 8)?;
+        self.turn += 1;
         self.part = parts[0].clone();
         Ok(true)
     }
 
     fn incoming(&self, _: usize) -> &[u8] {
-        &bytemuck::cast_slice(&self.given)[self.part.clone()]
+        &bytemuck::cast_slice(&self.given[self.turn % 2])[self.part.clone()]
     }
 
     fn is_whole(&self) -> bool {

@@ -88,7 +88,7 @@ impl Part<'_> {
     /// Keeps the gradient, unless all of it lies somewhere.
     fn add(&mut self, gradient: &dyn Gradient) {
         let Part { start, sum, phases, squares, .. } = self;
-        let kept = gradient.whole().is_some();
+        let kept = gradient.lies();
         *squares = pieces(gradient, *start..*start + sum.len(), phases, |place, gradient, _, _| {
             if !kept {
                 sum[place].copy_from_slice(gradient);
@@ -98,11 +98,20 @@ impl Part<'_> {
 
     fn update(&mut self, gradient: &dyn Gradient, update: &Update) {
         let mut watch = Stopwatch::start();
-        let gradient = match gradient.whole() {
-            Some(whole) => &whole[self.start..self.start + self.weights.len()],
-            None => self.sum,
-        };
-        update.apply(self.weights, gradient, &mut self.moments);
+        if !gradient.lies() {
+            update.apply(self.weights, self.sum, &mut self.moments);
+            return watch.read(&mut self.phases.optimize);
+        }
+        let (mut room, mut at) = ([0.0f32; PIECE], self.start);
+        let end = at + self.weights.len();
+        while at < end {
+            let next = gradient.piece(at, end);
+            let place = at - self.start..next - self.start;
+            let mut moments: Vec<&mut [f32]> =
+                self.moments.iter_mut().map(|moment| &mut moment[place.clone()]).collect();
+            update.apply(&mut self.weights[place], gradient.values(at..next, &mut room), &mut moments);
+            at = next;
+        }
         watch.read(&mut self.phases.optimize);
     }
 }

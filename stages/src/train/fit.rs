@@ -309,8 +309,8 @@ impl Course<'_> {
         state.step += 1;
         let rate = self.rate(state);
         bounds::check_loss(sums.mean(), rate, state, plan.clip)?;
-        let gradient = match shared {
-            true => Box::new(Shards(std::slice::from_ref(&self.gradient))),
+        let gradient: Box<dyn Gradient> = match shared {
+            true => Box::new(team.gradient(&self.gradient, engine.shards())),
             false => engine.gradient(),
         };
         let step = Step { optimizer: &plan.optimizer, number: state.step, rate, clip: plan.clip };

@@ -16,9 +16,9 @@ pub(super) type Room = [f32; PIECE];
 
 /// The gradient of all weights, given piece by piece, where it is used. However it is cut, its bits are the same.
 pub(super) trait Gradient: Sync {
-    /// All of it, if it lies somewhere.
-    fn whole(&self) -> Option<&[f32]> {
-        None
+    /// Whether it lies in memory, so that a piece that is asked for again costs nothing.
+    fn lies(&self) -> bool {
+        false
     }
 
     /// How far the piece goes that begins at `start`, `end` at most.
@@ -39,11 +39,8 @@ pub(super) trait Gradient: Sync {
 pub(super) struct Shards<'a>(pub(super) &'a [Vec<f32>]);
 
 impl Gradient for Shards<'_> {
-    fn whole(&self) -> Option<&[f32]> {
-        match self.0 {
-            [only] => Some(only),
-            _ => None,
-        }
+    fn lies(&self) -> bool {
+        self.0.len() == 1
     }
 
     fn values<'r>(&'r self, piece: Range<usize>, room: &'r mut Room) -> &'r [f32] {
@@ -57,6 +54,33 @@ impl Gradient for Shards<'_> {
             || tree(&shards, sum),
         );
         sum
+    }
+}
+
+/// A gradient that lies in memory in slices: where each begins, and its values. The first begins at 0.
+pub(super) struct Slices<'a>(pub(super) Vec<(usize, &'a [f32])>);
+
+impl Slices<'_> {
+    /// Where the slice that holds a value begins, and its values.
+    fn at(&self, place: usize) -> (usize, &[f32]) {
+        let index = self.0.partition_point(|(start, _)| *start <= place);
+        self.0[index.saturating_sub(1)]
+    }
+}
+
+impl Gradient for Slices<'_> {
+    fn lies(&self) -> bool {
+        true
+    }
+
+    fn piece(&self, start: usize, end: usize) -> usize {
+        let (from, values) = self.at(start);
+        end.min(start + PIECE).min(from + values.len())
+    }
+
+    fn values<'r>(&'r self, piece: Range<usize>, _: &'r mut Room) -> &'r [f32] {
+        let (from, values) = self.at(piece.start);
+        &values[piece.start - from..piece.end - from]
     }
 }
 

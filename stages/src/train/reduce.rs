@@ -4,6 +4,8 @@ use super::descent::PART;
 use super::gradient::tree;
 use super::network::simd::vectorized;
 use super::pool::Pool;
+use bytemuck::{cast_slice, cast_slice_mut};
+use ropeway_framework::stage::copy_past_cache;
 use std::ops::Range;
 
 /// Values that are summed at once, on the stack.
@@ -55,14 +57,28 @@ pub(super) fn add_subtrees(
             pieces.extend(parts.map(|(index, piece)| (piece, subtree.clone(), slice.start + index * PART)));
         }
     }
+    let all = pieces.iter().map(|(piece, ..)| size_of_val(&**piece)).sum();
     pool.each(&mut pieces, |_, (piece, subtree, start)| {
         let place = *start..*start + piece.len();
         let shards: Vec<&[f32]> = shards[subtree.clone()].iter().map(|shard| &shard[place.clone()]).collect();
-        vectorized(
-            #[inline(always)]
-            || tree(&shards, piece),
-        );
+        by_blocks(piece, all, |place, sum| {
+            let shards: Vec<&[f32]> = shards.iter().map(|shard| &shard[place.clone()]).collect();
+            vectorized(
+                #[inline(always)]
+                || tree(&shards, sum),
+            );
+        });
     });
+}
+
+/// Writes values that others read, block by block, as a part of `all` bytes of them.
+fn by_blocks(values: &mut [f32], all: usize, compute: impl Fn(Range<usize>, &mut [f32])) {
+    let mut room = [0.0f32; BLOCK];
+    for (index, block) in values.chunks_mut(BLOCK).enumerate() {
+        let sum = &mut room[..block.len()];
+        compute(index * BLOCK..index * BLOCK + sum.len(), sum);
+        copy_past_cache(cast_slice(sum), cast_slice_mut(block), all);
+    }
 }
 
 /// What one member gave: the sums of some subtrees over one slice.
@@ -70,10 +86,11 @@ pub(super) type Leaves<'a> = Vec<(Range<usize>, &'a [f32])>;
 
 /// Sums subtrees up to the whole tree's sum.
 pub(super) fn add_up(count: usize, leaves: &Leaves<'_>, sum: &mut [f32], pool: &Pool) {
+    let all = size_of_val(sum);
     let mut pieces: Vec<&mut [f32]> = sum.chunks_mut(PART).collect();
     pool.each(&mut pieces, |index, piece| {
-        for (block, sum) in piece.chunks_mut(BLOCK).enumerate() {
-            let start = index * PART + block * BLOCK;
+        by_blocks(piece, all, |block, sum| {
+            let start = index * PART + block.start;
             let leaves: Leaves<'_> =
                 leaves.iter().map(|(tree, leaf)| (tree.clone(), &leaf[start..start + sum.len()])).collect();
             let [(first, _), ..] = leaves.as_slice() else { return };
@@ -86,7 +103,7 @@ pub(super) fn add_up(count: usize, leaves: &Leaves<'_>, sum: &mut [f32], pool: &
             } else {
                 add_block(0..count, &leaves, sum);
             }
-        }
+        });
     });
 }
 

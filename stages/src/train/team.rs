@@ -1,5 +1,7 @@
 //! Those who train together: each computes some of the shards of every step, and all hold the same state.
 
+use super::descent::PART;
+use super::gradient::Slices;
 use super::loss::Sums;
 use super::pool::Pool;
 use super::reduce::{Leaves, add_subtrees, add_up, share, slice, subtrees};
@@ -7,12 +9,15 @@ use super::state::State;
 use bytemuck::{cast_slice, cast_slice_mut, try_cast_slice};
 use bytes::Bytes;
 use ropeway_framework::data::{Artifact, Digest, Kind, Ref, Tensors, decode, encode_owned};
-use ropeway_framework::stage::{Cancel, Collective, Gang};
+use ropeway_framework::stage::{Cancel, Collective, Gang, copy_past_cache};
 use ropeway_framework::{Error, Result};
 use std::ops::Range;
 
 /// A circle of members, until one comes or goes. What then was under way gives `None`, and is done again in the next.
 pub(super) struct Team(Box<dyn Collective>);
+
+/// Bytes of the losses of a shard.
+const LOSSES: usize = 32;
 
 /// How far a member is that has not begun.
 const NOWHERE: [u64; 2] = [0; 2];
@@ -128,8 +133,8 @@ impl Team {
         Ok(Some(()))
     }
 
-    /// Sums the shards' gradients of a step into `total`, and gives the losses of all shards. The shards of this member
-    /// are in `shards`, their losses in `sums`.
+    /// Sums the shards' gradients of a step, and gives the losses of all shards; [`Team::gradient`] has the sum then. The
+    /// shards of this member are in `shards`, their losses in `sums`; `total` is room for what others sum.
     ///
     /// # Errors
     /// The training is to stop.
@@ -144,7 +149,7 @@ impl Team {
         if self.0.is_over() {
             return Ok(None);
         }
-        let slices: Vec<Range<usize>> = (0..size).map(|rank| slice(length, rank, size)).collect();
+        let slices = self.slices(length);
         let trees: Vec<_> = (0..size).map(|rank| subtrees(0..count, &share(count, rank, size))).collect();
         let mine = &trees[rank];
         let out = cast_slice_mut(self.0.outgoing(mine.len() * length * 4)?);
@@ -153,53 +158,76 @@ impl Team {
         if !self.0.exchange(&slices.iter().map(place).collect::<Vec<_>>())? {
             return Ok(None);
         }
-        let own = slices[rank].clone();
-        if !own.is_empty() {
-            let given = |rank: usize| {
-                let sums = read::<f32>(self.0.incoming(rank)).chunks_exact(own.len());
-                trees[rank].iter().cloned().zip(sums)
-            };
-            let leaves: Leaves<'_> = (0..size).flat_map(given).collect();
+        // The sum of this member's slice, for all, is made where they read it.
+        let (own, losses) = (slices[rank].len(), sums.iter().flat_map(Sums::packed).collect::<Vec<f64>>());
+        let bytes = losses.len() * 8 + own * 4;
+        let (out, given) = self.0.answer(bytes)?;
+        let (head, sum) = out.split_at_mut(losses.len() * 8);
+        head.copy_from_slice(cast_slice(&losses));
+        if own > 0 {
+            let mut leaves: Leaves<'_> = Vec::new();
+            for (trees, given) in trees.iter().zip(given) {
+                leaves.extend(trees.iter().cloned().zip(read::<f32>(given).chunks_exact(own)));
+            }
             if leaves.len() == trees.iter().map(Vec::len).sum::<usize>() {
-                add_up(count, &leaves, &mut total[own.clone()], pool);
+                add_up(count, &leaves, cast_slice_mut(sum), pool);
             }
         }
-        if !self.0.is_whole() {
+        if !self.0.is_whole() || !self.0.exchange(&vec![0..bytes; size])? {
             return Ok(None);
         }
-        self.share_out(sums, (total, &own, &slices), count)
+        self.take_sums(total, &slices, count, pool)
     }
 
-    /// Everybody gives its slice of the sum, and its losses, to all.
-    fn share_out(
-        &mut self,
-        sums: Vec<Sums>,
-        (total, own, slices): (&mut [f32], &Range<usize>, &[Range<usize>]),
+    /// Takes the sums of the others' slices, and the losses of all.
+    fn take_sums(
+        &self,
+        mut total: &mut [f32],
+        slices: &[Range<usize>],
         count: usize,
+        pool: &Pool,
     ) -> Result<Option<Vec<Sums>>> {
-        let (rank, size) = (self.0.rank(), self.0.size());
-        let losses: Vec<f64> = sums.iter().flat_map(Sums::packed).collect();
-        let write = |bytes: &mut [u8]| {
-            let (head, tail) = bytes.split_at_mut(losses.len() * 8);
-            head.copy_from_slice(cast_slice(&losses));
-            tail.copy_from_slice(cast_slice(&total[own.clone()]));
-        };
-        if !self.tell(write, losses.len() * 8 + own.len() * 4)? {
-            return Ok(None);
-        }
-        let mut all = Vec::new();
-        for other in 0..size {
+        let (rank, size, all) = (self.0.rank(), self.0.size(), size_of_val(total));
+        let (mut losses, mut parts) = (Vec::new(), Vec::new());
+        for (other, slice) in slices.iter().enumerate() {
             let given = self.0.incoming(other);
-            let Some((head, tail)) = given.split_at_checked(share(count, other, size).len() * 32) else {
+            let Some((head, tail)) = given.split_at_checked(share(count, other, size).len() * LOSSES) else {
                 return Ok(None);
             };
-            all.extend(read::<f64>(head).as_chunks().0.iter().map(|packed| Sums::unpacked(*packed)));
-            let (slice, values) = (&mut total[slices[other].clone()], read::<f32>(tail));
-            if other != rank && slice.len() == values.len() {
-                slice.copy_from_slice(values);
+            losses.extend(read::<f64>(head).as_chunks().0.iter().map(|packed| Sums::unpacked(*packed)));
+            let (to, rest) = total.split_at_mut(slice.len());
+            total = rest;
+            if other != rank {
+                parts.extend(to.chunks_mut(PART).zip(read::<f32>(tail).chunks(PART)));
             }
         }
-        Ok(self.0.is_whole().then_some(all))
+        pool.each(&mut parts, |_, (to, from)| {
+            // They are unequal only where what was given is not whole any more.
+            if to.len() == from.len() {
+                copy_past_cache(cast_slice(from), cast_slice_mut(to), all);
+            }
+        });
+        Ok(self.0.is_whole().then_some(losses))
+    }
+
+    /// Which part of so many values each member sums.
+    fn slices(&self, length: usize) -> Vec<Range<usize>> {
+        let size = self.0.size();
+        (0..size).map(|rank| slice(length, rank, size)).collect()
+    }
+
+    /// The sum of a step's gradients over `count` shards, after [`Team::reduce`] with the same `total`: what this member
+    /// summed itself lies where the others read it.
+    pub(super) fn gradient<'a>(&'a self, total: &'a [f32], count: usize) -> Slices<'a> {
+        let (rank, size) = (self.0.rank(), self.0.size());
+        let head = share(count, rank, size).len() * LOSSES;
+        let own = self.0.incoming(rank).get(head..).unwrap_or_default();
+        let slices = self.slices(total.len()).into_iter().enumerate().filter(|(_, slice)| !slice.is_empty());
+        let values = slices.map(|(member, slice)| match member == rank {
+            true => (slice.start, read::<f32>(own)),
+            false => (slice.start, &total[slice]),
+        });
+        Slices(values.collect())
     }
 
     /// Gathers losses that each member computed a part of, in the order of their parts.

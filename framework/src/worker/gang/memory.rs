@@ -95,11 +95,16 @@ impl Memory {
         header(&self.map)
     }
 
-    /// Room in a slot; what was given there before is no more.
+    /// Room in a slot, where what was given before is no more, beside a part of what the other slot holds.
     ///
     /// # Errors
     /// There is no memory for it.
-    pub(super) fn write(&mut self, slot: usize, bytes: usize) -> Result<&mut [u8]> {
+    pub(super) fn write(
+        &mut self,
+        slot: usize,
+        bytes: usize,
+        (other, part): (usize, std::ops::Range<usize>),
+    ) -> Result<(&mut [u8], &[u8])> {
         self.header().slots[slot].stamp.store(0, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let room = (bytes as u64).next_multiple_of(PAGE);
@@ -119,7 +124,11 @@ impl Memory {
         let area = &mut self.areas[slot];
         area.used = area.used.max(room);
         let begin = area.begin as usize;
-        self.map.get_mut(begin..begin + bytes).context("a slot lies within its memory")
+        let kept = self.areas[other].begin as usize;
+        let kept = kept + part.start..kept + part.end;
+        let parts = self.map.get_disjoint_mut([begin..begin + bytes, kept]);
+        let [room, kept] = parts.ok().context("a slot lies within its memory, and beside the other")?;
+        Ok((room, kept))
     }
 
     /// Gives the system back what of a slot is beyond what it is used for, if that is much: a state that was handed over
@@ -301,7 +310,7 @@ mod tests {
         for (turn, bytes) in turns {
             last = turn;
             let slot = turn as usize % 2;
-            memory.write(slot, bytes).unwrap().fill(turn as u8);
+            memory.write(slot, bytes, (1 - slot, 0..0)).unwrap().0.fill(turn as u8);
             memory.give(slot, stamp(1, turn), &[0..bytes, 5..9]);
             assert_eq!((other.stamp(slot), other.part(slot, 1).unwrap().len()), (stamp(1, turn), 4));
             let part = other.part(slot, 0).unwrap();
@@ -310,7 +319,7 @@ mod tests {
         }
         assert!(held(&memory) < 4 << 20, "{}", held(&memory));
         let slot = last as usize % 2;
-        memory.write(slot, 8).unwrap();
+        memory.write(slot, 8, (1 - slot, 0..0)).unwrap();
         assert!(!other.is_whole(slot, stamp(1, last)));
     }
 

@@ -3,13 +3,16 @@
 use super::memory::{MOST_MEMBERS, Mapped, Memory, stamp};
 use super::{Circle, PULSE, Seat, lock};
 use crate::stage::{Cancel, Collective, check_parts};
-use crate::{Error, Result};
+use crate::{Context, Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long it is looked for what another gives, before the thread sleeps: as long as it takes to wake it again.
 const SPIN: Duration = Duration::from_micros(50);
+
+/// What a circle says that was let go of.
+const GONE: &str = "the circle was let go of";
 
 /// A circle on one machine.
 pub(super) struct Shared {
@@ -61,10 +64,6 @@ impl Shared {
         (turn % 2) as usize
     }
 
-    fn mine(&mut self) -> Result<&mut Memory> {
-        self.mine.as_mut().ok_or_else(|| Error::new("the circle was let go of"))
-    }
-
     /// Waits until a member has given its part; whether it has.
     fn wait(&self, other: &Mapped, slot: usize, expected: u64) -> Result<bool> {
         let since = Instant::now();
@@ -100,10 +99,14 @@ impl Collective for Shared {
         self.seat.is_over(self.epoch)
     }
 
-    fn outgoing(&mut self, bytes: usize) -> Result<&mut [u8]> {
-        let slot = Self::slot(self.turn + 1);
+    fn answer(&mut self, bytes: usize) -> Result<(&mut [u8], Vec<&[u8]>)> {
         self.given = bytes;
-        self.mine()?.write(slot, bytes)
+        let mine = self.mine.as_mut().context(GONE)?;
+        let own = (Self::slot(self.turn), self.parts[self.rank].clone());
+        let (outgoing, own) = mine.write(Self::slot(self.turn + 1), bytes, own)?;
+        let others = self.others.iter().zip(&self.parts);
+        let incoming = others.map(|(other, part)| other.as_ref().map_or(own, |other| other.read(part.clone())));
+        Ok((outgoing, incoming.collect()))
     }
 
     fn exchange(&mut self, parts: &[Range<usize>]) -> Result<bool> {
@@ -112,7 +115,7 @@ impl Collective for Shared {
         self.turn += 1;
         let (slot, expected) = (Self::slot(self.turn), stamp(self.epoch, self.turn));
         let rank = self.rank;
-        self.mine()?.give(slot, expected, parts);
+        self.mine.as_ref().context(GONE)?.give(slot, expected, parts);
         self.parts[rank] = parts[rank].clone();
         for other in 0..self.others.len() {
             let Some(memory) = &self.others[other] else { continue };

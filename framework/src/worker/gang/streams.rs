@@ -79,12 +79,18 @@ pub(super) struct Streams {
     epoch: u64,
     rank: usize,
     turn: u32,
-    given: MutableBuffer,
-    /// How many of them count.
+    /// What is given, by turns: what was given last can be read yet.
+    given: [MutableBuffer; 2],
+    /// How many bytes of it count.
     bytes: usize,
     links: Vec<Option<Link>>,
     taken: Vec<MutableBuffer>,
     own: Range<usize>,
+}
+
+/// Where what is given in an exchange lies.
+fn slot(turn: u32) -> usize {
+    (turn % 2) as usize
 }
 
 /// The way to another member.
@@ -110,7 +116,7 @@ impl Streams {
             epoch: circle.epoch,
             rank: circle.rank,
             turn: 0,
-            given: MutableBuffer::new(0),
+            given: [MutableBuffer::new(0), MutableBuffer::new(0)],
             bytes: 0,
             taken: links.iter().map(|_| MutableBuffer::new(0)).collect(),
             links,
@@ -120,7 +126,7 @@ impl Streams {
 
     fn send(&self, rank: usize, part: Range<usize>) -> bool {
         let Some(link) = &self.links[rank] else { return true };
-        let content = &self.given.as_slice()[part];
+        let content = &self.given[slot(self.turn)].as_slice()[part];
         let mut pieces = content.chunks(CHUNK_BYTES);
         let (epoch, turn, from, bytes) = (self.epoch, self.turn, self.rank as u32, content.len() as u64);
         let piece = |content: &[u8]| wire::Part {
@@ -177,10 +183,15 @@ impl Collective for Streams {
         self.seat.is_over(self.epoch)
     }
 
-    fn outgoing(&mut self, bytes: usize) -> Result<&mut [u8]> {
+    fn answer(&mut self, bytes: usize) -> Result<(&mut [u8], Vec<&[u8]>)> {
         self.bytes = bytes;
-        self.given.resize(bytes, 0);
-        Ok(self.given.as_slice_mut())
+        let [even, odd] = &mut self.given;
+        let (last, next) = if slot(self.turn) == 0 { (even, odd) } else { (odd, even) };
+        next.resize(bytes, 0);
+        let own = &last.as_slice()[self.own.clone()];
+        let taken = self.taken.iter().enumerate();
+        let incoming = taken.map(|(rank, taken)| if rank == self.rank { own } else { taken.as_slice() });
+        Ok((next.as_slice_mut(), incoming.collect()))
     }
 
     fn exchange(&mut self, parts: &[Range<usize>]) -> Result<bool> {
@@ -210,7 +221,7 @@ impl Collective for Streams {
 
     fn incoming(&self, rank: usize) -> &[u8] {
         match rank == self.rank {
-            true => &self.given.as_slice()[self.own.clone()],
+            true => &self.given[slot(self.turn)].as_slice()[self.own.clone()],
             false => self.taken[rank].as_slice(),
         }
     }

@@ -247,8 +247,13 @@ fn each_gets_its_part_of_any_size() {
                     let mut circle = gang.meet(&cancel).unwrap();
                     let rank = circle.rank();
                     for (turn, bytes) in SIZES.into_iter().enumerate() {
-                        // For each of the three a part of its own.
-                        let given = circle.outgoing(3 * bytes).unwrap();
+                        // For each of the three a part of its own; what came before can be read yet.
+                        let (given, last) = circle.answer(3 * bytes).unwrap();
+                        for (from, part) in last.into_iter().enumerate() {
+                            assert_eq!(part.len(), if turn > 0 { SIZES[turn - 1] } else { 0 });
+                            let expected = |turn: usize| (turn * 9 + from * 3 + rank) as u8;
+                            assert!(part.iter().all(|byte| *byte == expected(turn - 1)));
+                        }
                         for (to, part) in given.chunks_mut(bytes.max(1)).enumerate() {
                             part.fill((turn * 9 + rank * 3 + to) as u8);
                         }

@@ -4,7 +4,6 @@ use super::descent::{clipped, norm};
 use super::examples::Batch;
 use super::place::Place;
 use super::replica::{Pass, Replica, sum};
-use super::room::Room;
 use crate::train::augment::Augmenter;
 use crate::train::descent::Step;
 use crate::train::engine::VALIDATED;
@@ -107,7 +106,7 @@ impl<'a> DeviceEngine<'a> {
     }
 
     #[cfg(test)]
-    pub(in crate::train) fn limit(&mut self, room: Room) {
+    pub(in crate::train) fn limit(&mut self, room: super::room::Room) {
         self.replicas[0].room = room;
     }
 

@@ -207,7 +207,7 @@ fn what_comes_in_parts_is_trained_on_as_if_it_were_whole() {
             let given = stage::Given { train, valid, features: None, resume: None, init: None };
             run_there(here(DType::F32, None), given, spec, &around(2)).unwrap()
         };
-        let whole = there(&[train.clone()], &[valid.clone()], spec.clone());
+        let whole = there(std::slice::from_ref(&train), std::slice::from_ref(&valid), spec.clone());
         let buffered = parts::with(spec, "shuffle", json!({"buffer": 5000}));
         let found = there(&parts::parted(&train, &[1, 60, 0, 33]), &parts::parted(&valid, &[64, 2]), buffered);
         assert!(parts::learned(&found) == parts::learned(&whole), "{}", found.0.spec());
