@@ -30,7 +30,14 @@ fn check(text: &str) -> Ended {
 }
 
 /// A change of the good pipeline, the place that the error must name, and words that it must have.
-const MISTAKES: [(&str, &str, &str, &[&str]); 14] = [
+const MISTAKES: [(&str, &str, &str, &[&str]); 16] = [
+    (
+        "epochs = 2",
+        "optimizer = { sgd = { rate = 0 } }",
+        "p.toml:15:62",
+        &["`optimizer.sgd.rate` of `train`: expected a number above 0, found 0"],
+    ),
+    ("epochs = 2", "optimizer = { sgd = { rate = inf } }", "p.toml:15:62", &["this number is not finite"]),
     (
         "\"evaluate\"",
         "\"evalute\"",

@@ -112,6 +112,8 @@ fn remove(folder: &Path, lock: Option<File>) {
             };
         }
     }
+    // It goes while it is held: whoever is just making this folder sees then that it is gone.
+    let _ = fs::remove_file(folder.join(LOCK));
     // A network's file system keeps a folder that has open files.
     drop(lock);
     let _ = fs::remove_dir_all(folder);

@@ -37,19 +37,16 @@ impl LocalFleet {
         Self { recipe, children: BTreeMap::new(), free: devices, gone: Vec::new() }
     }
 
-    /// Devices for a worker. One that was told to go may have them for a moment yet.
+    /// Devices for a worker.
     ///
     /// # Errors
-    /// There are none.
+    /// There are none: one that was told to go may have them for a while yet.
     fn take_devices(&mut self, name: &str) -> Result<Vec<usize>> {
-        let until = Instant::now() + GRACE[1];
-        while self.free.len() < self.recipe.gpus {
-            if self.reap() == 0 {
-                if Instant::now() > until {
-                    return Err(Error::unavailable(format!("no CUDA device is left for worker {name}")));
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
+        if self.free.len() < self.recipe.gpus {
+            self.reap();
+        }
+        if self.free.len() < self.recipe.gpus {
+            return Err(Error::unavailable(format!("no CUDA device is left for worker {name}")));
         }
         let rest = self.free.split_off(self.recipe.gpus);
         Ok(std::mem::replace(&mut self.free, rest))
@@ -199,8 +196,11 @@ mod tests {
         // One that is stopped, and one that ends by itself, give theirs back.
         fleet.stop("a").unwrap();
         assert_eq!(fleet.take_devices("c").unwrap(), [1, 2]);
-        drop(fleet.children.get_mut("b").unwrap().child.stdin.take());
-        assert_eq!(fleet.take_devices("d").unwrap(), [3, 4], "as soon as it has ended");
+        assert!(fleet.take_devices("d").is_err(), "it lives yet");
+        let child = &mut fleet.children.get_mut("b").unwrap().child;
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(fleet.take_devices("d").unwrap(), [3, 4]);
         let ended: Vec<String> = fleet.ended().into_iter().map(|ended| ended.name).collect();
         assert_eq!((ended, fleet.ended()), (vec!["b".to_owned()], Vec::new()));
     }

@@ -3,7 +3,8 @@
 use super::coordinator::Coordinator;
 use super::nodes::Node;
 use super::task::kind;
-use crate::schedule::{Demand, Device, Time};
+use crate::schedule::{Demand, Device, Needs, Time};
+use crate::stage;
 
 /// A stage whose task waits for workers or runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +50,7 @@ impl Coordinator<'_> {
         let stage = &self.pipeline.stages[node];
         // One that runs others takes no worker; what these need is not known before.
         let takes_room = !stage.stage.signature().submits;
-        let needs = super::attempts::needs(&stage.needs, Device::Cpu, false);
-        takes_room.then_some(Demand { needs, places: 1, together: 1, each, ready })
+        takes_room.then(|| Demand { each, ready, ..ahead(&stage.needs) })
     }
 
     /// How long a stage usually takes.
@@ -60,9 +60,31 @@ impl Coordinator<'_> {
     }
 }
 
+/// What a stage will ask for. Where `auto` will compute is decided once it is known how much there is to compute: until
+/// then it is the processor.
+fn ahead(needs: &stage::Needs) -> Demand {
+    let device = match needs.device {
+        stage::Device::Cuda => Device::Cuda,
+        stage::Device::Cpu | stage::Device::Auto => Device::Cpu,
+    };
+    let members = needs.workers;
+    let needs = Needs { peers: members > 1, ..super::attempts::needs(needs, device, false) };
+    Demand { needs, places: u64::from(members), together: members, each: None, ready: Time::ZERO }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gangs_and_devices_are_foreseen() {
+        let one = ahead(&stage::Needs::default());
+        assert_eq!((one.places, one.together, one.needs.peers, one.needs.gpus), (1, 1, false, 0));
+        let (workers, device, gpus) = (4, stage::Device::Cuda, 0.5);
+        let gang = ahead(&stage::Needs { workers, device, gpus, gpu_memory: 7, ..stage::Needs::default() });
+        assert_eq!((gang.places, gang.together, gang.needs.peers), (4, 4, true));
+        assert_eq!((gang.needs.gpus, gang.needs.gpu_memory), (500, 7));
+    }
 
     #[test]
     fn what_is_late_is_late_as_long_again() {

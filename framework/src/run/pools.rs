@@ -120,13 +120,13 @@ impl Pools {
     /// Starts the workers that are wanted, and gives those that are to go.
     ///
     /// # Errors
-    /// Workers can't be started, or do not come again and again.
+    /// Workers can't be started or do not come, again and again.
     pub(super) fn step(&mut self, now: Time, view: &View) -> Result<Vec<WorkerId>> {
         self.bury(now)?;
         let mut surplus = Vec::new();
         for scale in self.scaler.step(now, view) {
             match scale {
-                Scale::Start { pool, order } => self.start(pool, order)?,
+                Scale::Start { pool, order } => self.start(now, pool, order)?,
                 Scale::Abandon(order) => self.abandon(order)?,
                 Scale::Stop(worker) => surplus.push(worker),
             }
@@ -150,11 +150,14 @@ impl Pools {
         Ok(())
     }
 
-    fn start(&mut self, pool: PoolId, order: OrderId) -> Result<()> {
+    fn start(&mut self, now: Time, pool: PoolId, order: OrderId) -> Result<()> {
         let Some(started) = self.started(pool) else { return Ok(()) };
         started.count += 1;
         let name = format!("{}-{}", started.name, started.count);
-        started.fleet.start(&name)?;
+        if let Err(error) = started.fleet.start(&name) {
+            self.scaler.failed(now, order);
+            return self.miss(&error.to_string());
+        }
         self.workers.insert(name, Worker { pool, order, joined: false });
         Ok(())
     }

@@ -24,7 +24,7 @@ pub struct Collect {
     /// Whatever is younger stays: a run that is under way has written it and is about to need it. One hour by default.
     pub grace: Duration,
     /// A run whose log does not say that it finished may be under way, however long its last word is ago; up to this
-    /// time it stays, with all that it names. Seven days by default.
+    /// time it stays, with all that it names, and so do checkpoints of tasks without a result. Seven days by default.
     pub unfinished: Duration,
     /// Only count.
     pub dry_run: bool,
@@ -149,7 +149,8 @@ pub(super) async fn collect(store: &Store, options: Collect) -> Result<Collected
             Some(key) => backend.size(&memo_path(key)).await?.is_some(),
             None => false,
         };
-        if committed || !wanted(&found) {
+        // That of a task without a result is where a run that was killed goes on.
+        if committed || (!wanted(&found) && age(&found) >= options.unfinished) {
             doomed.add(&found);
             doomed.told.checkpoints += 1;
         }

@@ -516,12 +516,16 @@ fn collecting_keeps_a_run_that_may_be_under_way() {
             store.log(run).append(format!("{{\"key\":\"{}\"}}", key(run)).into()).await.unwrap();
             store.log(run).append(last.into()).await.unwrap();
         }
+        let state = Tensors::new().with("x", Tensor::from_vec(vec![1], vec![1.0f32]).unwrap());
+        store.checkpoint_log(key("killed")).save(&state).await.unwrap();
         let options = Collect { runs: Some(1), grace: Duration::ZERO, ..Collect::default() };
-        assert_eq!(open().collect(options.clone()).await.unwrap().runs, 1);
+        let told = open().collect(options.clone()).await.unwrap();
+        assert_eq!((told.runs, told.checkpoints), (1, 0));
         assert_eq!(open().runs().await.unwrap(), ["run-2", "run-3"]);
         assert!(open().memo(key("run-2")).await.unwrap().is_some());
         let strict = Collect { unfinished: Duration::ZERO, ..options };
-        assert_eq!(open().collect(strict).await.unwrap().runs, 1);
+        let told = open().collect(strict).await.unwrap();
+        assert_eq!((told.runs, told.checkpoints), (1, 1));
         assert_eq!(open().runs().await.unwrap(), ["run-3"]);
     });
 }

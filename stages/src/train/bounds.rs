@@ -36,8 +36,40 @@ pub(super) fn check_norm(norm: f64, rate: f64, state: &State, clip: Option<f64>)
     }
 }
 
+/// Refuses the weights after a step, before they are kept or given.
+///
+/// # Errors
+/// One is NaN or infinite: a step may reach too far though its gradient does not.
+pub(super) fn check_weights(rate: f64, state: &State, clip: Option<f64>) -> Result<()> {
+    match state.weights.iter().find(|weight| !weight.is_finite()) {
+        Some(weight) => Err(wrong_after(&format!("a weight is {weight}"), rate, state, clip)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses the mean loss of the validation part after an epoch.
+///
+/// # Errors
+/// It is NaN or infinite.
+pub(super) fn check_valid(loss: f64, rate: f64, state: &State, clip: Option<f64>) -> Result<()> {
+    match loss.is_finite() {
+        true => Ok(()),
+        false => Err(wrong_after(&format!("the validation loss is {loss}"), rate, state, clip)),
+    }
+}
+
+/// What went wrong in a step that is under way.
 fn wrong(what: &str, rate: f64, state: &State, clip: Option<f64>) -> Error {
-    let (step, epoch) = (state.step, state.epoch + 1);
+    wrong_in(state.epoch + 1, what, rate, state, clip)
+}
+
+/// What is wrong after a step, which may be the last of its epoch.
+fn wrong_after(what: &str, rate: f64, state: &State, clip: Option<f64>) -> Error {
+    wrong_in(state.epoch + u64::from(state.position > 0), what, rate, state, clip)
+}
+
+fn wrong_in(epoch: u64, what: &str, rate: f64, state: &State, clip: Option<f64>) -> Error {
+    let step = state.step;
     let clip = if clip.is_none() { ", or set `clip`, such as clip = 1.0" } else { "" };
     Error::new(format!("{what} at step {step} (epoch {epoch}), at the rate {rate:e}")).help(format!(
         "lower the rate of `optimizer`, let it rise with a `warmup`, scale the features and the target{clip}"
@@ -63,6 +95,13 @@ mod tests {
         let expected =
             "the loss, 2.500e0 on average in the first epoch, is 3.000e6 at step 7 (epoch 2), at the rate 1e-3";
         assert_eq!(said(3e6, &state).unwrap(), expected);
+        state.weights = vec![0.0, 1e38, f32::NEG_INFINITY];
+        let error = check_weights(0.001, &state, None).unwrap_err().to_string();
+        assert_eq!(error, "a weight is -inf at step 7 (epoch 1), at the rate 1e-3");
+        let error = check_valid(f64::NAN, 0.001, &state, None).unwrap_err().to_string();
+        assert_eq!(error, "the validation loss is NaN at step 7 (epoch 1), at the rate 1e-3");
+        state.weights.pop();
+        assert!(check_weights(0.001, &state, None).is_ok() && check_valid(1e30, 0.001, &state, None).is_ok());
         assert!(
             check_norm(f64::INFINITY, 1.0, &state, Some(1.0)).is_err() && check_norm(1e30, 1.0, &state, None).is_ok()
         );

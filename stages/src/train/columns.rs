@@ -104,6 +104,14 @@ impl Column {
 
     fn check_tokens(&self, tokens: &[f32], row: usize) -> Result<()> {
         let strange = |token: &&f32| self.vocabulary.is_some_and(|vocabulary| **token >= vocabulary as f32);
+        let mut after = tokens.iter().skip_while(|token| **token >= 0.0);
+        if self.vocabulary.is_some() && after.any(|token| *token >= 0.0) {
+            return Err(Error::new(format!(
+                "column {:?} has tokens after a negative number in row {row} (the first is row 0)",
+                self.name
+            ))
+            .help("a sequence ends at its first negative number: put those that fill it up at the end"));
+        }
         match (tokens.iter().find(strange), self.vocabulary) {
             (Some(token), Some(vocabulary)) => Err(Error::new(format!(
                 "column {:?} has the token {token} in row {row} (the first is row 0), but `vocabulary` is {vocabulary}",

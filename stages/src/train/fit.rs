@@ -65,6 +65,11 @@ pub(super) trait Engine {
         Ok(None)
     }
 
+    /// As [`Engine::step`], along a gradient that others computed too; gives its norm.
+    fn descend(&mut self, _: &dyn Gradient, _: &Step<'_>) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
     /// Gives the weights and moments back that were taken over.
     fn give_back(&mut self, _: &mut State) -> Result<()> {
         Ok(())
@@ -185,6 +190,7 @@ pub(super) fn fit(
         let ended = course.run(engine, state, &mut team)?;
         engine.give_back(state)?;
         if let Some(()) = ended {
+            bounds::check_weights(course.rate(state), state, plan.clip)?;
             let Course { watch, writer, .. } = course;
             writer.finish();
             watch.end(state);
@@ -214,9 +220,7 @@ impl Course<'_> {
     fn run(&mut self, engine: &mut dyn Engine, state: &mut State, team: &mut Team) -> Result<Option<()>> {
         let (plan, steps) = (self.plan, self.steps);
         self.watch.begin(state);
-        if team.is_alone() {
-            engine.take_over(state)?;
-        }
+        engine.take_over(state)?;
         while state.epoch < plan.epochs && !state.stopped {
             let mut order = plan.order.epoch(&self.chance, state.epoch);
             while state.position < steps {
@@ -240,7 +244,7 @@ impl Course<'_> {
             if plan.early_stop.is_some() {
                 engine.give_back(state)?;
             }
-            self.end_epoch(engine, state, valid);
+            self.end_epoch(engine, state, valid)?;
             if team.leads() {
                 self.watch.epoch(state, steps);
             }
@@ -256,6 +260,7 @@ impl Course<'_> {
             return Ok(());
         }
         engine.give_back(state)?;
+        bounds::check_weights(self.rate(state), state, self.plan.clip)?;
         self.writer.keep(state)
     }
 
@@ -309,25 +314,37 @@ impl Course<'_> {
         state.step += 1;
         let rate = self.rate(state);
         bounds::check_loss(sums.mean(), rate, state, plan.clip)?;
-        let gradient: Box<dyn Gradient> = match shared {
-            true => Box::new(team.gradient(&self.gradient, engine.shards())),
-            false => engine.gradient(),
-        };
         let step = Step { optimizer: &plan.optimizer, number: state.step, rate, clip: plan.clip };
         let (weights, moments) = (&mut state.weights, &mut state.moments);
-        state.norm = step.take(&*gradient, self.pool, &mut self.sum, weights, moments, &mut self.watch.phases);
-        engine.restore(weights);
+        let mut take = |gradient: &dyn Gradient| {
+            step.take(gradient, self.pool, &mut self.sum, weights, moments, &mut self.watch.phases)
+        };
+        state.norm = match shared {
+            true => {
+                let gradient = team.gradient(&self.gradient, engine.shards());
+                engine.descend(&gradient, &step)?.unwrap_or_else(|| take(&gradient))
+            }
+            false => take(&*engine.gradient()),
+        };
+        engine.restore(&mut state.weights);
         bounds::check_norm(state.norm, rate, state, plan.clip)?;
         state.add(sums);
         Ok(Some(()))
     }
 
     /// One step of an engine that keeps the weights itself; whether it does.
-    fn step_elsewhere(&self, engine: &mut dyn Engine, state: &mut State, rows: &[u32], chance: &Seed) -> Result<bool> {
+    fn step_elsewhere(
+        &mut self,
+        engine: &mut dyn Engine,
+        state: &mut State,
+        rows: &[u32],
+        chance: &Seed,
+    ) -> Result<bool> {
         let plan = self.plan;
         let (number, rate) = (state.step + 1, plan.optimizer.rate() * plan.schedule.factor(state.step, self.steps));
         let step = Step { optimizer: &plan.optimizer, number, rate, clip: plan.clip };
         let Some((sums, norm)) = engine.step(rows, chance, &step)? else { return Ok(false) };
+        self.watch.phases.add(&engine.phases());
         let sums = Sums::total(sums);
         (state.step, state.norm) = (number, norm);
         bounds::check_loss(sums.mean(), rate, state, plan.clip)?;
@@ -337,11 +354,12 @@ impl Course<'_> {
     }
 
     /// The epoch is over: what validation said, and whether to stop.
-    fn end_epoch(&self, engine: &dyn Engine, state: &mut State, valid: Vec<Sums>) {
+    fn end_epoch(&self, engine: &dyn Engine, state: &mut State, valid: Vec<Sums>) -> Result<()> {
         let row = self.row(state);
         let mut row = state.end_epoch(row, engine.classifies());
         if !valid.is_empty() {
             let valid = Sums::total(valid);
+            bounds::check_valid(valid.mean(), self.rate(state), state, self.plan.clip)?;
             row[6] = valid.mean();
             if engine.classifies() {
                 row[7] = valid.accuracy();
@@ -351,6 +369,7 @@ impl Course<'_> {
         if let Some(rule) = &self.plan.early_stop {
             look(rule, state, row[6]);
         }
+        Ok(())
     }
 }
 

@@ -121,6 +121,16 @@ fn halves(shards: &[&[f32]], sum: &mut [f32]) {
     }
 }
 
+/// All `count` values of a gradient, one after the other.
+pub(super) fn collected(gradient: &dyn Gradient, count: usize) -> Vec<f32> {
+    let (mut room, mut all): (Room, _) = ([0.0; PIECE], Vec::with_capacity(count));
+    while all.len() < count {
+        let end = gradient.piece(all.len(), count);
+        all.extend_from_slice(gradient.values(all.len()..end, &mut room));
+    }
+    all
+}
+
 #[inline(always)]
 fn add(a: &[f32], b: &[f32], sum: &mut [f32]) {
     for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {

@@ -147,6 +147,13 @@ impl Optimizer {
             Optimizer::Sgd(sgd) if sgd.nesterov && sgd.momentum.get() == 0.0 => {
                 Err(Error::usage("`optimizer.sgd.nesterov` needs a `momentum` above 0"))
             }
+            _ if !(self.rate() as f32).is_normal() => {
+                let rate = self.rate();
+                Err(Error::usage(format!(
+                    "`optimizer`: the rate {rate:e} is beyond the numbers that weights are kept in"
+                ))
+                .help("rates are mostly between 1e-6 and 1; `find_rate` finds one"))
+            }
             _ => Ok(()),
         }
     }

@@ -76,7 +76,7 @@ pub struct TrainSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub curve: Option<CurvePoints>,
     /// Parts that each batch's gradient is summed over, a power of two; part of the result. By default the largest
-    /// power of two that leaves 32 rows a part, at most 8. Threads and workers beyond it have nothing to do.
+    /// power of two that leaves 32 rows a part, at most 8. Threads beyond it have nothing to do, and more workers than parts are refused.
     #[serde(default)]
     pub shards: Option<Shards>,
     /// The numbers that a CUDA device computes with: `f32`, or `bf16` with weights and sums in f32 (mixed precision). The

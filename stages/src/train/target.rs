@@ -166,6 +166,9 @@ impl Classes {
             return Err(Error::new(format!("column {name:?} is of type {found}, but the classes are {wanted}")));
         }
         let values = cast(labels, &self.data_type())?;
+        if values.null_count() > 0 {
+            return Err(Error::new(format!("column {name:?} has labels beyond what 64 bits with a sign hold")));
+        }
         let places: Vec<Result<usize, String>> = match self {
             Classes::Integers(classes) => (values.as_primitive::<Int64Type>().values().iter())
                 .map(|value| classes.binary_search(value).map_err(|_| value.to_string()))

@@ -365,7 +365,6 @@ fn parameters_out_of_range_are_refused_before_anything_runs() {
         "0 is not a finite number above 0",
     );
     refused(json!({"epochs": 0}), &["epochs"], "nonzero");
-    refused(json!({"optimizer": {"sgd": {"rate": "inf"}}}), &["optimizer", "sgd", "rate"], "");
     refused(json!({"checkpoint": {"steps": 0}}), &["checkpoint"], "expected a number of epochs, { steps = 500 }");
     refused(json!({"model": {"transformer": {"heads": 0}}}), &["model", "transformer", "heads"], "nonzero");
     refused(json!({"shards": 3}), &["shards"], "3 is not a power of two");
@@ -416,6 +415,40 @@ fn an_exploding_training_stops_at_its_step() {
     });
     let error = refused(&line(100), None, spec);
     assert!(error.contains(" (epoch 1), at the rate 1e9") && error.contains("lower the rate"), "{error}");
+}
+
+#[test]
+fn a_single_step_too_far_gives_no_model() {
+    let spec = |rate: f64| {
+        json!({
+            "target": "y", "model": {"linear": {}}, "epochs": 1, "batch": 100, "optimizer": {"sgd": {"rate": rate}},
+        })
+    };
+    // A slope of a million or so, which is finite.
+    let x: ArrayRef = Arc::new(Float64Array::from_iter_values((0..100).map(f64::from)));
+    let y: ArrayRef = Arc::new(Float64Array::from_iter_values((0..100).map(|x| 1e4 * f64::from(x))));
+    let steep = Frame::from_columns([("x", x), ("y", y)]).unwrap();
+    let error = refused(&steep, None, spec(1e37));
+    assert!(error.contains("a weight is inf at step 1 (epoch 1), at the rate 1e37"), "{error}");
+    for rate in [1e39, 1e-50] {
+        let error = refused(&line(100), None, spec(rate));
+        assert!(
+            error.contains(&format!("the rate {rate:e} is beyond the numbers that weights are kept in")),
+            "{error}"
+        );
+    }
+    // Finite weights whose outputs are not.
+    let error = refused(&steep, Some(&steep), spec(1e25));
+    assert!(error.contains("the validation loss is ") && error.contains(" at step 1 (epoch 1)"), "{error}");
+}
+
+#[test]
+fn labels_beyond_64_bits_with_a_sign_are_refused() {
+    let x: ArrayRef = Arc::new(Float64Array::from_iter_values((0..4).map(f64::from)));
+    let label: ArrayRef = Arc::new(arrow::array::UInt64Array::from(vec![0, 1, u64::MAX, 1]));
+    let rows = Frame::from_columns([("x", x), ("label", label)]).unwrap();
+    let error = refused(&rows, None, json!({"model": {"softmax": {}}}));
+    assert!(error.contains("column \"label\" has labels beyond what 64 bits with a sign hold"), "{error}");
 }
 
 /// A stand-in for fitted features: keeps `y` and the target, tenfold.

@@ -6,6 +6,7 @@ use super::loss::Sums;
 use super::numbers::{Positive, Shards};
 use super::optimizer::Optimizer;
 use super::order::Order;
+use super::phases::{Phases, Stopwatch};
 use super::pool::Pool;
 use super::schedule::Schedule;
 use super::shuffle::Shuffle;
@@ -56,7 +57,7 @@ type LossOf<M> = dyn Fn(&M, &Batch) -> candle_core::Result<Tensor>;
 /// in the module itself (candle's own dropout is not seeded). The loss is the mean over the rows of the batch that it
 /// is given, which may be a shard of the trainer's batch.
 ///
-/// Modules may be of any layers. Those of [`fused`](super::fused) are faster than candle-nn's on the processor, and the
+/// It computes on the processor. Modules may be of any layers. Those of [`fused`](super::fused) are faster than candle-nn's on the processor, and the
 /// gradients of their weights go straight to where the optimiser reads them.
 ///
 /// ```
@@ -114,6 +115,7 @@ pub struct Trainer<M> {
     clip: Option<Positive>,
     early_stop: Option<EarlyStop>,
     shuffle: bool,
+    checkpoint: Cadence,
     resume: Option<Tensors>,
 }
 
@@ -134,6 +136,7 @@ impl<M: 'static> Trainer<M> {
             clip: None,
             early_stop: None,
             shuffle: true,
+            checkpoint: Cadence::default(),
             resume: None,
         }
     }
@@ -186,6 +189,12 @@ impl<M: 'static> Trainer<M> {
         self
     }
 
+    /// When checkpoints are kept; no part of the result.
+    pub fn checkpoint(mut self, cadence: Cadence) -> Self {
+        self.checkpoint = cadence;
+        self
+    }
+
     /// Goes on from the state of a shorter training.
     pub fn resume(mut self, state: Option<Tensors>) -> Self {
         self.resume = state;
@@ -195,7 +204,8 @@ impl<M: 'static> Trainer<M> {
     /// Trains.
     ///
     /// # Errors
-    /// Settings that do not fit the data, a module that fails, or a loss that is no longer finite.
+    /// Settings that do not fit the data, a module that fails, a loss that is no longer finite, or a CUDA device that
+    /// is demanded.
     pub fn fit(
         &self,
         train: &Examples,
@@ -203,6 +213,7 @@ impl<M: 'static> Trainer<M> {
         seed: &Seed,
         around: &Surroundings,
     ) -> Result<Trained> {
+        without_devices(around)?;
         let plan = self.plan(train, valid)?;
         let chance = seed.number("training");
         let variables = Variables::new(Seed::new(chance, "train"));
@@ -223,7 +234,8 @@ impl<M: 'static> Trainer<M> {
         let gradients = vec![Vec::new(); shards];
         let loss = &self.loss;
         let valid_rows = valid.map_or(Ok(0), Examples::rows)?;
-        let mut engine = CandleEngine { module, loss, variables: &variables, train, valid, valid_rows, gradients };
+        let (variables, phases) = (&variables, Phases::default());
+        let mut engine = CandleEngine { module, loss, variables, train, valid, valid_rows, gradients, phases };
         let start = (fresh, self.resume.as_ref());
         let state = fit(&plan, &mut engine, start, &Pool::new(around.threads.0)?, around)?;
         Ok(Trained {
@@ -254,7 +266,7 @@ impl<M: 'static> Trainer<M> {
             schedule: self.schedule.clone(),
             clip: self.clip.map(Positive::get),
             early_stop: self.early_stop.clone(),
-            checkpoint: Cadence::default(),
+            checkpoint: self.checkpoint,
             curve: None,
         })
     }
@@ -299,6 +311,19 @@ pub fn weights(model: &Model) -> Result<VarBuilder<'static>> {
     Ok(VarBuilder::from_tensors(tensors, candle_core::DType::F32, &Device::Cpu))
 }
 
+/// Modules are of candle's processor device: a CUDA device is let be, or refused if it was demanded.
+fn without_devices(around: &Surroundings) -> Result<()> {
+    const REASON: &str = "a `Trainer` computes on the processor only";
+    if around.devices.is_demanded() {
+        return Err(Error::usage(format!("{REASON}, but its `needs` demand CUDA"))
+            .help("say device = \"cpu\" or \"auto\" under `needs`, and no `gpus`"));
+    }
+    if !around.devices.shares().is_empty() {
+        around.progress.log(format!("{REASON}: no CUDA device is used"));
+    }
+    Ok(())
+}
+
 struct CandleEngine<'a, M: 'static> {
     module: M,
     loss: &'a LossOf<M>,
@@ -307,6 +332,8 @@ struct CandleEngine<'a, M: 'static> {
     valid: Option<&'a Examples>,
     valid_rows: usize,
     gradients: Vec<Vec<f32>>,
+    /// What the last gradients took.
+    phases: Phases,
 }
 
 /// Rows that validation looks at together.
@@ -332,6 +359,7 @@ impl<M: 'static> Engine for CandleEngine<'_, M> {
     fn gradients(&mut self, weights: &[f32], rows: &[u32], _: &Seed, mine: Range<usize>) -> Result<Vec<Sums>> {
         self.variables.set(weights)?;
         let (count, mut sums) = (self.gradients.len(), Vec::new());
+        let (mut watch, mut phases) = (Stopwatch::start(), Phases::default());
         for index in mine {
             let part = &rows[rows.len() * index / count..rows.len() * (index + 1) / count];
             let mut gradient = std::mem::take(&mut self.gradients[index]);
@@ -339,7 +367,10 @@ impl<M: 'static> Engine for CandleEngine<'_, M> {
             gradient.resize(weights.len(), 0.0);
             let mut losses = Sums::default();
             if !part.is_empty() {
-                let loss = self.loss(&self.train.pick(part)?)?;
+                let batch = self.train.pick(part)?;
+                watch.read(&mut phases.data);
+                let loss = self.loss(&batch)?;
+                watch.read(&mut phases.forward);
                 let share = part.len() as f64 / rows.len() as f64;
                 self.variables.backward(&loss.affine(share, 0.0)?, &mut gradient)?;
                 let mean = f64::from(loss.to_dtype(candle_core::DType::F32)?.to_scalar::<f32>()?);
@@ -348,8 +379,14 @@ impl<M: 'static> Engine for CandleEngine<'_, M> {
             }
             self.gradients[index] = gradient;
             sums.push(losses);
+            watch.read(&mut phases.backward);
         }
+        self.phases = phases;
         Ok(sums)
+    }
+
+    fn phases(&self) -> Phases {
+        self.phases
     }
 
     fn shards(&self) -> usize {

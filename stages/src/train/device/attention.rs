@@ -88,6 +88,6 @@ impl Layer for Attention {
 
     fn takes(&self, width: usize) -> Takes {
         let squares = self.heads * self.length * self.length;
-        Takes { output: width, kept: 6 * width + squares, scratch: 8 * width + 8 * squares }
+        Takes { output: width, kept: 6 * width + squares, scratch: 8 * width + 8 * squares, apart: 0 }
     }
 }

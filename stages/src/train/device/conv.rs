@@ -90,6 +90,6 @@ impl Layer for Conv {
     fn takes(&self, width: usize) -> Takes {
         let output = self.output.values();
         let patches = self.places() * width.max(output);
-        Takes { output, kept: output, scratch: patches + width + 3 * output }
+        Takes { output, kept: output, scratch: patches + width + 3 * output, apart: 0 }
     }
 }

@@ -28,6 +28,6 @@ impl Layer for Dense {
 
     fn takes(&self, width: usize) -> Takes {
         let output = width / self.inputs * self.outputs;
-        Takes { output, kept: output, scratch: 3 * output + width }
+        Takes { output, kept: output, scratch: 3 * output + width, apart: 0 }
     }
 }

@@ -30,6 +30,6 @@ impl Layer for Dropout {
     }
 
     fn takes(&self, width: usize) -> Takes {
-        Takes { output: width, kept: 2 * width, scratch: 2 * width }
+        Takes { output: width, kept: 2 * width, scratch: 2 * width, apart: 0 }
     }
 }

@@ -78,7 +78,7 @@ impl Layer for Embedding {
 
     fn takes(&self, width: usize) -> Takes {
         let output = self.0.iter().map(Field::outputs).sum();
-        Takes { output, kept: output + 2 * self.0.len(), scratch: 3 * output + 4 * width }
+        Takes { output, kept: output + 2 * self.0.len(), scratch: 3 * output + 4 * width, apart: 2 * LOOKUPS }
     }
 }
 
@@ -110,7 +110,7 @@ impl Layer for Tokens {
 
     fn takes(&self, width: usize) -> Takes {
         let output = self.length * self.width;
-        Takes { output, kept: output + 4 * width, scratch: 4 * output + 4 * width }
+        Takes { output, kept: output + 4 * width, scratch: 4 * output + 4 * width, apart: 2 * LOOKUPS }
     }
 }
 
@@ -135,6 +135,6 @@ impl Layer for Mean {
     }
 
     fn takes(&self, width: usize) -> Takes {
-        Takes { output: self.width, kept: self.width + 2 * self.length, scratch: 4 * width }
+        Takes { output: self.width, kept: self.width + 2 * self.length, scratch: 4 * width, apart: 0 }
     }
 }

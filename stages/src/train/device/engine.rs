@@ -3,15 +3,18 @@
 use super::descent::{clipped, norm};
 use super::examples::Batch;
 use super::place::Place;
-use super::replica::{Pass, Replica, sum};
+use super::replica::{Pass, Replica, moved};
+use super::room::explained;
 use crate::train::augment::Augmenter;
 use crate::train::descent::Step;
 use crate::train::engine::VALIDATED;
 use crate::train::fit::Engine;
+use crate::train::gradient::{Gradient, collected};
 use crate::train::init::Frozen;
 use crate::train::lesson::{Lesson, Training, Validation};
 use crate::train::loss::{Objective, Sums};
 use crate::train::network;
+use crate::train::phases::Phases;
 use crate::train::reduce::{share, subtrees};
 use crate::train::state::State;
 use candle_core::Tensor;
@@ -53,7 +56,7 @@ struct Held {
 /// What neighbouring shards gave: their gradient, and their losses.
 struct Computed {
     shards: Range<usize>,
-    gradient: Option<Tensor>,
+    gradient: Tensor,
     seen: Vec<Tensor>,
 }
 
@@ -113,15 +116,7 @@ impl<'a> DeviceEngine<'a> {
     /// The weight tensors on every device, from flat weights on the first.
     fn views(&self, flat: &Tensor) -> Result<Vec<Vec<Tensor>>> {
         let flat = self.replicas[0].narrowed(flat)?;
-        if self.replicas.len() > 1 {
-            flat.device().synchronize()?;
-        }
         Ok(self.replicas.iter().map(|replica| replica.views(&flat)).collect::<candle_core::Result<_>>()?)
-    }
-
-    /// The device that computes a shard of those that this member has.
-    fn owner(&self, shard: usize, mine: &Range<usize>) -> usize {
-        (shard - mine.start) * self.replicas.len() / mine.len().max(1)
     }
 
     /// The gradients of neighbouring shards, each as a device adds it up. All devices are set to work before any is
@@ -172,8 +167,8 @@ impl<'a> DeviceEngine<'a> {
     }
 }
 
-/// The root of the tree over all shards, from what its parts gave.
-fn combine(shards: Range<usize>, computed: &[Computed]) -> Result<Option<Tensor>> {
+/// The root of the tree over all shards, from what its parts gave: where the first of them lies.
+fn combine(shards: Range<usize>, computed: &[Computed]) -> Result<Tensor> {
     if let Some(known) = computed.iter().find(|known| known.shards == shards) {
         return Ok(known.gradient.clone());
     }
@@ -181,7 +176,107 @@ fn combine(shards: Range<usize>, computed: &[Computed]) -> Result<Option<Tensor>
         return Err(Error::new("a shard was computed by nobody"));
     }
     let middle = shards.start + shards.len() / 2;
-    sum(combine(shards.start..middle, computed)?, combine(middle..shards.end, computed)?)
+    let (left, right) = (combine(shards.start..middle, computed)?, combine(middle..shards.end, computed)?);
+    Ok((&left + moved(&right, left.device())?)?)
+}
+
+impl DeviceEngine<'_> {
+    /// The flat weights on the first device: those that were taken over, or else these.
+    fn flat(&self, weights: &[f32]) -> Result<Tensor> {
+        Ok(match &self.held {
+            Some(held) => held.weights.clone(),
+            None => Tensor::new(weights, &self.replicas[0].place.device)?,
+        })
+    }
+
+    /// As [`Engine::gradients`]: for members of a gang, whose gradients go through the processor's memory.
+    fn gradients_there(
+        &mut self,
+        weights: &[f32],
+        rows: &[u32],
+        chance: &Seed,
+        mine: Range<usize>,
+    ) -> Result<Vec<Sums>> {
+        let views = self.views(&self.flat(weights)?)?;
+        let batch = Batch { lesson: self.train.lesson(rows)?, rows, width: self.width };
+        let (mut sums, mut gradients) = (Vec::new(), Vec::new());
+        let all: Vec<usize> = mine.clone().collect();
+        // Each shard by itself, for others may have its neighbours; one at a time on every device.
+        for round in all.chunks(self.replicas.len()) {
+            let work = round.iter().enumerate().map(|(device, shard)| (device, *shard..shard + 1));
+            for Computed { shards, gradient, seen } in self.compute(&views, rows, chance, work)? {
+                let place = self.replicas[0].shard(rows.len(), shards.start);
+                let seen = seen.first().map_or(Ok(Vec::new()), |seen| seen.flatten_all()?.to_vec1::<f32>())?;
+                sums.push(self.sums(&batch, &place, seen.split_at(place.len())));
+                gradients.push(gradient.to_vec1()?);
+            }
+        }
+        self.gradients[mine].iter_mut().zip(gradients).for_each(|(to, gradient)| *to = gradient);
+        Ok(sums)
+    }
+
+    /// Takes a step along a gradient on the first device, from the weights that it holds; gives the gradient's norm.
+    fn descend_there(&mut self, gradient: &Tensor, step: &Step<'_>) -> Result<Tensor> {
+        let Held { weights, moments } = self.held.take().context("no weights were taken over")?;
+        let norm = norm(gradient)?;
+        let gradient = match step.clip {
+            Some(clip) => &clipped(gradient, &norm, clip)?,
+            None => gradient,
+        };
+        let update = step.optimizer.update(step.number, step.rate, 1.0);
+        let (after, moments) = update.over(&weights, gradient, &moments)?;
+        self.held = Some(Held { weights: self.replicas[0].unfrozen(&weights, after)?, moments });
+        Ok(norm)
+    }
+
+    /// As [`Engine::step`], with weights that were taken over.
+    fn step_there(&mut self, rows: &[u32], chance: &Seed, step: &Step<'_>) -> Result<(Vec<Sums>, f64)> {
+        let (devices, all) = (self.replicas.len(), self.shards);
+        let shares = (0..devices).map(|device| (device, share(all, device, devices)));
+        let trees = |(device, mine)| subtrees(0..all, &mine).into_iter().map(move |shards| (device, shards));
+        let computed = self.compute(&self.views(&self.flat(&[])?)?, rows, chance, shares.flat_map(trees))?;
+        let norm = self.descend_there(&combine(0..all, &computed)?, step)?;
+        // All that is read back in a step: once from each device.
+        let first = norm.device().clone();
+        let seen = computed.iter().flat_map(|part| &part.seen).map(|seen| moved(seen, &first));
+        let seen = Tensor::cat(&seen.collect::<candle_core::Result<Vec<_>>>()?, 1)?.flatten_all()?;
+        let seen = Tensor::cat(&[seen, norm], 0)?.to_vec1::<f32>()?;
+        let (norm, seen) = seen.split_last().context("a step has a norm")?;
+        let (losses, correct) = seen.split_at(rows.len());
+        let batch = Batch { lesson: self.train.lesson(rows)?, rows, width: self.width };
+        let places = (0..all).map(|shard| self.replicas[0].shard(rows.len(), shard));
+        let sums = places.map(|place| self.sums(&batch, &place, (&losses[place.clone()], &correct[place.clone()])));
+        Ok((sums.collect(), f64::from(*norm)))
+    }
+
+    /// As [`Engine::evaluate`].
+    fn evaluate_there(&self, weights: &[f32], blocks: Range<usize>) -> Result<Vec<Sums>> {
+        let Some(valid) = &self.valid else { return Ok(Vec::new()) };
+        let (views, width) = (self.views(&self.flat(weights)?)?, self.width);
+        let place = blocks.start * BLOCK..valid.rows().min(blocks.end * BLOCK);
+        let numbers = |count: usize| (0..count).map(|row| row as u32).collect::<Vec<u32>>();
+        match valid {
+            Validation::Whole(examples) => {
+                let rows = numbers(valid.rows());
+                let batch = Batch { lesson: Lesson::Whole(examples, &rows), rows: &rows, width };
+                self.validate(&views, &batch, place)
+            }
+            Validation::Streamed(source, cancel) => {
+                let (mut windows, mut sums) = (source.in_order(place, VALIDATED, cancel)?, Vec::new());
+                while let Some(window) = windows.next()? {
+                    let rows = numbers(window.len());
+                    let batch = Batch { lesson: Lesson::Streamed(window.all()), rows: &rows, width };
+                    sums.extend(self.validate(&views, &batch, 0..rows.len())?);
+                }
+                Ok(sums)
+            }
+        }
+    }
+
+    /// What an error of a device means to whoever trains on it.
+    fn explained(&self, error: Error) -> Error {
+        explained(error, self.replicas.iter().map(|replica| &replica.place))
+    }
 }
 
 impl Engine for DeviceEngine<'_> {
@@ -193,23 +288,8 @@ impl Engine for DeviceEngine<'_> {
         self.train.seek(epoch, step, mine)
     }
 
-    /// For members of a gang, whose gradients go through the processor's memory.
     fn gradients(&mut self, weights: &[f32], rows: &[u32], chance: &Seed, mine: Range<usize>) -> Result<Vec<Sums>> {
-        self.held = None;
-        let views = self.views(&Tensor::new(weights, &self.replicas[0].place.device)?)?;
-        // Each shard by itself: others may have its neighbours.
-        let work = mine.clone().map(|shard| (self.owner(shard, &mine), shard..shard + 1));
-        let computed = self.compute(&views, rows, chance, work)?;
-        let batch = Batch { lesson: self.train.lesson(rows)?, rows, width: self.width };
-        let (mut sums, mut gradients) = (Vec::new(), Vec::new());
-        for Computed { shards, gradient, seen } in computed {
-            let place = self.replicas[0].shard(rows.len(), shards.start);
-            let seen = seen.first().map_or(Ok(Vec::new()), |seen| seen.flatten_all()?.to_vec1::<f32>())?;
-            sums.push(self.sums(&batch, &place, seen.split_at(place.len())));
-            gradients.push(gradient.map_or(Ok(vec![0.0; weights.len()]), |gradient| gradient.to_vec1())?);
-        }
-        self.gradients[mine].iter_mut().zip(gradients).for_each(|(to, gradient)| *to = gradient);
-        Ok(sums)
+        self.gradients_there(weights, rows, chance, mine).map_err(|error| self.explained(error))
     }
 
     fn shards(&self) -> usize {
@@ -233,31 +313,30 @@ impl Engine for DeviceEngine<'_> {
     }
 
     fn step(&mut self, rows: &[u32], chance: &Seed, step: &Step<'_>) -> Result<Option<(Vec<Sums>, f64)>> {
-        let Some(Held { weights, moments }) = self.held.take() else { return Ok(None) };
-        let devices = self.replicas.len();
-        let shares = (0..devices).map(|device| (device, share(self.shards, device, devices)));
-        let trees = |(device, mine)| subtrees(0..self.shards, &mine).into_iter().map(move |shards| (device, shards));
-        let computed = self.compute(&self.views(&weights)?, rows, chance, shares.flat_map(trees))?;
-        let Some(gradient) = combine(0..self.shards, &computed)? else { return Ok(None) };
-        let norm = norm(&gradient)?;
-        let gradient = match step.clip {
-            Some(clip) => clipped(&gradient, &norm, clip)?,
-            None => gradient,
+        match self.held {
+            Some(_) => self.step_there(rows, chance, step).map(Some).map_err(|error| self.explained(error)),
+            None => Ok(None),
+        }
+    }
+
+    fn descend(&mut self, gradient: &dyn Gradient, step: &Step<'_>) -> Result<Option<f64>> {
+        if self.held.is_none() {
+            return Ok(None);
+        }
+        let mut descend = || {
+            let gradient = collected(gradient, self.parameters);
+            let gradient = Tensor::new(gradient.as_slice(), &self.replicas[0].place.device)?;
+            Ok(self.descend_there(&gradient, step)?.to_vec1::<f32>()?)
         };
-        let update = step.optimizer.update(step.number, step.rate, 1.0);
-        let (after, moments) = update.over(&weights, &gradient, &moments)?;
-        let weights = self.replicas[0].unfrozen(&weights, after)?;
-        // All that is read back in a step: once from each device.
-        let device = weights.device().clone();
-        let seen = computed.iter().flat_map(|part| &part.seen).map(|seen| seen.to_device(&device));
-        let seen = Tensor::cat(&seen.collect::<candle_core::Result<Vec<_>>>()?, 1)?.flatten_all()?;
-        let seen = Tensor::cat(&[seen, norm], 0)?.to_vec1::<f32>()?;
-        let (norm, seen) = seen.split_last().context("a step has a norm")?;
-        let batch = Batch { lesson: self.train.lesson(rows)?, rows, width: self.width };
-        let sums = self.sums(&batch, &(0..rows.len()), seen.split_at(rows.len()));
-        let norm = f64::from(*norm);
-        self.held = Some(Held { weights, moments });
-        Ok(Some((vec![sums], norm)))
+        let norm: Result<Vec<f32>> = descend();
+        let norm = norm.map_err(|error| self.explained(error))?;
+        Ok(norm.first().map(|norm| f64::from(*norm)))
+    }
+
+    fn phases(&self) -> Phases {
+        let mut phases = Phases::default();
+        self.replicas.iter().for_each(|replica| phases.add(&replica.phases()));
+        phases
     }
 
     fn give_back(&mut self, state: &mut State) -> Result<()> {
@@ -272,29 +351,6 @@ impl Engine for DeviceEngine<'_> {
     }
 
     fn evaluate(&mut self, weights: &[f32], blocks: Range<usize>) -> Result<Vec<Sums>> {
-        let Some(valid) = &self.valid else { return Ok(Vec::new()) };
-        let flat = match &self.held {
-            Some(held) => held.weights.clone(),
-            None => Tensor::new(weights, &self.replicas[0].place.device)?,
-        };
-        let (views, width) = (self.views(&flat)?, self.width);
-        let place = blocks.start * BLOCK..valid.rows().min(blocks.end * BLOCK);
-        let numbers = |count: usize| (0..count).map(|row| row as u32).collect::<Vec<u32>>();
-        match valid {
-            Validation::Whole(examples) => {
-                let rows = numbers(valid.rows());
-                let batch = Batch { lesson: Lesson::Whole(examples, &rows), rows: &rows, width };
-                self.validate(&views, &batch, place)
-            }
-            Validation::Streamed(source, cancel) => {
-                let (mut windows, mut sums) = (source.in_order(place, VALIDATED, cancel)?, Vec::new());
-                while let Some(window) = windows.next()? {
-                    let rows = numbers(window.len());
-                    let batch = Batch { lesson: Lesson::Streamed(window.all()), rows: &rows, width };
-                    sums.extend(self.validate(&views, &batch, 0..rows.len())?);
-                }
-                Ok(sums)
-            }
-        }
+        self.evaluate_there(weights, blocks).map_err(|error| self.explained(error))
     }
 }

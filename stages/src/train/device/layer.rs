@@ -53,6 +53,8 @@ pub(in crate::train) struct Takes {
     pub(super) kept: usize,
     /// While it is computed.
     pub(super) scratch: usize,
+    /// Beside those of rows, however many rows there are.
+    pub(super) apart: usize,
 }
 
 impl Kept {

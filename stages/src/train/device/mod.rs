@@ -1,7 +1,8 @@
 //! Training on a device: the networks of `train` over candle tensors, on whatever device those are.
 //!
-//! Weights, moments and what belongs to a step stay on the device; a step sends row numbers and classes there and reads
-//! back a loss a row and the norm of the gradient. Every layer has its own forward and backward pass here too, of
+//! Weights, moments and what belongs to a step stay on the device; a step sends row numbers and classes there (the rows
+//! themselves where they are changed, come in parts, or are many) and reads back a loss a row and the norm of the
+//! gradient. Members of a gang exchange gradients through the processor's memory, and step on their devices. Every layer has its own forward and backward pass here too, of
 //! operations whose sums have a fixed order: products, reductions of rows, and gathers. Nothing is added up where
 //! threads meet (no scatter, no atomic operation), so the same device gives the same bits again.
 //!

@@ -61,7 +61,12 @@ impl Network {
     pub(super) fn takes(&self, width: usize) -> Takes {
         self.0.iter().fold(Takes { output: width, ..Takes::default() }, |sum, (layer, _)| {
             let own = layer.takes(sum.output);
-            Takes { output: own.output, kept: sum.kept + own.kept, scratch: sum.scratch.max(own.scratch) }
+            Takes {
+                output: own.output,
+                kept: sum.kept + own.kept,
+                scratch: sum.scratch.max(own.scratch),
+                apart: sum.apart.max(own.apart),
+            }
         })
     }
 }

@@ -37,6 +37,6 @@ impl Layer for LayerNorm {
 
     fn takes(&self, width: usize) -> Takes {
         // In f32, which may be twice as much as the values are else.
-        Takes { output: width, kept: 2 * width, scratch: 8 * width }
+        Takes { output: width, kept: 2 * width, scratch: 8 * width, apart: 0 }
     }
 }

@@ -61,7 +61,7 @@ impl Layer for MaxPool {
 
     fn takes(&self, _: usize) -> Takes {
         let output = self.output.values();
-        Takes { output, kept: 2 * output, scratch: 3 * self.input.values() + 2 * output }
+        Takes { output, kept: 2 * output, scratch: 4 * self.input.values() + 2 * output, apart: 0 }
     }
 }
 
@@ -87,6 +87,6 @@ impl Layer for ChannelsLast {
     }
 
     fn takes(&self, width: usize) -> Takes {
-        Takes { output: width, kept: width, scratch: width }
+        Takes { output: width, kept: width, scratch: width, apart: 0 }
     }
 }

@@ -10,9 +10,11 @@ use crate::train::engine::Examples;
 use crate::train::lesson::{Training, Validation};
 use crate::train::loss::Objective;
 use crate::train::network;
-use candle_core::{DType, Tensor};
+use crate::train::phases::{Phases, Stopwatch};
+use candle_core::{DType, Device, Tensor};
 use ropeway_framework::stage::{Progress, Seed};
 use ropeway_framework::{Error, Result};
+use std::cell::Cell;
 use std::ops::Range;
 
 /// A part of the data stays on the device if it takes at most this part of its memory.
@@ -36,6 +38,8 @@ pub(super) struct Replica {
     /// The features of the training and of the validation part, if all of them are on the device.
     pub(super) there: [Option<Tensor>; 2],
     progress: Progress,
+    /// What the passes since it was asked last took, as the calls for them did: a CUDA device may still be at work then.
+    phases: Cell<Phases>,
 }
 
 /// What the parts of a step have in common.
@@ -78,7 +82,11 @@ impl Replica {
             send(examples, dtype, &place.device).map(Some)
         };
         let there = [keep(train.whole())?, keep(valid.and_then(Validation::whole))?];
-        let row = row_bytes(width, own.takes(width), place.dtype);
+        // Whoever computes may do so on another thread, whose work the device does not put after that of this one.
+        place.device.synchronize()?;
+        let takes = own.takes(width);
+        fixed += (takes.apart * size_of::<f32>()) as u64;
+        let row = row_bytes(width, takes, place.dtype);
         Ok(Self {
             room: place.memory.map_or_else(Room::endless, |share| Room::of(share, fixed, row)),
             place,
@@ -90,6 +98,7 @@ impl Replica {
             still: None,
             there,
             progress: progress.clone(),
+            phases: Cell::default(),
         })
     }
 
@@ -114,7 +123,7 @@ impl Replica {
 
     /// The weight tensors of narrowed flat weights, wherever those lie.
     pub(super) fn views(&self, flat: &Tensor) -> candle_core::Result<Vec<Tensor>> {
-        let flat = flat.to_device(&self.place.device)?;
+        let flat = moved(flat, &self.place.device)?;
         let view = |(shape, place): &(Vec<usize>, Range<usize>)| {
             flat.narrow(0, place.start, place.len())?.reshape(shape.as_slice())
         };
@@ -127,20 +136,25 @@ impl Replica {
     }
 
     /// The gradient of some shards, in the fixed tree; `seen` gets what their rows lost.
-    pub(super) fn tree(&self, pass: Pass<'_>, shards: Range<usize>, seen: &mut Vec<Tensor>) -> Result<Option<Tensor>> {
+    pub(super) fn tree(&self, pass: Pass<'_>, shards: Range<usize>, seen: &mut Vec<Tensor>) -> Result<Tensor> {
         if shards.len() == 1 {
             let rows = self.shard(pass.batch.rows.len(), shards.start);
             if rows.is_empty() {
-                return Ok(None);
+                let count = self.tensors.last().map_or(0, |(_, place)| place.end);
+                return Ok(Tensor::zeros(count, DType::F32, &self.place.device)?);
             }
             let (gradient, losses) = self.part(pass, rows, (shards.start, 0))?;
             seen.push(losses);
-            return Ok(Some(gradient));
+            return Ok(gradient);
         }
         let middle = shards.start + shards.len() / 2;
         let left = self.tree(pass, shards.start..middle, seen)?;
-        let right = self.tree(pass, middle..shards.end, seen)?;
-        sum(left, right)
+        Ok((left + self.tree(pass, middle..shards.end, seen)?)?)
+    }
+
+    /// What the passes since it was asked last took.
+    pub(super) fn phases(&self) -> Phases {
+        self.phases.take()
     }
 
     /// The gradient of rows of a shard, from `start` on: in halves, if so many do not fit.
@@ -178,8 +192,10 @@ impl Replica {
     fn pass(&self, pass: Pass<'_>, rows: &Range<usize>, (shard, start): (usize, usize)) -> candle_core::Result<Found> {
         self.room.ask(rows.len())?;
         let Place { device, dtype, .. } = &self.place;
+        let (mut watch, mut phases) = (Stopwatch::start(), self.phases.get());
         let changed = pass.augmenter.map(|augmenter| (augmenter, pass.chance));
         let input = pass.batch.features(rows, self.there[0].as_ref(), changed, self.network.reads(*dtype), device)?;
+        watch.read(&mut phases.data);
         let (mut rng, mut carried) = (None, Carried::default());
         if self.uses_chance {
             let rng = rng.insert(pass.chance.rng(&match start {
@@ -191,6 +207,7 @@ impl Replica {
         let (output, kept) = self.network.forward(pass.weights, &input, &mut carried)?;
         let truth = Tensor::new(pass.batch.truth(rows), device)?;
         let losses = self.objective.over(&output.to_dtype(DType::F32)?, &truth)?;
+        watch.read(&mut phases.forward);
         let factors = pass.batch.weights(rows, pass.classes).into_iter().map(|weight| weight * pass.scale);
         let factors = Tensor::new(factors.collect::<Vec<f32>>(), device)?.unsqueeze(1)?;
         let slope = losses.slope.broadcast_mul(&factors)?.to_dtype(*dtype)?;
@@ -201,6 +218,8 @@ impl Replica {
             Some(still) => still.where_cond(&gradient.zeros_like()?, &gradient)?,
             None => gradient,
         };
+        watch.read(&mut phases.backward);
+        self.phases.set(phases);
         Ok((gradient, Tensor::stack(&[losses.losses, losses.correct], 0)?))
     }
 
@@ -228,12 +247,14 @@ impl Replica {
     }
 }
 
-/// The sum of two gradients, where the first one lies; none is none.
-pub(super) fn sum(left: Option<Tensor>, right: Option<Tensor>) -> Result<Option<Tensor>> {
-    let (Some(left), Some(right)) = (&left, &right) else { return Ok(left.or(right)) };
-    if !left.device().same_device(right.device()) {
-        // What it computes must be there before it is copied.
-        right.device().synchronize()?;
+/// A tensor on another device, once what computes it is done.
+pub(super) fn moved(tensor: &Tensor, to: &Device) -> candle_core::Result<Tensor> {
+    if tensor.device().same_device(to) {
+        return Ok(tensor.clone());
     }
-    Ok(Some((left + right.to_device(left.device())?)?))
+    tensor.device().synchronize()?;
+    let there = tensor.to_device(to)?;
+    // What is copied from may be gone when this returns.
+    to.synchronize()?;
+    Ok(there)
 }

@@ -24,6 +24,6 @@ impl Layer for Residual {
 
     fn takes(&self, width: usize) -> Takes {
         let inner = self.branch.takes(width);
-        Takes { output: width, kept: inner.kept + width, scratch: inner.scratch + 2 * width }
+        Takes { output: width, kept: inner.kept + width, scratch: inner.scratch + 2 * width, apart: inner.apart }
     }
 }

@@ -1,7 +1,9 @@
 //! The memory of a device: what a training may take of it, and what it does when that is not enough.
 
 use super::layer::Takes;
-use candle_core::{DType, Error, Result};
+use super::place::Place;
+use candle_core::{DType, DeviceLocation, Error, Result};
+use ropeway_framework::Error as Failure;
 use std::cell::Cell;
 
 /// What a pass asks before it begins: whether so many rows fit.
@@ -72,7 +74,32 @@ pub(super) fn fixed_bytes(weights: usize, moments: usize, shards: usize, dtype: 
 }
 
 /// Whether a device said that its memory is at an end.
-pub(in crate::train) fn is_out_of_memory(error: &Error) -> bool {
+pub(in crate::train) fn is_out_of_memory(error: &impl std::fmt::Display) -> bool {
     let text = error.to_string().to_lowercase();
     ["out of memory", "out_of_memory", "alloc_failed"].iter().any(|sign| text.contains(sign))
+}
+
+/// What an error means to whoever trains on devices.
+pub(super) fn explained<'a>(error: Failure, places: impl Iterator<Item = &'a Place>) -> Failure {
+    if error.advice().is_some() {
+        return error;
+    }
+    if is_out_of_memory(&error) {
+        return error
+            .context("the device's memory does not hold this training")
+            .help("give it more with `gpu_memory` under `needs`, or make the model or the batch smaller");
+    }
+    let text = error.to_string();
+    if !["CUDA_ERROR", "DriverError", "CublasError", "CUBLAS_STATUS"].iter().any(|sign| text.contains(sign)) {
+        return error;
+    }
+    let name = |place: &Place| match place.device.location() {
+        DeviceLocation::Cuda { gpu_id } => format!("CUDA device {gpu_id}"),
+        _ => "a device".to_owned(),
+    };
+    let names: Vec<String> = places.map(name).collect();
+    Failure::unavailable(format!("{} failed: {text}", names.join(" or "))).help(
+        "see what `nvidia-smi` and the system's log say of it; run again to go on from the last checkpoint, there or, \
+         with device = \"cpu\" under `needs`, on the processor",
+    )
 }

@@ -38,6 +38,9 @@ impl Network {
     }
 }
 
+/// The largest side of a square that is pooled: where its largest value was is kept in a byte.
+const MOST_POOLED: usize = 16;
+
 struct Builder {
     layers: Vec<Box<dyn Layer>>,
     width: usize,
@@ -132,8 +135,14 @@ impl Builder {
             }
             if size > 1 {
                 let pool = MaxPool { name: format!("pool{}", index + 1), input: image, size };
-                if size > image.height.min(image.width) || size > 16 {
+                if size > image.height.min(image.width) {
                     return Err(misfit(&pool.name, "pool", size, image));
+                }
+                if size > MOST_POOLED {
+                    let name = &pool.name;
+                    return Err(Error::usage(format!(
+                        "layer {name}: `model.cnn.pool` is {size}, but at most {MOST_POOLED} pixels are pooled at once"
+                    )));
                 }
                 image = pool.output();
                 self.layers.push(Box::new(pool));

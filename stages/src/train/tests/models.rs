@@ -53,8 +53,12 @@ fn a_transformer_reads_lists_of_tokens() {
     let spec = json!({"model": {"transformer": {"width": 8, "heads": 1, "vocabulary": 6}}, "epochs": 20});
     let (_, metrics, ..) = run(&train, None, spec.clone()).unwrap();
     assert_eq!(metrics.get("train.accuracy"), Some(1.0));
-    let error = refused(&rows((0..180).map(|place| if place == 100 { 6 } else { 1 }).collect()), None, spec);
+    let strange = (0..180).map(|place| if place == 100 { 6 } else { 1 }).collect();
+    let error = refused(&rows(strange), None, spec.clone());
     assert!(error.contains("column \"tokens\" has the token 6 in row 33 (the first is row 0)"), "{error}");
+    let padded_before = (0..180).map(|place| if place == 99 { -1 } else { 1 }).collect();
+    let error = refused(&rows(padded_before), None, spec);
+    assert!(error.contains("column \"tokens\" has tokens after a negative number in row 33"), "{error}");
 }
 
 /// Cities and days with a number each, to be guessed from their names alone.
