@@ -160,6 +160,29 @@ fn a_killed_coordinator_goes_on_with_the_workers_that_it_had() {
 }
 
 #[test]
+fn a_program_of_a_stage_ends_with_whoever_runs_it() {
+    for workers in [&[][..], &["--workers", "1"]] {
+        let project = Watched::new();
+        let script = "echo $$ > program.id.new; mv program.id.new program.id; exec sleep 1000";
+        project.0.write(
+            "p.toml",
+            format!("name = \"p\"\n[stage.a]\nuse = \"command\"\nwith = {{ run = [\"sh\", \"-c\", \"{script}\"] }}\n"),
+        );
+        let mut running = Running::of(project.command(&[&["run", "p.toml", "--format", "json"], workers].concat()));
+        let file = project.0.path().join("program.id");
+        while !file.exists() {
+            std::thread::yield_now();
+        }
+        let program: u32 = fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        assert!(lives(program));
+        running.process.kill();
+        while lives(program) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
 fn nothing_is_left_when_everything_is_killed() {
     let reference = Reference::new();
     let project = Watched::new();

@@ -133,6 +133,8 @@ fn a_small_residual_network_reads_shifted_digits() {
     for name in ["train.loss", "valid.loss", "steps/s", "time.forward", "time.backward", "time.optimizer"] {
         assert!(heard["metrics"][name].is_number(), "{name} in {heard}");
     }
+    let measured = |event: &Value| steps(event) && event["metrics"]["time.data"].is_number();
+    assert!(ended.events().iter().any(measured), "no time for data");
 }
 
 /// Lines of this very project: which are Rust and which are English?

@@ -59,6 +59,7 @@ impl Coordinator<'_> {
         let inputs = || request.task.inputs.values().flatten();
         let task = schedule::Task {
             retries: request.task.needs.retries,
+            once: request.stage.signature().once,
             priority: request.task.needs.priority,
             deadline: request.task.needs.deadline,
             // What is small travels with the attempt, wherever it goes.

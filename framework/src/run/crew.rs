@@ -10,8 +10,10 @@ use super::watch::worker_info;
 use crate::data::Digest;
 use crate::pipeline::Pool;
 use crate::schedule::{self, Capacity, PoolId, Scheduler, Site, TaskId, Time, View, WorkerId};
-use crate::store::Store;
-use crate::worker::{Assignment, Circle, EmbeddedWorker, Failure, Hands, Hub, RemoteWorker, Terms, Token, program};
+use crate::store::{Store, kernel};
+use crate::worker::{
+    Assignment, Circle, EmbeddedWorker, Failure, Hands, Hub, RemoteWorker, Terms, Token, machine_number, program,
+};
 use crate::{Error, Fault, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -66,7 +68,8 @@ impl Crew {
         let pools = options.elsewhere.as_ref().map_or(&[][..], |elsewhere| &elsewhere.pools);
         let left = if options.cores > 0 { Dealt::of(&options.gpus, pools).left } else { 0 };
         let gpus = options.gpus.clone().first(left)?;
-        let has = Capacity { millicores, memory: u64::MAX, devices: gpus.memory(), files: true, ..Capacity::default() };
+        let (devices, machine) = (gpus.memory(), machine_number(&kernel()));
+        let has = Capacity { millicores, memory: u64::MAX, devices, files: true, machine, ..Capacity::default() };
         let mut crew = Self {
             here: Hands::new(EmbeddedWorker::new(store.clone(), has.clone())?.with_gpus(gpus)),
             has,
@@ -84,7 +87,7 @@ impl Crew {
         // The run may have ended; then nobody listens.
         let ear = Arc::new(move |heard| drop(ear.send(Message::Heard(heard))));
         let hub = Hub::listen(&elsewhere.listen, &elsewhere.token, terms, store.clone(), ear)?;
-        let mut pools = Pools::new(elsewhere, &hub.address().to_string(), &options.gpus);
+        let mut pools = Pools::new(elsewhere, &hub.reached_at().to_string(), &options.gpus);
         // Those that are always there come at once.
         pools.step(options.clock.elapsed(), &View::default())?;
         crew.pools = Some(pools);
@@ -132,7 +135,7 @@ impl Crew {
 
     /// Where workers dial, if they may.
     pub(super) fn address(&self) -> Option<String> {
-        self.hub.as_ref().map(|hub| hub.address().to_string())
+        self.hub.as_ref().map(|hub| hub.reached_at().to_string())
     }
 
     /// A worker has come: what the scheduler hears of it.

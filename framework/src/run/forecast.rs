@@ -56,19 +56,23 @@ impl Coordinator<'_> {
     /// How long a stage usually takes.
     fn usual(&self, node: usize) -> Option<Time> {
         let stage = &self.pipeline.stages[node];
-        self.scheduler.costs().usual(*self.stages.get(&kind(&stage.name, &stage.uses))?, Device::Cpu)
+        self.scheduler.costs().usual(*self.stages.get(&kind(&stage.name, &stage.uses))?, device(&stage.needs))
     }
 }
 
-/// What a stage will ask for. Where `auto` will compute is decided once it is known how much there is to compute: until
-/// then it is the processor.
-fn ahead(needs: &stage::Needs) -> Demand {
-    let device = match needs.device {
+/// Where a stage will compute. What `auto` means is decided once it is known how much there is to compute: until then it
+/// is the processor.
+fn device(needs: &stage::Needs) -> Device {
+    match needs.device {
         stage::Device::Cuda => Device::Cuda,
         stage::Device::Cpu | stage::Device::Auto => Device::Cpu,
-    };
+    }
+}
+
+/// What a stage will ask for.
+fn ahead(needs: &stage::Needs) -> Demand {
     let members = needs.workers;
-    let needs = Needs { peers: members > 1, ..super::attempts::needs(needs, device, false) };
+    let needs = Needs { peers: members > 1, ..super::attempts::needs(needs, device(needs), false) };
     Demand { needs, places: u64::from(members), together: members, each: None, ready: Time::ZERO }
 }
 

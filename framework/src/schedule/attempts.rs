@@ -92,7 +92,7 @@ impl Scheduler {
     fn watch(&mut self, (id, number): Attempt, expected: Option<Time>) {
         let Some(expected) = expected else { return };
         let Some(entry) = self.tasks.get_mut(&id) else { return };
-        if self.lines.get(entry.line).members > 1 {
+        if self.lines.get(entry.line).members > 1 || entry.once {
             return;
         }
         if let Some(live) = entry.live.iter_mut().find(|live| live.attempt == number) {

@@ -44,6 +44,8 @@ pub struct Task {
     pub needs: Needs,
     /// How many members run at the same time, all or none: 1, unless it is a gang.
     pub members: u32,
+    /// Whether a second attempt beside a late one would do harm.
+    pub once: bool,
     /// Higher goes first.
     pub priority: i32,
     /// With whom it shares fairly.
@@ -67,6 +69,7 @@ impl Task {
             id,
             needs,
             members: 1,
+            once: false,
             priority: 0,
             group: GroupId::default(),
             retries: 0,
@@ -81,8 +84,8 @@ impl Task {
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A worker came. It runs nothing: what it ran for an earlier link has ended, and what is said of that is not said
-    /// to this scheduler.
+    /// A worker came. It runs nothing for this scheduler: what it may still run for an earlier link it stops soon, unless
+    /// it is asked for the same, and nothing of it is said here.
     Joined {
         /// Who.
         worker: WorkerId,

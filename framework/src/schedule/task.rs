@@ -11,6 +11,7 @@ pub(super) struct Entry {
     /// Which task this is in the order of their arrival.
     pub(super) order: u64,
     pub(super) priority: i32,
+    pub(super) once: bool,
     /// The line in which it waits if it does: tasks with the same needs.
     pub(super) line: u32,
     pub(super) stage: StageId,
@@ -79,6 +80,7 @@ impl Entry {
             id: task.id,
             order,
             priority: task.priority,
+            once: task.once,
             line,
             stage: task.stage,
             size: task.size,

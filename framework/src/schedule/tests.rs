@@ -260,6 +260,13 @@ fn a_straggler_is_doubled_when_nothing_else_waits_and_the_first_wins() {
     assert_eq!(case.end(0, 1, 1, End::Done), [], "the loser's result is for nobody");
 }
 
+#[test]
+fn what_has_effects_is_never_doubled() {
+    let mut case = Case::new(&[cores(1), cores(1)]).teach(Time::from_secs(1));
+    assert_eq!(case.submit(Task { once: true, ..task(1) }), [start(1, 1, 0, 1)]);
+    assert_eq!(case.tick(Time::from_secs(1000)), []);
+}
+
 /// Three times the median, as the histogram has it.
 fn case_late() -> Time {
     let mut costs = Costs::default();

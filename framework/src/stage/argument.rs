@@ -197,7 +197,10 @@ impl Argument for Keep {
 }
 
 impl Argument for Once {
-    fn describe(_: &mut Signature) {}
+    fn describe(signature: &mut Signature) {
+        signature.once = true;
+    }
+
     fn take(call: &mut Call, _: &Signature, _: &mut usize) -> Result<Self> {
         Ok(call.once.clone())
     }

@@ -136,6 +136,9 @@ impl Needs {
         if self.workers > 1 && !signature.gang {
             return wrong("workers", format!("`{uses}` can't be computed by {} workers together", self.workers));
         }
+        if signature.submits && self.deadline.is_some() {
+            return wrong("deadline", format!("`{uses}` runs other stages; say it of the stage that it runs"));
+        }
         match self.room().filter(|_| signature.submits) {
             None => Ok(()),
             Some(key) => wrong(
@@ -244,6 +247,7 @@ mod tests {
             (json!({"memory": "1GiB"}), "memory"),
             (json!({"cpus": 2}), "cpus"),
             (json!({"isolate": true}), "isolate"),
+            (json!({"deadline": "5m"}), "deadline"),
         ] {
             let needs = read(written);
             needs.check_for("train", &Signature::default()).unwrap();
@@ -251,9 +255,7 @@ mod tests {
             assert_eq!(error.path, [key]);
             assert!(error.message.contains("`tune` runs other stages"), "{}", error.message);
         }
-        read(json!({"device": "cpu", "retries": 1, "deadline": "5m", "priority": 2}))
-            .check_for("tune", &leads)
-            .unwrap();
+        read(json!({"device": "cpu", "retries": 1, "priority": 2})).check_for("tune", &leads).unwrap();
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Signature {
     pub seeded: bool,
     /// Whether it runs other tasks and mostly waits for them; then it takes no core.
     pub submits: bool,
+    /// Whether it has effects outside, each once: it is not started a second time beside a slow one.
+    pub once: bool,
     /// Whether several of it can compute its result together.
     pub gang: bool,
     /// Whether it can compute on CUDA devices.

@@ -12,8 +12,12 @@ use crate::store::Key;
 use crate::{Context, Error, Fault, Result, join_trace};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::info_span;
+
+/// How long what runs waits to be asked for, when the coordinator that it was begun for is gone.
+const ORPHANS: Duration = Duration::from_secs(30);
 
 /// An attempt here: its key, and which of the members of a gang that are here it is.
 type Name = (Key, u32);
@@ -42,6 +46,8 @@ pub(super) struct Attempts {
     build: Arc<str>,
     running: HashMap<Name, Running>,
     begun: u64,
+    /// Since when some may run that nobody has asked for.
+    orphaned: Option<Instant>,
     seats: Arc<Seats>,
     token: Token,
     outbox: UnboundedSender<Spoken>,
@@ -59,7 +65,7 @@ struct Running {
 impl Attempts {
     /// Attempts whose threads speak to `outbox`.
     pub(super) fn new(outbox: UnboundedSender<Spoken>, seats: Arc<Seats>, token: Token) -> Self {
-        Self { build: program::build().into(), running: HashMap::new(), begun: 0, seats, token, outbox }
+        Self { build: program::build().into(), running: HashMap::new(), begun: 0, orphaned: None, seats, token, outbox }
     }
 
     /// Begins an attempt, or takes over the one that runs for the same key.
@@ -180,6 +186,16 @@ impl Attempts {
     /// The coordinator that asked for what runs is gone, and its numbers with it.
     pub(super) fn orphan(&mut self) {
         self.running.values_mut().for_each(|one| one.number = None);
+        self.orphaned = Some(Instant::now());
+    }
+
+    /// Stops what was begun for a coordinator that is gone, once nobody has asked for it for a while: it takes room that
+    /// the one that is there now counts on.
+    pub(super) fn stop_unwanted(&mut self) {
+        if self.orphaned.is_some_and(|since| since.elapsed() > ORPHANS) {
+            self.orphaned = None;
+            self.running.values().filter(|one| one.number.is_none()).for_each(|one| one.cancel.cancel());
+        }
     }
 }
 

@@ -441,7 +441,10 @@ fn any_word() -> impl Strategy<Value = from_worker::Word> {
         });
     let ended = prop::collection::vec(any_ended(), 0..4)
         .prop_map(|attempts| from_worker::Word::Ended(wire::EndedBatch { attempts }));
-    prop_oneof![hello, progress, ended, Just(from_worker::Word::Heartbeat(wire::Heartbeat {}))]
+    let present = (any_attempt(), any::<u64>(), any::<u64>(), text()).prop_map(|(attempt, after, seat, memory)| {
+        from_worker::Word::Present(wire::Present { attempt, after, seat, memory })
+    });
+    prop_oneof![hello, progress, ended, present, Just(from_worker::Word::Heartbeat(wire::Heartbeat {}))]
 }
 
 /// Reads bytes as a message, and what can be made of it; no bytes are so bad that anything ends.

@@ -3,13 +3,14 @@
 use super::current_folder;
 use super::door::{greet, visitors};
 use super::execute::settle;
+use super::peers::own_address;
 use super::remote::RemoteWorker;
 use super::shelf::{Chunks, Shelf};
 use super::token::Token;
 use super::wire::coordinator_server::{Coordinator, CoordinatorServer};
 use super::wire::{self, FromWorker, ToWorker, from_worker, to_worker};
 use super::{Failure, Outcome, Present};
-use crate::data::Ref;
+use crate::data::{Digest, Ref};
 use crate::schedule::{Capacity, TaskId, WorkerId};
 use crate::soon::Soon;
 use crate::stage::Report;
@@ -17,7 +18,7 @@ use crate::store::{Memo, Store, kernel};
 use crate::{Context, Error, Result, links};
 use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,6 +39,9 @@ const COMMITS: usize = 16;
 const REPORTS: u32 = 2000;
 /// A million cores: whoever says more can't count.
 const MOST_MILLICORES: u64 = 1_000_000_000;
+
+/// Circles of one gang, at most.
+const MOST_CIRCLES: u64 = u32::MAX as u64 / 2;
 
 /// What a coordinator offers its workers.
 pub(crate) struct Terms {
@@ -142,9 +146,14 @@ impl Hub {
         Ok(Self { address: local, shelf, server: runtime.spawn(server).abort_handle() })
     }
 
-    /// Where it listens.
+    /// Where it is reached from this machine.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it is reached from others too: if it listens everywhere, at this machine's address.
+    pub(crate) fn reached_at(&self) -> SocketAddr {
+        reached_at(self.address)
     }
 }
 
@@ -154,6 +163,21 @@ impl Drop for Hub {
         // Connections end when they please; until then they must not hold the store.
         self.shelf.close();
     }
+}
+
+/// Where others reach what listens at an address.
+fn reached_at(address: SocketAddr) -> SocketAddr {
+    if !address.ip().is_unspecified() {
+        return address;
+    }
+    // An address for documentation (RFC 5737): on the way to it is where most others are. Nothing is sent.
+    let own = own_address("192.0.2.1:9").map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |own| own.ip());
+    SocketAddr::new(own, address.port())
+}
+
+/// The number by which a scheduler knows a machine.
+pub(crate) fn machine_number(name: &str) -> u32 {
+    Digest::of(name.as_bytes()).as_bytes().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
 /// What the connections share.
@@ -259,6 +283,7 @@ impl Desk {
             devices: wire::devices(&hello.devices),
             files: near && hello.folder == current_folder(),
             peers: !hello.peer.is_empty(),
+            machine: machine_number(&hello.machine),
             ..Capacity::default()
         };
         let worker =
@@ -317,6 +342,9 @@ impl Desk {
     fn present(&self, worker: WorkerId, present: wire::Present) -> Result<()> {
         let (task, attempt) = wire::number(present.attempt)?;
         let wire::Present { after, seat, memory, .. } = present;
+        if after > MOST_CIRCLES {
+            return Err(Error::new(format!("it was in circle {after} of a gang")));
+        }
         (self.ear)(Heard::Present { worker, task, attempt, present: Present { after, seat, memory } });
         Ok(())
     }

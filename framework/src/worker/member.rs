@@ -16,6 +16,7 @@ use crate::soon::Soon;
 use crate::stage::Registry;
 use crate::store::{Store, kernel};
 use crate::{Error, Result, runtime};
+use prost::Message as _;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ use tonic::{Status, Streaming};
 
 /// Words that are sent in one message.
 const BATCH: usize = 1024;
+/// Bytes of results in one message; the last one may go beyond.
+const BATCH_BYTES: usize = 1 << 20;
 /// Results that are brought along to the next connection, in case that this one loses them.
 const BROUGHT_BYTES: usize = 1 << 20;
 
@@ -212,6 +215,7 @@ impl Member {
             };
             let order = soon.wait(next).await;
             self.pass_on(&mut spoken, &words);
+            self.attempts.stop_unwanted();
             if let Some(order) = order
                 && let Some(parted) = self.take(order, &words)
             {
@@ -286,13 +290,20 @@ impl Member {
 
     /// Tells the coordinator what attempts have said, in as few messages as can be.
     fn pass_on(&mut self, spoken: &mut Vec<Spoken>, words: &UnboundedSender<FromWorker>) {
-        let mut attempts = Vec::new();
+        let (mut attempts, mut bytes) = (Vec::new(), 0);
         for word in spoken.drain(..) {
             match word {
                 Spoken::Ended(ended) => {
                     let ended = self.close(ended);
                     self.unsaved.keep(ended.clone());
+                    bytes += ended.encoded_len();
                     attempts.push(ended);
+                    // A message has an end: its results may be large.
+                    if bytes >= BATCH_BYTES {
+                        let attempts = std::mem::take(&mut attempts);
+                        send(words, from_worker::Word::Ended(wire::EndedBatch { attempts }));
+                        bytes = 0;
+                    }
                 }
                 Spoken::Said(name, report) => {
                     if let Some(number) = self.attempts.number(name) {

@@ -36,7 +36,7 @@ pub use execute::{Failure, Outcome};
 pub(crate) use gang::{Chair, Circle, Present};
 pub use gpus::{Gpu, Gpus};
 pub(crate) use hands::Hands;
-pub(crate) use hub::{Heard, Hub, Terms};
+pub(crate) use hub::{Heard, Hub, Terms, machine_number};
 pub use metrics::WorkerMetrics;
 pub(crate) use remote::RemoteWorker;
 pub use token::Token;

@@ -82,7 +82,7 @@ impl Drop for Counter {
 }
 
 /// The address of this machine on the way to another. Nothing is sent.
-fn own_address(to: &str) -> Result<SocketAddr> {
+pub(super) fn own_address(to: &str) -> Result<SocketAddr> {
     let host = to.split_once("://").map_or(to, |(_, host)| host);
     let to = host.to_socket_addrs()?.next().context("the coordinator has no address")?;
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };

@@ -231,6 +231,6 @@ pub(super) fn from_report(number: Number, report: Report) -> Progress {
         total: report.total,
         unit: report.unit.into_owned(),
         metrics: report.metrics.into_iter().map(|(name, value)| Metric { name, value }).collect(),
-        line: report.line,
+        line: report.line.map(|line| short(line, REPORT_LINE)),
     }
 }

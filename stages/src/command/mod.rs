@@ -13,7 +13,8 @@
 //!
 //! What it gives: an Arrow IPC stream on stdout, and nothing else there. What it writes to stderr becomes the stage's
 //! log. It runs in the current directory and in a process group of its own; the whole group is killed when the program
-//! ends, takes longer than `timeout`, or the run is interrupted. Files among its arguments, such as the script, are
+//! ends, takes longer than `timeout`, or the run is interrupted; if the process that runs it is killed, the program is
+//! killed with it (on Linux). Files among its arguments, such as the script, are
 //! part of the key: a changed script runs again.
 //!
 //! ```python

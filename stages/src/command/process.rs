@@ -152,9 +152,33 @@ impl Program {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env_clear().envs(self.environment.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        end_with_us(&mut command);
         command.spawn().map(Group).map_err(|error| outcome::not_started(&self.program, error))
     }
 }
+
+/// Has the system end the program when this process ends, however it ends. What the program started is not ended with
+/// it, but finds its pipes closed.
+#[cfg(target_os = "linux")]
+fn end_with_us(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let own = std::process::id();
+    let ask = move || {
+        // SAFETY: prctl and getppid take plain numbers and are safe to call between fork and exec.
+        let (asked, parent) =
+            unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong), libc::getppid()) };
+        if asked != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // It may have ended before it was asked.
+        if parent.unsigned_abs() == own { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    };
+    // SAFETY: `ask` allocates nothing, takes no lock, and calls only what is safe between fork and exec.
+    unsafe { command.pre_exec(ask) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_with_us(_: &mut Command) {}
 
 /// Waits until the program ends by itself, or has to be stopped.
 fn wait(group: &Group, output_ended: &Receiver<()>, deadline: Option<Instant>, cancel: &Cancel) -> Option<Stopped> {

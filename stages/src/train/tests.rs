@@ -2,9 +2,12 @@
 
 mod balance;
 mod device;
+mod members;
 mod models;
 mod parts;
+mod ring;
 mod steps;
+
 mod trees;
 mod tuning;
 
