@@ -72,7 +72,24 @@ impl Coordinator<'_> {
                 Needs { peers: members > 1, ..needs(&request.task.needs, task.device, task.files) },
             )
         };
+        self.tell_of_waiting(id, &task.needs)?;
         self.step(schedule::Event::Submitted(task))
+    }
+
+    /// Says, once for each kind of needs, that no worker of those that are here or may be started can run a task, but one
+    /// that may join can. Before anybody has joined that is no news.
+    fn tell_of_waiting(&mut self, id: TaskId, needs: &Needs) -> Result<()> {
+        let open = self.options.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.open);
+        if !open || self.crew.is_empty() || self.told_to_wait.contains(needs) {
+            return Ok(());
+        }
+        self.told_to_wait.insert(*needs);
+        if self.crew.sites().iter().any(|site| site.has.fits(needs)) {
+            return Ok(());
+        }
+        let Some(task) = self.tasks.get(&id) else { return Ok(()) };
+        let message = format!("it waits for a worker to join that has {needs}: none that is here has");
+        self.tell(Event::Warning { name: task.label().to_owned(), message })
     }
 
     pub(super) fn step(&mut self, event: schedule::Event) -> Result<()> {
@@ -181,14 +198,17 @@ impl Coordinator<'_> {
         };
         self.absent(id, attempt);
         self.tell_ended(id, attempt, &live, &result)?;
-        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
-        let result = result.and_then(|outcome| match task.promises(&outcome.outputs) {
-            true => Ok(outcome),
-            false => {
+        let Some(task) = self.tasks.get(&id) else { return Ok(()) };
+        let result = match result {
+            Ok(outcome) if !task.promises(&outcome.outputs) => {
+                // Or else whoever tries it again would find that it is known.
+                self.discard_foreign(id)?;
                 let error = Error::new("the worker gave other outputs than the stage's signature promises");
                 Err(Failure::from(error))
             }
-        });
+            result => result,
+        };
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         let mut made = Vec::new();
         let mut seconds = 0.0;
         let end = match result {
@@ -249,9 +269,28 @@ impl Coordinator<'_> {
                     self.learn(id, made.seconds);
                     self.succeed(id, Outcome::Done, made)
                 }
-                (None, failure) => self.fail(id, failure.unwrap_or_else(|| Error::new("the task failed"))),
+                (None, failure) => {
+                    self.fail(id, failure.unwrap_or_else(|| Error::new("the task failed")))?;
+                    self.abandon()
+                }
             },
         }
+    }
+
+    /// Stops tasks that nobody waits for any more: a stage that asked for them has failed.
+    fn abandon(&mut self) -> Result<()> {
+        let idle = |task: &Task| !task.waiters.is_empty() && task.waiters.iter().all(Waiter::is_gone);
+        let abandoned: Vec<TaskId> = self.tasks.iter().filter(|(_, task)| idle(task)).map(|(id, _)| *id).collect();
+        for id in abandoned {
+            self.step(schedule::Event::Cancelled(id))?;
+            // Those that run others are none of the scheduler's.
+            self.tasks.get(&id).into_iter().flat_map(|task| task.live.values()).for_each(|live| live.cancel.cancel());
+            self.tell_stopped(id)?;
+            let Some(task) = self.forget(id) else { continue };
+            let name = task.request.task.label.clone();
+            self.tell(Event::TaskFinished { name, outcome: Outcome::Skipped, seconds: 0.0, error: None })?;
+        }
+        Ok(())
     }
 
     /// An input is lost: whatever made it runs again, and the task after it.

@@ -14,13 +14,13 @@ use super::voice::Message;
 use super::watch::worker_info;
 use crate::data::{Artifact, Kind, Metrics, Ref};
 use crate::pipeline::Pipeline;
-use crate::schedule::{self, Costs, Scheduler, StageId, TaskId};
+use crate::schedule::{self, Costs, Needs, Scheduler, StageId, TaskId};
 use crate::soon::Soon;
 use crate::stage::{Fetch, Registry};
 use crate::store::{Key, Store, StoreError};
 use crate::worker::{Heard, program};
 use crate::{Error, Result, runtime};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -86,6 +86,8 @@ pub(super) struct Coordinator<'a> {
     pub(super) gangs: Gangs,
     /// Whether it was said that there is no CUDA device.
     pub(super) told_of_gpus: bool,
+    /// Needs of which it was looked, and said, whether anybody here has what they ask for.
+    pub(super) told_to_wait: HashSet<Needs>,
 }
 
 impl<'a> Coordinator<'a> {
@@ -149,6 +151,7 @@ impl<'a> Coordinator<'a> {
             begun: BTreeMap::new(),
             gangs: Gangs::default(),
             told_of_gpus: false,
+            told_to_wait: HashSet::new(),
         })
     }
 

@@ -228,6 +228,11 @@ impl Crew {
         }
     }
 
+    /// Whether no worker has joined.
+    pub(super) fn is_empty(&self) -> bool {
+        self.there.is_empty()
+    }
+
     /// Whether others can work for the run, besides this process.
     pub(super) fn has_others(&self) -> bool {
         self.hub.is_some()

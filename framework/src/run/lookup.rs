@@ -96,6 +96,10 @@ impl Coordinator<'_> {
         let reason = match known {
             Known::Nothing => return Ok(None),
             Known::Broken(reason) => reason,
+            Known::Whole(memo) if !self.tasks.get(&id).is_some_and(|task| task.promises(&memo.outputs)) => {
+                self.discard_foreign(id)?;
+                "its memo names other outputs than the stage's signature promises".to_owned()
+            }
             Known::Whole(memo) => match self.lost_numbers(id, &memo)? {
                 None => return Ok(Some(memo)),
                 Some(reason) => reason,
@@ -105,6 +109,18 @@ impl Coordinator<'_> {
         let message = format!("{reason}; it is computed again");
         self.tell(Event::Warning { name, message })?;
         Ok(None)
+    }
+
+    /// Sets the memo of a task aside if it names other outputs than the stage promises, as a worker that lies may have
+    /// committed it.
+    pub(super) fn discard_foreign(&self, id: TaskId) -> Result<()> {
+        let Some((task, key)) = self.tasks.get(&id).and_then(|task| Some((task, task.key?))) else { return Ok(()) };
+        runtime()?.block_on(async {
+            match self.store.memo(key).await? {
+                Some(memo) if !task.promises(&memo.outputs) => self.store.discard(Entry::Memo(key)).await.map(drop),
+                _ => Ok(()),
+            }
+        })
     }
 
     /// What is wrong with the numbers of a stage's result, which its report shows and nobody else may ever read.

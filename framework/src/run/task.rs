@@ -50,6 +50,13 @@ pub(super) enum Waiter {
     Task(crate::schedule::TaskId),
 }
 
+impl Waiter {
+    /// Whether it no longer waits: a stage that asked for the task and has ended since.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Waiter::Stage(reply) if reply.answer.is_for_nobody())
+    }
+}
+
 /// What a task gave.
 #[derive(Clone, Default)]
 pub(super) struct Made {

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::data::{Artifact, Digest, Frame, Metrics};
-use crate::stage::{Params, Seed, TaskRequest, Tasks, Template, stage};
+use crate::stage::{Cancel, Params, Seed, TaskRequest, Tasks, Template, stage};
+use crate::store::Memo;
 use crate::{Error, runtime};
 use arrow::array::{ArrayRef, AsArray, Float64Array};
 use arrow::datatypes::Float64Type;
@@ -338,6 +339,18 @@ fn what_the_store_lost_is_made_again_and_said() {
     let said = warnings(&lines);
     assert!(matches!(&said[..], [one] if one.contains("memo") && one.contains("it is computed again")), "{said:?}");
     assert_eq!(digests(&last), digests(&first));
+    // And one that names other outputs than the stage has, as only a worker that lies commits it.
+    std::fs::remove_file(&memo).unwrap();
+    let store = open();
+    let artifact = runtime().unwrap().block_on(store.put(&Metrics::new().into())).unwrap();
+    let outputs = BTreeMap::from([("out".to_owned(), artifact)]);
+    let (stage, device, build) = ("noise".to_owned(), "cpu".to_owned(), String::new());
+    let lie = Memo { outputs, stage, seconds: 0.0, device, build };
+    runtime().unwrap().block_on(store.commit(first.stages[0].key.unwrap(), &lie)).unwrap();
+    let (honest, lines) = go(CHAIN, &store, 2);
+    let said = warnings(&lines);
+    assert!(matches!(&said[..], [one] if one.contains("names other outputs")), "{said:?}");
+    assert_eq!(digests(&honest), digests(&first));
     let (third, _) = go(CHAIN, &open(), 2);
     assert!(third.stages.iter().all(|stage| stage.outcome == Outcome::Cached));
 }
@@ -550,4 +563,40 @@ fn thousands_of_tasks_at_once_on_a_store_of_files() {
     let bill = crate::observe::Bill::of(&timeline);
     assert_eq!((bill.stages[1].name.as_str(), bill.stages[1].attempts), ("best", 2001), "{bill:?}");
     assert!(timeline.spans.iter().all(|span| span.end.is_some() || span.attempts > 1), "all have ended");
+}
+
+#[test]
+fn tasks_of_a_stage_that_failed_are_not_run_for_nobody() {
+    let (begun, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(2)));
+    // One of the tasks runs until it is stopped; on one core the others wait behind it.
+    let slow = {
+        let (begun, failed) = (begun.clone(), failed.clone());
+        move |_: Frame, Params(_): Params<By>, cancel: Cancel| -> Result<Frame> {
+            if begun.fetch_add(1, Ordering::Relaxed) == 0 {
+                failed.wait();
+            }
+            loop {
+                cancel.check()?;
+                std::thread::yield_now();
+            }
+        }
+    };
+    let quits = move |each: Template, tasks: Tasks| -> Result<Metrics> {
+        let submit = |by: usize| {
+            let params = json!({ "by": by });
+            tasks.submit(TaskRequest { label: by.to_string(), params, ..each.task.clone() })
+        };
+        let _pending: Vec<_> = (0..50).map(submit).collect();
+        failed.wait();
+        Err(Error::new("that is enough"))
+    };
+    let registry =
+        Arc::new((*registry()).clone().stage("slow", stage(slow).version(1)).stage("quits", stage(quits).version(1)));
+    let text = SWEEP.replace("\"sweep\"\nfrom", "\"quits\"\nfrom").replace("trial = ", "input = ");
+    let text = text.replace("use = \"add\"", "use = \"slow\"");
+    let options = Options { cores: 1, ..Options::default() };
+    let report = run(&pipeline(&text, &registry), &registry, &Store::memory(), &options, &mut |_: &Line| {}).unwrap();
+    assert!(report.stages[1].error.as_ref().unwrap().contains("that is enough"), "{report:?}");
+    // A worker may begin the next in its line just before that is taken back.
+    assert!(begun.load(Ordering::Relaxed) < 25, "{begun:?}");
 }

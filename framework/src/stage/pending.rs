@@ -61,6 +61,11 @@ impl Answer {
         self.0.set(State::Done(outputs, source));
     }
 
+    /// Whether nobody waits for it any more.
+    pub fn is_for_nobody(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
     /// The task failed.
     pub fn fail(self, error: Error) {
         self.0.set(State::Failed(Box::new(error)));

@@ -43,7 +43,7 @@ impl<T: Copy + Ord + Hash + Send + 'static> Hands<T> {
     /// Puts an attempt in line; `done` hears how it ended, on the attempt's thread.
     ///
     /// # Errors
-    /// It needs more than there is, or the system gives no thread.
+    /// It needs more than there is.
     pub(crate) fn give(
         &self,
         id: T,
@@ -55,7 +55,8 @@ impl<T: Copy + Ord + Hash + Send + 'static> Hands<T> {
             return Err(Error::new(format!("it needs {}, which this worker lacks", work.needs)));
         }
         line.waiting.insert(id, (work, Box::new(done)));
-        self.begin_all(line)
+        self.begin_all(line);
+        Ok(())
     }
 
     /// Takes an attempt back that still waits; whether it did. Nobody hears of its end.
@@ -65,9 +66,7 @@ impl<T: Copy + Ord + Hash + Send + 'static> Hands<T> {
         if waited {
             line.lane.end(id);
             // What waited behind it may fit.
-            if let Err(error) = self.begin_all(line) {
-                tracing::error!("an attempt can't begin: {error}");
-            }
+            self.begin_all(line);
         }
         waited
     }
@@ -79,19 +78,30 @@ impl<T: Copy + Ord + Hash + Send + 'static> Hands<T> {
     }
 
     /// Begins whoever has room now, each on a thread.
-    fn begin_all(&self, mut line: MutexGuard<'_, Line<T>>) -> Result<()> {
-        let mut ready = Vec::new();
-        while let Some(id) = line.lane.start_next() {
-            ready.extend(line.waiting.remove(&id).map(|job| (id, job)));
+    fn begin_all<'a>(&'a self, mut line: MutexGuard<'a, Line<T>>) {
+        loop {
+            let mut ready = Vec::new();
+            while let Some(id) = line.lane.start_next() {
+                ready.extend(line.waiting.remove(&id).map(|job| (id, job)));
+            }
+            drop(line);
+            // Where one can't begin there is room for the next.
+            let failed = ready.into_iter().map(|(id, job)| self.begin(id, job)).filter(|begun| !begun).count();
+            if failed == 0 {
+                return;
+            }
+            line = self.line();
         }
-        drop(line);
-        ready.into_iter().try_for_each(|(id, job)| self.begin(id, job))
     }
 
-    fn begin(&self, id: T, job: (Assignment, Done)) -> Result<()> {
+    /// Begins an attempt on a thread of its own; whether the system gives one. If not, the attempt has failed.
+    fn begin(&self, id: T, job: (Assignment, Done)) -> bool {
         let this = self.clone();
+        let job = Arc::new(Mutex::new(Some(job)));
+        let take = |job: &Mutex<Option<(Assignment, Done)>>| job.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let given = job.clone();
         let begun = self.0.worker.spawn(move || {
-            let (mut this, mut next) = (Some(this), Some((id, job)));
+            let (mut this, mut next) = (Some(this), take(&given).map(|job| (id, job)));
             while let Some((id, (work, done))) = next.take()
                 && let Some(hands) = this.take()
             {
@@ -103,10 +113,12 @@ impl<T: Copy + Ord + Hash + Send + 'static> Hands<T> {
                 done(result);
             }
         });
-        if begun.is_err() {
-            self.line().lane.end(id);
+        let Err(error) = begun else { return true };
+        self.line().lane.end(id);
+        if let Some((_, done)) = take(&job) {
+            done(Err(error.into()));
         }
-        begun
+        false
     }
 
     /// An attempt has ended: what its thread does next. Others that fit as well begin on threads of their own.
@@ -115,9 +127,7 @@ impl<T: Copy + Ord + Hash + Send + 'static> Hands<T> {
         line.lane.end(ended);
         let first = line.lane.start_next()?;
         let job = line.waiting.remove(&first).map(|job| (first, job));
-        if let Err(error) = self.begin_all(line) {
-            tracing::error!("an attempt can't begin: {error}");
-        }
+        self.begin_all(line);
         job
     }
 
