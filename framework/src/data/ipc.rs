@@ -13,6 +13,7 @@ use arrow::ipc::reader::{FileDecoder, read_footer_length};
 use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow::ipc::{Block, Footer, MetadataVersion, root_as_footer, root_as_message};
 use bytes::Bytes;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::sync::Arc;
 
 const MAGIC: &[u8] = b"ARROW1";
@@ -37,7 +38,8 @@ fn write_batches(frame: Frame, batch_rows: usize) -> Result<(Pieces, Frame)> {
     let schema = Arc::new(canonical::schema(frame.schema())?);
     let groups = regroup(frame.into_batches(), batch_rows);
     let form = |parts: Vec<RecordBatch>| canonical::batch(&schema, &parts);
-    let batches = groups.into_iter().map(form).collect::<Result<Vec<_>>>()?;
+    let batches: Vec<Result<RecordBatch>> = groups.into_par_iter().map(form).collect();
+    let batches = batches.into_iter().collect::<Result<Vec<_>>>()?;
     let batches = light(batches)?;
     let options = IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)?;
     let mut writer = FileWriter::try_new_with_options(Gather::default(), &schema, options)?;
