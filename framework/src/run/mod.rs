@@ -7,6 +7,7 @@ mod clock;
 mod coordinator;
 mod costs;
 mod crew;
+mod endings;
 mod event;
 mod fold;
 mod forecast;

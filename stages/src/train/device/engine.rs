@@ -5,13 +5,13 @@ use super::examples::Batch;
 use super::place::Place;
 use super::replica::{Pass, Replica, moved};
 use super::room::explained;
+use super::validation::BLOCK;
 use crate::train::augment::Augmenter;
 use crate::train::descent::Step;
-use crate::train::engine::VALIDATED;
 use crate::train::fit::Engine;
 use crate::train::gradient::{Gradient, collected};
 use crate::train::init::Frozen;
-use crate::train::lesson::{Lesson, Training, Validation};
+use crate::train::lesson::{Training, Validation};
 use crate::train::loss::{Objective, Sums};
 use crate::train::network;
 use crate::train::phases::Phases;
@@ -22,25 +22,20 @@ use ropeway_framework::stage::{Progress, Seed};
 use ropeway_framework::{Context, Error, Result};
 use std::ops::Range;
 
-/// Rows that validation looks at together.
-const BLOCK: usize = 1024;
-
-const _: () = assert!(VALIDATED.is_multiple_of(BLOCK));
-
 /// Trains a network on one device or several: each computes some of the shards of every step. The weights stay on the
 /// first from step to step, and what they are reaches the others.
 pub(in crate::train) struct DeviceEngine<'a> {
     /// By device.
-    replicas: Vec<Replica>,
+    pub(super) replicas: Vec<Replica>,
     train: Training<'a>,
-    valid: Option<Validation<'a>>,
+    pub(super) valid: Option<Validation<'a>>,
     /// By class; empty for none.
     pub(in crate::train) weights: Vec<f32>,
     pub(in crate::train) augmenter: Option<Augmenter>,
     frozen: Frozen,
     parameters: usize,
     /// Values of a row.
-    width: usize,
+    pub(super) width: usize,
     shards: usize,
     classifies: bool,
     gradients: Vec<Vec<f32>>,
@@ -114,7 +109,7 @@ impl<'a> DeviceEngine<'a> {
     }
 
     /// The weight tensors on every device, from flat weights on the first.
-    fn views(&self, flat: &Tensor) -> Result<Vec<Vec<Tensor>>> {
+    pub(super) fn views(&self, flat: &Tensor) -> Result<Vec<Vec<Tensor>>> {
         let flat = self.replicas[0].narrowed(flat)?;
         Ok(self.replicas.iter().map(|replica| replica.views(&flat)).collect::<candle_core::Result<_>>()?)
     }
@@ -141,29 +136,13 @@ impl<'a> DeviceEngine<'a> {
     }
 
     /// Adds up what a batch's rows lost: the losses of all of them, and then whether they were right.
-    fn sums(&self, batch: &Batch<'_>, rows: &Range<usize>, (losses, correct): (&[f32], &[f32])) -> Sums {
+    pub(super) fn sums(&self, batch: &Batch<'_>, rows: &Range<usize>, (losses, correct): (&[f32], &[f32])) -> Sums {
         let mut sums = Sums::default();
         for ((weight, loss), correct) in batch.weights(rows, &self.weights).iter().zip(losses).zip(correct) {
             let weight = f64::from(*weight);
             sums.add(Sums { loss: f64::from(*loss) * weight, weight, correct: *correct as u64, rows: 1 });
         }
         sums
-    }
-
-    /// What the rows of a batch lose, block by block; the devices take turns.
-    fn validate(&self, views: &[Vec<Tensor>], batch: &Batch<'_>, rows: Range<usize>) -> Result<Vec<Sums>> {
-        let starts = rows.clone().step_by(BLOCK);
-        let look = |(start, (replica, weights)): (usize, (&Replica, &Vec<Tensor>))| {
-            let block = start..rows.end.min(start + BLOCK);
-            Ok((replica.losses(weights, batch, block.clone())?, block))
-        };
-        // All are set to work before any is waited for.
-        let found = starts.zip(self.replicas.iter().zip(views).cycle()).map(look).collect::<Result<Vec<_>>>()?;
-        let read = |(losses, block): (Tensor, Range<usize>)| {
-            let losses = losses.flatten_all()?.to_vec1::<f32>()?;
-            Ok(self.sums(batch, &block, losses.split_at(block.len())))
-        };
-        found.into_iter().map(read).collect()
     }
 }
 
@@ -182,7 +161,7 @@ fn combine(shards: Range<usize>, computed: &[Computed]) -> Result<Tensor> {
 
 impl DeviceEngine<'_> {
     /// The flat weights on the first device: those that were taken over, or else these.
-    fn flat(&self, weights: &[f32]) -> Result<Tensor> {
+    pub(super) fn flat(&self, weights: &[f32]) -> Result<Tensor> {
         Ok(match &self.held {
             Some(held) => held.weights.clone(),
             None => Tensor::new(weights, &self.replicas[0].place.device)?,
@@ -247,30 +226,6 @@ impl DeviceEngine<'_> {
         let places = (0..all).map(|shard| self.replicas[0].shard(rows.len(), shard));
         let sums = places.map(|place| self.sums(&batch, &place, (&losses[place.clone()], &correct[place.clone()])));
         Ok((sums.collect(), f64::from(*norm)))
-    }
-
-    /// As [`Engine::evaluate`].
-    fn evaluate_there(&self, weights: &[f32], blocks: Range<usize>) -> Result<Vec<Sums>> {
-        let Some(valid) = &self.valid else { return Ok(Vec::new()) };
-        let (views, width) = (self.views(&self.flat(weights)?)?, self.width);
-        let place = blocks.start * BLOCK..valid.rows().min(blocks.end * BLOCK);
-        let numbers = |count: usize| (0..count).map(|row| row as u32).collect::<Vec<u32>>();
-        match valid {
-            Validation::Whole(examples) => {
-                let rows = numbers(valid.rows());
-                let batch = Batch { lesson: Lesson::Whole(examples, &rows), rows: &rows, width };
-                self.validate(&views, &batch, place)
-            }
-            Validation::Streamed(source, cancel) => {
-                let (mut windows, mut sums) = (source.in_order(place, VALIDATED, cancel)?, Vec::new());
-                while let Some(window) = windows.next()? {
-                    let rows = numbers(window.len());
-                    let batch = Batch { lesson: Lesson::Streamed(window.all()), rows: &rows, width };
-                    sums.extend(self.validate(&views, &batch, 0..rows.len())?);
-                }
-                Ok(sums)
-            }
-        }
     }
 
     /// What an error of a device means to whoever trains on it.

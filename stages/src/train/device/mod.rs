@@ -31,6 +31,7 @@ mod pool;
 mod replica;
 mod residual;
 pub(super) mod room;
+mod validation;
 
 pub(super) use attention::Attention;
 pub(super) use conv::Conv;

@@ -1,0 +1,224 @@
+//! How attempts and tasks end: with a result, with an error, because an input is lost, or because nobody waits any more.
+
+use super::coordinator::{Coordinator, Ending};
+use super::crew::HERE;
+use super::event::{Event, Outcome};
+use super::nodes::Node;
+use super::task::{Made, Request, Task, Waiter};
+use crate::data::{Kind, Ref};
+use crate::schedule::{self, End, TaskId, WorkerId};
+use crate::store::{Entry, Store};
+use crate::worker::{self, Failure};
+use crate::{Error, Fault, Result, runtime};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// How often an input of one task may be lost and made again before the store is given up.
+const MOST_RECOVERIES: u32 = 3;
+/// From this many bytes on it matters where an artifact is.
+pub(super) const LARGE: u64 = 64 << 10;
+
+impl Coordinator<'_> {
+    pub(super) fn ended(
+        &mut self,
+        worker: WorkerId,
+        id: TaskId,
+        attempt: u32,
+        result: Result<worker::Outcome, Failure>,
+    ) -> Result<()> {
+        let Some(live) = self.tasks.get_mut(&id).and_then(|task| task.take(attempt, worker)) else {
+            // Nobody waits for it any more; but its room is free again.
+            return self.free(worker, id, attempt);
+        };
+        self.absent(id, attempt);
+        self.tell_ended(id, attempt, &live, &result)?;
+        let Some(task) = self.tasks.get(&id) else { return Ok(()) };
+        let result = match result {
+            Ok(outcome) if !task.promises(&outcome.outputs) => {
+                // Or else whoever tries it again would find that it is known.
+                self.discard_foreign(id)?;
+                let error = Error::new("the worker gave other outputs than the stage's signature promises");
+                Err(Failure::from(error))
+            }
+            result => result,
+        };
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        let mut made = Vec::new();
+        let mut seconds = 0.0;
+        let end = match result {
+            Ok(outcome) => {
+                seconds = outcome.seconds;
+                let large: Vec<&Ref> = outcome.outputs.values().filter(|one| one.bytes >= LARGE).collect();
+                made.extend(large.iter().map(|one| ((&one.digest).into(), one.bytes)));
+                self.crew.holds(worker, large.into_iter().map(|one| one.digest));
+                let worker::Outcome { outputs, seconds, device, .. } = outcome;
+                task.outcome = Some(Made { outputs, seconds, device });
+                if outcome.differs {
+                    let name = task.label().to_owned();
+                    let message = "the stage is not deterministic: another result was committed for the same key \
+                                   before; that one counts"
+                        .to_owned();
+                    self.tell(Event::Warning { name, message })?;
+                }
+                End::Done
+            }
+            Err(_) if live.cancel.is_cancelled() => End::Stopped,
+            Err(failure) => {
+                if let Some(lost) = failure.lost.as_deref().copied()
+                    && task.recoveries < MOST_RECOVERIES
+                    && let Some(maker) = maker(&self.made, &self.store, lost)
+                {
+                    // In this order, or else the scheduler would try it again at once.
+                    self.step(schedule::Event::Cancelled(id))?;
+                    self.free(worker, id, attempt)?;
+                    return self.recover(id, lost, maker, failure.error);
+                }
+                let passes = failure.error.whose() != Fault::Usage && failure.error.whose() != Fault::Interrupted;
+                task.failure = Some(failure.error);
+                if passes { End::Transient } else { End::Failed }
+            }
+        };
+        match self.tasks.get(&id).is_some_and(|task| task.leads) {
+            true => self.led(id, attempt, end),
+            false => self.step(schedule::Event::Ended { worker, task: id, attempt, end, seconds, made }),
+        }
+    }
+
+    /// An attempt that nobody waits for has ended: its room is free again.
+    fn free(&mut self, worker: WorkerId, task: TaskId, attempt: u32) -> Result<()> {
+        let (end, seconds, made) = (End::Stopped, 0.0, Vec::new());
+        self.step(schedule::Event::Ended { worker, task, attempt, end, seconds, made })
+    }
+
+    /// An attempt that ran other tasks ended. It takes no room, so that no scheduler need know of it.
+    fn led(&mut self, id: TaskId, attempt: u32, end: End) -> Result<()> {
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        match end {
+            End::Transient if attempt <= task.request.task.needs.retries => {
+                self.start(id, attempt + 1, (HERE, self.options.cores.max(1)), Vec::new())
+            }
+            End::Done | End::Failed | End::Transient | End::Stopped => match (task.outcome.take(), task.failure.take())
+            {
+                (Some(made), _) => {
+                    self.learn(id, made.seconds);
+                    self.succeed(id, Outcome::Done, made)
+                }
+                (None, failure) => {
+                    self.fail(id, failure.unwrap_or_else(|| Error::new("the task failed")))?;
+                    self.abandon()
+                }
+            },
+        }
+    }
+
+    /// Stops tasks that nobody waits for any more: a stage that asked for them has failed.
+    fn abandon(&mut self) -> Result<()> {
+        let idle = |task: &Task| !task.waiters.is_empty() && task.waiters.iter().all(Waiter::is_gone);
+        let abandoned: Vec<TaskId> = self.tasks.iter().filter(|(_, task)| idle(task)).map(|(id, _)| *id).collect();
+        for id in abandoned {
+            self.step(schedule::Event::Cancelled(id))?;
+            // Those that run others are none of the scheduler's.
+            self.tasks.get(&id).into_iter().flat_map(|task| task.live.values()).for_each(|live| live.cancel.cancel());
+            self.tell_stopped(id)?;
+            let Some(task) = self.forget(id) else { continue };
+            let name = task.request.task.label.clone();
+            self.tell(Event::TaskFinished { name, outcome: Outcome::Skipped, seconds: 0.0, error: None })?;
+        }
+        Ok(())
+    }
+
+    /// An input is lost: whatever made it runs again, and the task after it.
+    pub(super) fn recover(&mut self, id: TaskId, lost: Ref, maker: Arc<Request>, error: Error) -> Result<()> {
+        self.tell_stopped(id)?;
+        let Some(mut task) = self.forget(id) else { return Ok(()) };
+        let message = format!("{error}; stage {:?} computes it again", maker.task.label);
+        self.tell(Event::Warning { name: task.label().to_owned(), message })?;
+        runtime()?.block_on(self.store.discard(Entry::Blob(lost)))?;
+        task.recoveries += 1;
+        let waiting = TaskId(self.next_task);
+        self.next_task += 1;
+        self.tasks.insert(waiting, task);
+        let mut again = Task::new(maker, Waiter::Task(waiting));
+        again.again = true;
+        self.look(again);
+        Ok(())
+    }
+
+    pub(super) fn succeed(&mut self, id: TaskId, outcome: Outcome, made: Made) -> Result<()> {
+        let Made { outputs, seconds, device } = made;
+        self.tell_stopped(id)?;
+        let Some(task) = self.forget(id) else { return Ok(()) };
+        task.span.record("outcome", outcome.name());
+        outputs.values().for_each(|made| drop(self.made.insert(*made, task.request.clone())));
+        let mut moved = false;
+        for waiter in task.waiters {
+            match waiter {
+                Waiter::Node(node) => {
+                    moved = true;
+                    self.nodes[node] = Node::Ready(outputs.clone());
+                    self.close(
+                        node,
+                        Ending {
+                            outcome,
+                            seconds,
+                            device: device.clone(),
+                            key: task.key,
+                            outputs: outputs.clone(),
+                            error: None,
+                        },
+                    )?;
+                }
+                Waiter::Stage(reply) => {
+                    let name = task.request.task.label.clone();
+                    self.tell(Event::TaskFinished { name, outcome, seconds, error: None })?;
+                    reply.give(&outputs, self.fetch.clone());
+                }
+                Waiter::Task(waiting) => {
+                    if let Some(task) = self.tasks.remove(&waiting) {
+                        self.look(task);
+                    }
+                }
+            }
+        }
+        if moved { self.advance() } else { Ok(()) }
+    }
+
+    pub(super) fn fail(&mut self, id: TaskId, error: Error) -> Result<()> {
+        self.tell_stopped(id)?;
+        let Some(task) = self.forget(id) else { return Ok(()) };
+        task.span.record("outcome", Outcome::Failed.name());
+        for waiter in task.waiters {
+            match waiter {
+                Waiter::Node(node) => {
+                    self.nodes[node] = Node::Failed;
+                    self.close(node, Ending::without(Outcome::Failed, Some(error.clone())))?;
+                }
+                Waiter::Stage(reply) => {
+                    let name = task.request.task.label.clone();
+                    let said = Some(error.to_string());
+                    self.tell(Event::TaskFinished { name, outcome: Outcome::Failed, seconds: 0.0, error: said })?;
+                    reply.fail(error.clone());
+                }
+                Waiter::Task(waiting) => self.fail(waiting, error.clone())?,
+            }
+        }
+        self.advance()
+    }
+
+    pub(super) fn forget(&mut self, id: TaskId) -> Option<Task> {
+        let task = self.tasks.remove(&id)?;
+        self.gangs.forget(id);
+        if let Some(key) = task.key.filter(|key| self.under_way.get(key) == Some(&id)) {
+            self.under_way.remove(&key);
+        }
+        Some(task)
+    }
+}
+
+/// Who made an artifact: alone, or as an item of a list.
+fn maker(made: &HashMap<Ref, Arc<Request>>, store: &Store, lost: Ref) -> Option<Arc<Request>> {
+    let has = |list: &Ref| -> Result<bool> { Ok(runtime()?.block_on(store.items(*list))?.contains(&lost)) };
+    let mut lists = made.iter().filter(|(reference, _)| reference.kind == Kind::List);
+    // A list that can't be read is no help; whoever needs it finds that out.
+    made.get(&lost).or_else(|| lists.find_map(|(list, maker)| has(list).ok()?.then_some(maker))).cloned()
+}
