@@ -5,7 +5,7 @@
     cargo build --release
     ../peers/bin/python benches/peers/training.py target/release/ropeway data/fashion [mlp cnn logistic accurate]
 
-Ropeway trains with `train`, from training.toml. Its first weights are those after an epoch at a rate of 1e-38, which
+Ropeway trains with `train`, from training.toml. Its first weights are those after an epoch at a rate of 2e-38, which
 changes none but zeros; PyTorch begins with them, and takes the rows in the order in which they lie, as Ropeway does.
 
 First the losses are compared: of the first steps one by one, then of all epochs. Then both train in turns, as whole
@@ -123,7 +123,7 @@ def exported(program, folder, artifact, file):
 
 def kept(program, folder, case, epochs):
     """Rows of the learning curve, of steps and of epochs, and the file with the first weights."""
-    still = "{sgd={rate=1e-38}}" if case in ("cnn", "accurate") else "{adam={rate=1e-38}}"
+    still = "{sgd={rate=2e-38}}" if case in ("cnn", "accurate") else "{adam={rate=2e-38}}"
     ropeway(program, folder, case, 1, "file://.ropeway", **{f"{case}.optimizer": still})
     first = exported(program, folder, f"{case}.model", f"{case}.safetensors")
 
@@ -141,7 +141,7 @@ def kept(program, folder, case, epochs):
 
 
 def weights(path):
-    """The tensors of a safetensors file; what a rate of 1e-38 made of zeros is zero again."""
+    """The tensors of a safetensors file; what a rate of 2e-38 made of zeros is zero again."""
     with open(path, "rb") as file:
         raw = file.read()
     start = 8 + int.from_bytes(raw[:8], "little")
