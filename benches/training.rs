@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const ROWS: usize = 8192;
 const EPOCHS: usize = 4;
 const BATCH: usize = 256;
+/// Shards of a step: the default for this batch first, one last.
+const SHARDS: [usize; 4] = [8, 4, 2, 1];
 /// From the inputs over the hidden layers to the classes.
 const WIDTHS: [usize; 4] = [64, 256, 128, 10];
 
@@ -63,10 +65,10 @@ fn layers() -> Vec<[Matrix; 3]> {
     WIDTHS.windows(2).map(|w| [noise(BATCH, w[0]), noise(w[0], w[1]), noise(BATCH, w[1])]).collect()
 }
 
-fn training(criterion: &mut Criterion) {
-    let registry = Arc::new(ropeway::standard().stage("rows", stage(rows).version(1)));
+/// A training whose steps are cut into so many shards.
+fn pipeline(registry: &Registry, shards: usize) -> Pipeline {
     let hidden = &WIDTHS[1..3];
-    let pipeline = Pipeline::build("training")
+    Pipeline::build("training")
         .seed(7)
         .stage("rows", "rows")
         .stage("fit", "train")
@@ -76,11 +78,17 @@ fn training(criterion: &mut Criterion) {
             "target": "label",
             "epochs": EPOCHS,
             "batch": BATCH,
+            "shards": shards,
             "optimizer": { "adamw": { "rate": 1e-3 } },
         }))
-        .resolve(&registry)
-        .unwrap();
-    let layers = layers();
+        .resolve(registry)
+        .unwrap()
+}
+
+fn training(criterion: &mut Criterion) {
+    let registry = Arc::new(ropeway::standard().stage("rows", stage(rows).version(1)));
+    let (pipeline, layers) = (pipeline(&registry, SHARDS[0]), layers());
+    let in_shards = SHARDS.map(|shards| self::pipeline(&registry, shards));
 
     let mut group = criterion.benchmark_group("training");
     group.sample_size(10).throughput(Throughput::Elements((EPOCHS * ROWS) as u64));
@@ -88,7 +96,7 @@ fn training(criterion: &mut Criterion) {
     group.bench_function("products", |b| b.iter_custom(|rounds| (0..rounds).map(|_| products(&layers)).sum()));
     group.finish();
 
-    let median = |mut times: Vec<Duration>| {
+    let median = |mut times: Vec<Duration>| -> f64 {
         times.sort();
         times[times.len() / 2].as_secs_f64()
     };
@@ -96,6 +104,20 @@ fn training(criterion: &mut Criterion) {
     let (ours, least) = (median(ours), median(least));
     let rate = (EPOCHS * ROWS) as f64 / ours;
     println!("train: {rate:.0} rows/s, {:.2} times as long as its products alone", ours / least);
+
+    // What the shards cost one worker. They take turns, so that what disturbs the machine disturbs all alike.
+    let mut times = SHARDS.map(|_| Vec::new());
+    for _ in 0..9 {
+        times.iter_mut().zip(&in_shards).for_each(|(times, pipeline)| times.push(train(pipeline, &registry)));
+    }
+    let times = times.map(median);
+    for (shards, time) in SHARDS.iter().zip(times) {
+        println!(
+            "  in {shards} shards: {:.2} times as long as in {}",
+            time / times[SHARDS.len() - 1],
+            SHARDS[SHARDS.len() - 1]
+        );
+    }
 }
 
 criterion_group!(benches, training);

@@ -1,6 +1,6 @@
 //! Tables of text for people.
 
-use crate::run::{Outcome, Report, StageReport};
+use crate::run::{Event, Outcome, Report, StageReport};
 use std::fmt;
 
 /// Rows of text whose columns line up. The last column is as long as it is.
@@ -89,6 +89,21 @@ fn metrics(stage: &StageReport) -> String {
         shown.push(format!("+{}", stage.metrics.len() - MOST));
     }
     shown.join("  ")
+}
+
+/// How far stages were when they said so last, how fast, and where their time went.
+pub(crate) fn progress_table<'a>(progress: impl Iterator<Item = &'a Event>) -> String {
+    let mut table = Table::new(["stage", "done", "speed", "time"]);
+    for event in progress {
+        let Event::Progress { name, done, unit, metrics, .. } = event else { continue };
+        let speed = metrics.iter().filter(|(name, _)| name.ends_with("/s"));
+        let speed: Vec<String> = speed.map(|(name, value)| format!("{} {name}", number(*value))).collect();
+        let times = metrics.iter().filter_map(|(name, share)| Some((name.strip_prefix("time.")?, share)));
+        let times: Vec<String> = times.map(|(phase, share)| format!("{phase} {:.0}%", share * 100.0)).collect();
+        let plural = if *done == 1 { "" } else { "s" };
+        table.row([name.clone(), format!("{done} {unit}{plural}"), speed.join("  "), times.join("  ")]);
+    }
+    table.to_string()
 }
 
 /// A number with four significant digits.

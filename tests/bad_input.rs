@@ -37,7 +37,12 @@ const MISTAKES: [(&str, &str, &str, &[&str]); 16] = [
         "p.toml:15:65",
         &["`optimizer.sgd.rate` of `train`: expected a number above 0, found 0"],
     ),
-    ("epochs = 2", "optimizer = { sgd = { rate = inf } }", "p.toml:15:65", &["this number is not finite"]),
+    (
+        "epochs = 2",
+        "optimizer = { sgd = { rate = inf } }",
+        "p.toml:15:65",
+        &["`stage.fit.with.optimizer.sgd.rate`: inf is not finite"],
+    ),
     (
         "\"evaluate\"",
         "\"evalute\"",

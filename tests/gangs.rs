@@ -80,6 +80,8 @@ fn members_that_die_and_come_change_nothing() {
     let (mut started, mut killed) = (0, 0);
     while let Some(said) = running.next() {
         started += usize::from(is(&said, "attempt_started"));
+        // Whoever comes takes the state of another member.
+        assert!(!said["line"].as_str().is_some_and(|line| line.contains("from a checkpoint")), "{said}");
         // Each time that they are three again, another one dies.
         if is(&said, "attempt_started") && started >= 3 {
             let members = children(run);
@@ -155,12 +157,22 @@ fn members_that_share_no_memory_use_connections() {
 
 #[test]
 fn what_cannot_be_shared_is_refused_in_words() {
-    let project = project(12, 2);
-    let many = project.run(&[&RUN, &["--workers", "12"][..]].concat());
-    assert_eq!(many.code, Some(1));
-    assert!(many.stdout.contains("12 workers can't share 8 shards"), "{}", many.stdout);
+    let many = project(12, 2).run(&["check", "p.toml"]);
+    assert_eq!(many.code, Some(2));
+    let expected = "12 workers can't share 8 shards";
+    assert!(many.stderr.contains(expected) && many.stderr.contains("p.toml:13:"), "{}", many.stderr);
+    let project = project(8, 2);
     let few = project.run(&[&RUN, &["--workers", "2"][..]].concat());
-    assert!(few.stdout.contains("its 12 members need"), "{}", few.stdout);
+    assert!(few.stdout.contains("its 8 members need"), "{}", few.stdout);
+
+    // A sweep of rates has no steps to share.
+    let sweep = pipeline(2, 2).replace("clip = 1.0", "clip = 1.0\nfind_rate = {}");
+    project.write("sweep.toml", sweep);
+    let check = project.run(&["check", "sweep.toml"]);
+    assert!(
+        check.code == Some(2) && check.stderr.contains("2 workers can't share 1 sweep of `find_rate`"),
+        "{check:?}"
+    );
 
     project.write("q.toml", "name = \"q\"\n[stage.rows]\nuse = \"dataset.wine\"\nneeds = { workers = 2 }\n");
     let check = project.run(&["check", "q.toml"]);

@@ -124,17 +124,25 @@ fn a_training_that_goes_wrong_names_step_epoch_and_rate_and_keeps_its_checkpoint
 #[test]
 fn a_small_residual_network_reads_shifted_digits() {
     let config = root().join("configs/digits-cnn.toml").display().to_string();
-    let ended = Project::new().run(&["run", &config, "--format", "json", "--set", "fit.epochs=12"]).ok();
+    let project = Project::new();
+    let ended = project.run(&["run", &config, "--format", "json", "--set", "fit.epochs=12"]).ok();
     let stages = ended.stages();
     let accuracy = stages.iter().find(|stage| stage["name"] == "score").unwrap()["metrics"]["accuracy"].as_f64();
     assert!(accuracy.unwrap() >= 0.97, "test accuracy {accuracy:?}");
     let steps = |event: &Value| event["event"] == "progress" && event["name"] == "fit";
     let heard = ended.events().into_iter().rfind(steps).unwrap();
-    for name in ["train.loss", "valid.loss", "steps/s", "time.forward", "time.backward", "time.optimizer"] {
+    let times = ["time.forward", "time.backward", "time.optimizer"];
+    for name in ["train.loss", "valid.loss", "rate", "gradient.norm", "steps/s"].iter().chain(&times) {
         assert!(heard["metrics"][name].is_number(), "{name} in {heard}");
     }
     let measured = |event: &Value| steps(event) && event["metrics"]["time.data"].is_number();
     assert!(ended.events().iter().any(measured), "no time for data");
+    // The store has it when the run is over.
+    let told = project.run(&["show", "last", "--format", "json"]).ok().events();
+    let fit = told.iter().find(|line| line["what"] == "stage" && line["name"] == "fit").unwrap();
+    assert_eq!(fit["progress"]["metrics"], heard["metrics"], "{fit}");
+    let shown = project.run(&["show", "last"]).ok().stdout;
+    assert!(shown.lines().any(|line| line.starts_with("fit ") && line.contains("steps/s  data")), "{shown}");
 }
 
 /// Lines of this very project: which are Rust and which are English?

@@ -11,7 +11,8 @@ changes none but zeros; PyTorch begins with them, and takes the rows in the orde
 First the losses are compared: of the first steps one by one, then of all epochs. Then both train in turns, as whole
 processes with two threads, and medians are shown: samples a second of the training alone (for PyTorch without start,
 imports, loading and compiling; for Ropeway all of the stage `train`), wall and CPU seconds and peak memory of the whole
-process; of `accurate`, the seconds until 0.90 of the test images are told apart. PyTorch's settings are tried and the
+process; of `accurate`, the seconds until 0.90 of the test images are told apart, from other first weights each round,
+since one epoch more or less is chance. PyTorch's settings are tried and the
 fastest is the one compared with: fused or foreach optimisers, channels last, a bag of embeddings for the table; with
 COMPILE=1, torch.compile too (it takes minutes). ROUNDS=N sets the rounds. With MODULES=PROGRAM, the built
 `--bench modules`, the same networks as candle modules under `Trainer` take their turns: of fused layers and of
@@ -56,6 +57,8 @@ CASES = {
     "logistic": (256, 4, ["foreach", "fused", "fused bag"]),
     "accurate": (64, 12, ["fused last"]),
 }
+# How many times PyTorch's samples a second is asked for.
+LEAST = {"mlp": 1.25, "cnn": 1.25, "logistic": 2.0}
 if os.environ.get("COMPILE"):
     CASES = {case: (*rest, [*variants, f"{variants[-1]} compiled"]) for case, (*rest, variants) in CASES.items()}
 
@@ -121,20 +124,19 @@ def exported(program, folder, artifact, file):
     return path
 
 
-def kept(program, folder, case, epochs):
-    """Rows of the learning curve, of steps and of epochs, and the file with the first weights."""
+def first_weights(program, folder, case, **more):
+    """The file with them."""
     still = "{sgd={rate=2e-38}}" if case in ("cnn", "accurate") else "{adam={rate=2e-38}}"
-    ropeway(program, folder, case, 1, "file://.ropeway", **{f"{case}.optimizer": still})
-    first = exported(program, folder, f"{case}.model", f"{case}.safetensors")
+    ropeway(program, folder, case, 1, "file://.ropeway", **{f"{case}.optimizer": still, **more})
+    return exported(program, folder, f"{case}.model", f"{case}.safetensors")
 
 
-    def curve(epochs, **more):
-        ropeway(program, folder, case, epochs, "file://.ropeway", **more)
-        with open(exported(program, folder, f"{case}.curve", f"{case}.csv")) as file:
-            names, *rows = [line.strip().split(",") for line in file]
-        return [dict(zip(names, [float(value or "nan") for value in row])) for row in rows]
-
-    return curve(1, **{f"{case}.curve": "{steps=1}"})[:STEPS], curve(epochs), first
+def curve(program, folder, case, epochs, **more):
+    """The rows of the learning curve."""
+    ropeway(program, folder, case, epochs, "file://.ropeway", **more)
+    with open(exported(program, folder, f"{case}.curve", f"{case}.csv")) as file:
+        names, *rows = [line.strip().split(",") for line in file]
+    return [dict(zip(names, [float(value or "nan") for value in row])) for row in rows]
 
 
 # ---- PyTorch
@@ -321,18 +323,19 @@ def largest_gap(ours, theirs):
 
 def compare(program, case, folder, settings):
     """The same losses: stops where they are not."""
-    steps, epochs, first = kept(program, folder, case, CASES[case][1])
-    theirs = pytorch(case, folder, first, CASES[case][1], settings)
+    first = first_weights(program, folder, case)
+    steps = curve(program, folder, case, 1, **{f"{case}.curve": "{steps=1}"})[:STEPS]
     # Training for many epochs at a high rate, two that round differently end at other weights of the same quality.
-    alike = 1 if case == "accurate" else len(epochs)
+    epochs = 1 if case == "accurate" else CASES[case][1]
+    theirs = pytorch(case, folder, first, epochs, settings)
     for ours, theirs, what, tolerance in (
         (steps, theirs["steps"], "steps", STEP_TOLERANCE),
-        (epochs[:alike], theirs["curve"][:alike], "epochs", EPOCH_TOLERANCE),
+        (curve(program, folder, case, epochs), theirs["curve"], "epochs", EPOCH_TOLERANCE),
     ):
         gap = largest_gap(ours, theirs)
         print(f"{case}: losses of {len(ours)} {what} differ by {gap:.1e} of themselves at most ({settings})")
         assert gap < tolerance, "the losses are not the same"
-    return epochs, first
+    return first
 
 
 def line(name, rounds, samples):
@@ -347,34 +350,41 @@ def ratio(ours, theirs, key):
     return statistics.median(b[key] / a[key] for a, b in zip(ours, theirs))
 
 
-def time_to_accuracy(program, folder, curve, first):
+def asked(found, least):
+    """What was asked for, and whether it is met."""
+    return f" (asked {least}: {'met' if found >= least else 'MISSED'})"
+
+
+def time_to_accuracy(program, folder):
     """Both train until the test images are told apart as well as ACCURACY says, each for as many epochs as it needs."""
-    _, epochs, (settings,) = CASES["accurate"]
-    reached = [epoch for epoch, row in enumerate(curve, 1) if row["valid.accuracy"] >= ACCURACY]
-    if not reached:
-        best = max(row["valid.accuracy"] for row in curve)
-        sys.exit(f"accurate: {best:.4f} at most in {epochs} epochs, not {ACCURACY}: there is no time to compare")
+    _, most, (settings,) = CASES["accurate"]
     ours, theirs = [], []
-    for _ in range(ROUNDS):
-        ours.append(ropeway(program, folder, "accurate", reached[0]))
-        theirs.append(pytorch("accurate", folder, first, epochs, settings, ACCURACY))
-    last = theirs[0]["curve"][-1]["valid.accuracy"]
-    if last < ACCURACY:
-        sys.exit(f"accurate: PyTorch is at {last:.4f} after {epochs} epochs, not at {ACCURACY}")
-    print(f"accurate, medians of {ROUNDS}")
-    for name, rounds, after in (("Ropeway", ours, reached[0]), ("PyTorch", theirs, len(theirs[0]["curve"]))):
-        seconds = statistics.median(one["seconds"] for one in rounds)
-        print(f"  {name} reaches {ACCURACY} after {after} epochs, {seconds:.1f} s")
-    print(f"accurate: Ropeway takes 1/{ratio(ours, theirs, 'seconds'):.2f} of PyTorch's time, "
+    for seed in range(7, 7 + ROUNDS):
+        first = first_weights(program, folder, "accurate", seed=seed)
+        rows = curve(program, folder, "accurate", most, seed=seed)
+        epochs = next((epoch for epoch, row in enumerate(rows, 1) if row["valid.accuracy"] >= ACCURACY), None)
+        torch = pytorch("accurate", folder, first, most, settings, ACCURACY)
+        if epochs is None or torch["curve"][-1]["valid.accuracy"] < ACCURACY:
+            sys.exit(f"accurate: not {ACCURACY} in {most} epochs: there is no time to compare")
+        ours.append({"epochs": epochs, **ropeway(program, folder, "accurate", epochs, seed=seed)})
+        theirs.append({"epochs": len(torch["curve"]), **torch})
+    print(f"accurate, {ROUNDS} first weights")
+    for name, rounds in (("Ropeway", ours), ("PyTorch", theirs)):
+        epochs = ", ".join(str(one["epochs"]) for one in rounds)
+        seconds = statistics.mean(one["seconds"] for one in rounds)
+        each = statistics.median(one["seconds"] / one["epochs"] for one in rounds)
+        print(f"  {name} reaches {ACCURACY} in {seconds:.1f} s on average: {epochs} epochs of {each:.2f} s")
+    whole = sum(one["seconds"] for one in theirs) / sum(one["seconds"] for one in ours)
+    print(f"accurate: Ropeway takes 1/{whole:.2f} of PyTorch's time{asked(whole, 1)}, "
           f"1/{ratio(ours, theirs, 'peak'):.1f} of the memory", flush=True)
 
 
 def run(program, case, folder):
     _, epochs, variants = CASES[case]
-    curve, first = compare(program, case, folder, variants[0])
+    first = compare(program, case, folder, variants[0])
     samples = (TABLE[0] if case == "logistic" else 60_000) * epochs
     if case == "accurate":
-        return time_to_accuracy(program, folder, curve, first)
+        return time_to_accuracy(program, folder)
     ours, theirs = [], {settings: [] for settings in variants}
     candle = {layers: [] for layers in ("fused", "candle") if "MODULES" in os.environ and case in ("mlp", "cnn")}
     for _ in range(ROUNDS):
@@ -388,8 +398,9 @@ def run(program, case, folder):
     best = min(theirs, key=lambda settings: line(f"PyTorch, {settings}", theirs[settings], samples))
     for layers, rounds in candle.items():
         line(f"Trainer, {layers} layers", rounds, rounds[0]["samples"])
-    print(f"{case}: Ropeway / PyTorch ({best}): {ratio(ours, theirs[best], 'seconds'):.2f} times the samples a second, "
-          f"1/{ratio(ours, theirs[best], 'peak'):.1f} of the memory, "
+    speed, memory = ratio(ours, theirs[best], "seconds"), ratio(ours, theirs[best], "peak")
+    print(f"{case}: Ropeway / PyTorch ({best}): {speed:.2f} times the samples a second{asked(speed, LEAST[case])}, "
+          f"1/{memory:.1f} of the memory{asked(memory, 3)}, "
           f"1/{ratio(ours, theirs[best], 'wall'):.1f} of the whole time", flush=True)
 
 

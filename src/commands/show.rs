@@ -5,14 +5,15 @@ use super::{find_artifact, newest_run, open, print, print_json, stage_report, st
 use crate::cli::{Context, Exit, Format};
 use crate::data::Artifact;
 use crate::observe::{Bill, Cost, Span, Timeline, WorkerLife};
-use crate::run::{Event, Outcome, StageReport, read_events};
+use crate::run::{Event, Line, Outcome, StageReport, read_events};
 use crate::store::Store;
-use crate::table::{Table, bytes, seconds, stage_table};
+use crate::table::{Table, bytes, progress_table, seconds, stage_table};
 use crate::timeline::{cost_table, draw};
 use crate::{Error, Result, runtime};
 use arrow::util::pretty::pretty_format_batches;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Rows of a table that `show` prints; `export` writes them all.
@@ -61,13 +62,17 @@ impl Show {
         if let Some(path) = &self.trace {
             TraceFile::create(path)?.write(&timeline)?;
         }
+        let progress: BTreeMap<String, Event> = lines.iter().filter_map(progress).collect();
         let stages: Vec<StageReport> = lines.into_iter().filter_map(stage_report).collect();
         let bill = Bill::of(&timeline);
         match self.format {
-            Format::Json => story(&stages, &timeline, &bill),
+            Format::Json => story(&stages, &progress, &timeline, &bill),
             Format::Text if timeline.spans.is_empty() => print(stage_table(&stages)),
             Format::Text => {
                 print(stage_table(&stages))?;
+                if !progress.is_empty() {
+                    print(format!("\n{}", progress_table(progress.values())))?;
+                }
                 print(format!("\n{}", draw(&timeline, terminal_width())))?;
                 print(format!("\n{}", cost_table(&bill)))
             }
@@ -76,7 +81,7 @@ impl Show {
 }
 
 /// A run as JSON: a line for each stage, with what it cost, then for each worker, for each attempt, and one in all.
-fn story(stages: &[StageReport], timeline: &Timeline, bill: &Bill) -> Result<()> {
+fn story(stages: &[StageReport], progress: &BTreeMap<String, Event>, timeline: &Timeline, bill: &Bill) -> Result<()> {
     #[derive(Serialize)]
     #[serde(tag = "what", rename_all = "snake_case")]
     enum Told<'a> {
@@ -84,6 +89,9 @@ fn story(stages: &[StageReport], timeline: &Timeline, bill: &Bill) -> Result<()>
             #[serde(flatten)]
             report: &'a StageReport,
             cost: Option<&'a Cost>,
+            /// What it said last of how far it was, and how fast.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            progress: Option<&'a Event>,
         },
         Worker(&'a WorkerLife),
         Attempt(&'a Span),
@@ -98,13 +106,20 @@ fn story(stages: &[StageReport], timeline: &Timeline, bill: &Bill) -> Result<()>
     }
     for report in stages {
         let cost = bill.stages.iter().find(|cost| cost.name == report.name);
-        print_json(&Told::Stage { report, cost })?;
+        print_json(&Told::Stage { report, cost, progress: progress.get(&report.name) })?;
     }
     timeline.workers.iter().try_for_each(|worker| print_json(&Told::Worker(worker)))?;
     timeline.spans.iter().try_for_each(|span| print_json(&Told::Attempt(span)))?;
     let Timeline { run, seconds, ended, .. } = timeline;
     let (seconds, ended) = (*seconds, *ended);
     print_json(&Told::Total { run, seconds, ended, cost: &bill.total, workers_price: bill.workers })
+}
+
+/// What a stage said last of how far it was, if it measured how fast it was, or where its time went.
+fn progress(line: &Line) -> Option<(String, Event)> {
+    let Event::Progress { name, metrics, .. } = &line.event else { return None };
+    let measured = metrics.iter().any(|(name, _)| name.ends_with("/s") || name.starts_with("time."));
+    measured.then(|| (name.clone(), line.event.clone()))
 }
 
 /// As wide as the terminal; somewhat wide if it is none.

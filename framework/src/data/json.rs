@@ -15,7 +15,8 @@ pub fn canonical_json(value: &Value) -> String {
     text
 }
 
-fn write(value: &Value, text: &mut String) {
+/// Adds [`canonical_json`] of a value to a text.
+pub(crate) fn write(value: &Value, text: &mut String) {
     let separated = |first: bool, text: &mut String| {
         if !first {
             text.push(',');
@@ -49,8 +50,8 @@ fn write(value: &Value, text: &mut String) {
     }
 }
 
-/// A text as JSON has it: as it is in most cases.
-fn write_text(value: &str, text: &mut String) {
+/// Adds a text as JSON has it: as it is in most cases.
+pub(crate) fn write_text(value: &str, text: &mut String) {
     if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
         text.push('"');
         text.push_str(value);

@@ -7,7 +7,7 @@ mod frame;
 mod gather;
 mod held;
 mod ipc;
-mod json;
+pub(crate) mod json;
 mod list;
 mod metrics;
 mod model;

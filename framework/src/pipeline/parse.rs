@@ -1,7 +1,7 @@
 //! TOML to the tree, with the place of every key and value.
 
 use super::diagnostic::{Place, Report};
-use super::tree::{Content, Entry, Item};
+use super::tree::{Content, Entry, Item, dotted};
 use serde_json::Number;
 use std::ops::Range;
 use toml::Spanned;
@@ -40,14 +40,14 @@ pub(super) fn parse(report: &mut Report) -> Option<Item> {
     if broken {
         return None;
     }
-    let mut reader = Reader { source: 0, offset: 0, report };
+    let mut reader = Reader { source: 0, offset: 0, path: Vec::new(), report };
     Some(reader.table(root.get_ref(), 0..0))
 }
 
 /// Reads a value that stands at `offset` of a source.
 pub(super) fn parse_value(text: &str, source: usize, offset: usize, report: &mut Report) -> Option<Item> {
     let value = DeValue::parse(text).ok()?;
-    Some(Reader { source, offset, report }.value(&value))
+    Some(Reader { source, offset, path: Vec::new(), report }.value(&value))
 }
 
 /// Whether a text is a TOML value.
@@ -77,6 +77,8 @@ pub(super) fn parse_key(key: &str) -> Option<Vec<(String, Range<usize>)>> {
 struct Reader<'a> {
     source: usize,
     offset: usize,
+    /// The keys that lead to what is read.
+    path: Vec<String>,
     report: &'a mut Report,
 }
 
@@ -89,8 +91,8 @@ impl Reader<'_> {
         let place = self.place(value.span());
         let content = match value.get_ref() {
             DeValue::String(text) => Content::String(text.to_string()),
-            DeValue::Integer(integer) => self.number(integer_of(integer), &place, "too large"),
-            DeValue::Float(float) => self.number(float_of(float), &place, "not finite"),
+            DeValue::Integer(integer) => self.number(integer_of(integer), integer.as_str(), &place, "too large"),
+            DeValue::Float(float) => self.number(float_of(float), float.as_str(), &place, "not finite"),
             DeValue::Boolean(value) => Content::Bool(*value),
             DeValue::Datetime(datetime) => Content::String(datetime.to_string()),
             DeValue::Array(items) => Content::Array(items.iter().map(|item| self.value(item)).collect()),
@@ -104,20 +106,23 @@ impl Reader<'_> {
         entries.sort_by_key(|(key, _)| key.span().start);
         let entries = entries
             .into_iter()
-            .map(|(key, value)| Entry {
-                key: key.get_ref().to_string(),
-                place: Some(self.place(key.span())),
-                item: self.value(value),
+            .map(|(key, value)| {
+                self.path.push(key.get_ref().to_string());
+                let item = self.value(value);
+                let key_is_at = Some(self.place(key.span()));
+                Entry { key: self.path.pop().unwrap_or_default(), place: key_is_at, item }
             })
             .collect();
         Item::new(Some(self.place(span)), Content::Table(entries))
     }
 
-    fn number(&mut self, number: Option<Number>, place: &Place, why: &str) -> Content {
+    fn number(&mut self, number: Option<Number>, text: &str, place: &Place, why: &str) -> Content {
         match number {
             Some(number) => Content::Number(number),
             None => {
-                self.report.error("number", Some(place), "", format!("this number is {why}")).label(why);
+                let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+                let of = if path.is_empty() { String::new() } else { format!("`{}`: ", dotted(&path)) };
+                self.report.error("number", Some(place), dotted(&path), format!("{of}{text} is {why}")).label(why);
                 Content::Wrong
             }
         }

@@ -181,23 +181,23 @@ fn draft<'t>(entry: &'t Entry, registry: &Registry, report: &mut Report) -> Draf
     let (uses, stage) = used_stage(entry, registry, report);
     report_unknown_keys(entry, &["use", "from", "with", "needs"], stage.as_deref(), report);
     let of = if uses.is_empty() { format!("stage `{name}`") } else { format!("`{uses}`") };
-    let needs = match entry.item.get("needs") {
-        Some(item) => {
-            let subject = Subject { noun: "key", of: "`needs`", path: &["stage", name, "needs"] };
-            let check = |needs: &Needs| match &stage {
-                Some(stage) => needs.check_for(uses, stage.signature()),
-                None => needs.check(),
-            };
-            read_checked(item, subject, check, report)
-        }
-        None => None,
-    };
     let params = stage.as_ref().and_then(|stage| {
         let absent = Item::empty_table(entry.place.clone());
         let item = entry.item.get("with").unwrap_or(&absent);
         let subject = Subject { noun: "parameter", of: &of, path: &["stage", name, "with"] };
         params::check(stage.signature().params.as_ref(), |params| stage.normalise(params), item, subject, report)
     });
+    let needs = match entry.item.get("needs") {
+        Some(item) => {
+            let subject = Subject { noun: "key", of: "`needs`", path: &["stage", name, "needs"] };
+            let check = |needs: &Needs| match &stage {
+                Some(stage) => needs.check_for(uses, &**stage, params.as_ref()),
+                None => needs.check(),
+            };
+            read_checked(item, subject, check, report)
+        }
+        None => None,
+    };
     let outputs = match (&stage, &params) {
         (Some(stage), Some(params)) => stage.outputs(params),
         (Some(stage), None) => stage.signature().outputs.clone(),

@@ -600,9 +600,9 @@ fn typos_are_found_where_serde_passes_over_them() {
         &[
             "unknown-parameter <lwo> p.toml:3:10: unknown parameter `lwo` of `forgetful` | not a parameter | did you mean `low`?",
             "unknown-parameter <x> p.toml:6:10: `dataset.digits` takes no parameters | not taken",
-            "number <inf> p.toml:9:14: this number is not finite | not finite",
-            "number <99999999999999999999> p.toml:9:23: this number is too large | too large",
-            "number <nan> p.toml:9:50: this number is not finite | not finite",
+            "number <inf> p.toml:9:14: `stage.c.with.x`: inf is not finite | not finite",
+            "number <99999999999999999999> p.toml:9:23: `stage.c.with.y`: 99999999999999999999 is too large | too large",
+            "number <nan> p.toml:9:50: `stage.c.with.z`: nan is not finite | not finite",
         ],
     );
 }
@@ -787,7 +787,7 @@ fn overrides_point_at_themselves() {
             "out-of-range <-1> --set seed=-1: `seed` of the pipeline: expected a whole number of at least 0, found -1 | expected a whole number of at least 0",
             "wrong-type <steps> --set fit.steps.0.scale=3: `steps` of `train`: expected a list, found a table | expected a list",
             "wrong-type <\"x\"> --set fit.model.mlp={hidden = [1, \"x\"]}: `model.mlp.hidden.1` of `train`: expected a whole number of at least 0, found \"x\" | expected a whole number of at least 0",
-            "number <inf> --set fit.optimizer.adam.rate=inf: this number is not finite | not finite",
+            "number <inf> --set fit.optimizer.adam.rate=inf: inf is not finite | not finite",
         ],
     );
 }

@@ -41,8 +41,8 @@ impl Coordinator<'_> {
         let stage = self.appraise(id)?;
         let Some(task) = self.tasks.get(&id) else { return Ok(()) };
         if task.leads {
-            let TaskRequest { stage, needs, .. } = &*task.request.task;
-            if let Err(error) = needs.check_for(stage, task.request.stage.signature()) {
+            let TaskRequest { stage, needs, params, .. } = &*task.request.task;
+            if let Err(error) = needs.check_for(stage, &*task.request.stage, Some(params)) {
                 return self.fail(id, Error::usage(error));
             }
             return self.start(id, 1, (HERE, self.options.cores.max(1)), Vec::new());
@@ -148,8 +148,15 @@ impl Coordinator<'_> {
             device: device_names(&shares),
         };
         task.live.insert(attempt, live);
-        let voice =
-            Arc::new(Voice { task: id, outbox: self.outbox.clone(), window: Arc::default(), pace: Pace::default() });
+        // An attempt elsewhere speaks through its worker.
+        let (progress, tasks) = match worker {
+            HERE => {
+                let (outbox, window) = (self.outbox.clone(), Arc::default());
+                let voice = Arc::new(Voice { task: id, outbox, window, pace: Pace::default() });
+                (Progress::new(voice.clone()), Tasks::new(voice))
+            }
+            _ => (Progress::default(), Tasks::default()),
+        };
         let work = Assignment {
             task: id,
             attempt,
@@ -165,8 +172,8 @@ impl Coordinator<'_> {
             templates: request.templates.clone(),
             seed: Seed::new(request.task.seed, &request.task.stage),
             threads,
-            progress: Progress::new(voice.clone()),
-            tasks: Tasks::new(voice),
+            progress,
+            tasks,
             models: Models::new(self.registry.clone()),
             cancel,
             build: self.build.clone(),

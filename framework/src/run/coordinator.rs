@@ -9,6 +9,7 @@ use super::gangs::Gangs;
 use super::log::RunLog;
 use super::lookup::Lookup;
 use super::nodes::{Node, request};
+use super::rests::Rests;
 use super::task::{Live, Request, Task, Waiter};
 use super::voice::Message;
 use super::watch::worker_info;
@@ -84,6 +85,9 @@ pub(super) struct Coordinator<'a> {
     /// The stages whose tasks are under way.
     pub(super) begun: BTreeMap<usize, Begun>,
     pub(super) gangs: Gangs,
+    pub(super) rests: Rests,
+    /// What stages said last of how far they are.
+    pub(super) progress: HashMap<String, Line>,
     /// Whether it was said that there is no CUDA device.
     pub(super) told_of_gpus: bool,
     /// Needs of which it was looked, and said, whether anybody here has what they ask for.
@@ -150,6 +154,8 @@ impl<'a> Coordinator<'a> {
             recalled: None,
             begun: BTreeMap::new(),
             gangs: Gangs::default(),
+            rests: Rests::default(),
+            progress: HashMap::new(),
             told_of_gpus: false,
             told_to_wait: HashSet::new(),
         })
@@ -186,6 +192,7 @@ impl<'a> Coordinator<'a> {
                     }
                 }
             }
+            self.end_rests()?;
             self.pulse()?;
         }
         self.finish(interrupted)

@@ -73,6 +73,21 @@ impl Coordinator<'_> {
                     self.free(worker, id, attempt)?;
                     return self.recover(id, lost, maker, failure.error);
                 }
+                let gang = self.crew.has_others() && task.request.task.needs.workers > 1;
+                if gang && !task.live.is_empty() && task.parts_with(&failure.error) {
+                    let name = task.label().to_owned();
+                    let message = format!("a member of its gang fails, and another takes its place: {}", failure.error);
+                    self.tell(Event::Warning { name, message })?;
+                    let (seconds, made) = (0.0, Vec::new());
+                    return self.step(schedule::Event::Ended {
+                        worker,
+                        task: id,
+                        attempt,
+                        end: End::Stopped,
+                        seconds,
+                        made,
+                    });
+                }
                 let passes = failure.error.whose() != Fault::Usage && failure.error.whose() != Fault::Interrupted;
                 task.failure = Some(failure.error);
                 if passes { End::Transient } else { End::Failed }
@@ -95,7 +110,8 @@ impl Coordinator<'_> {
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         match end {
             End::Transient if attempt <= task.request.task.needs.retries => {
-                self.start(id, attempt + 1, (HERE, self.options.cores.max(1)), Vec::new())
+                self.rests.begin(self.options.clock.elapsed(), id, attempt);
+                Ok(())
             }
             End::Done | End::Failed | End::Transient | End::Stopped => match (task.outcome.take(), task.failure.take())
             {
@@ -109,6 +125,15 @@ impl Coordinator<'_> {
                 }
             },
         }
+    }
+
+    /// Tries stages that run others again that have rested.
+    pub(super) fn end_rests(&mut self) -> Result<()> {
+        let clock = &self.options.clock;
+        while let Some((id, attempt)) = self.rests.end(|| clock.elapsed()) {
+            self.start(id, attempt, (HERE, self.options.cores.max(1)), Vec::new())?;
+        }
+        Ok(())
     }
 
     /// Stops tasks that nobody waits for any more: a stage that asked for them has failed.
@@ -169,8 +194,7 @@ impl Coordinator<'_> {
                     )?;
                 }
                 Waiter::Stage(reply) => {
-                    let name = task.request.task.label.clone();
-                    self.tell(Event::TaskFinished { name, outcome, seconds, error: None })?;
+                    self.tell_finished(&task.request.task.label, outcome, seconds)?;
                     reply.give(&outputs, self.fetch.clone());
                 }
                 Waiter::Task(waiting) => {

@@ -70,6 +70,30 @@ impl Fold {
         stages.into_iter().flat_map(|(name, stage)| stage.drain(name)).collect()
     }
 
+    /// Counts the start of an attempt of a stage that has had many; whether it has, so that nothing need be told of it.
+    pub(super) fn hold_start(&mut self, name: &str, attempt: (u64, u32), waited: f64, at: f64) -> bool {
+        let stage = stage_of(name).and_then(|stage| self.stages.get_mut(stage));
+        let Some(stage) = stage.filter(|stage| stage.attempts >= ONE_BY_ONE) else { return false };
+        stage.attempts += 1;
+        self.open.insert(attempt, waited);
+        self.since.get_or_insert(at);
+        true
+    }
+
+    /// Counts a task that did not fail, of a stage that has had many; whether it has, likewise.
+    pub(super) fn hold_finish(&mut self, name: &str, outcome: Outcome, at: f64) -> bool {
+        let stage = stage_of(name).and_then(|stage| self.stages.get_mut(stage));
+        let Some(stage) = stage.filter(|stage| stage.tasks >= ONE_BY_ONE) else { return false };
+        let count = match outcome {
+            Outcome::Cached => &mut stage.cached,
+            Outcome::Done => &mut stage.done,
+            Outcome::Failed | Outcome::Skipped => return false,
+        };
+        (*count, stage.tasks) = (*count + 1, stage.tasks + 1);
+        self.since.get_or_insert(at);
+        true
+    }
+
     fn started(&mut self, start: &AttemptStart) -> bool {
         let Some(stage) = stage_of(&start.name) else { return true };
         let Some(stage) = self.stage(stage) else { return true };
@@ -242,6 +266,26 @@ mod tests {
         assert_eq!((attempts.waited, attempts.seconds), (125.0, 250.0));
         assert_eq!((attempts.core_seconds, attempts.gpu_seconds), (500.0, 125.0));
         assert_eq!((attempts.read, attempts.written, attempts.moved), (5000, 500, 1500));
+    }
+
+    #[test]
+    fn what_is_held_back_at_once_comes_to_the_same() {
+        let (told, folded) = lives(1500, "best/trial-", Outcome::Done);
+        let mut fold = Fold::default();
+        let mut lines = Vec::new();
+        for task in 0..1500 {
+            let name = format!("best/trial-{task}");
+            let mut take = |fold: &mut Fold, event| lines.extend(fold.take(Line { event, at: 2.0 }));
+            if !fold.hold_start(&name, (task, 1), 0.25, 2.0) {
+                take(&mut fold, start(task, &name));
+            }
+            take(&mut fold, end(task, &name, Ended::Done));
+            if !fold.hold_finish(&name, Outcome::Done, 2.0) {
+                take(&mut fold, finished(&name, Outcome::Done));
+            }
+        }
+        assert_eq!((lines, fold.due(3.0)), (told, folded));
+        assert!(!fold.hold_finish("best/trial-7", Outcome::Failed, 2.0) && !fold.hold_start("best", (7, 1), 0.0, 2.0));
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use super::task::Request;
 use crate::Result;
-use crate::data::{Digest, Ref, canonical_json};
+use crate::data::json::{self, write_text};
+use crate::data::{Digest, Ref};
 use crate::stage::{Stage, TaskRequest, Template};
 use crate::store::{Key, Memo, Store, StoreError};
 use crate::worker::program;
-use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 /// Raised when the meaning of a key or the layout of what it names changes.
 const FORMAT: u32 = 1;
@@ -27,40 +28,56 @@ impl<'a> Identity<'a> {
     /// Everything that the task's result depends on, as canonical JSON, whose BLAKE3 is the key; and whether it names
     /// files. This is done for every task: nothing is copied into a [`Value`] first.
     fn describe(&self) -> Result<(String, bool)> {
-        let signature = self.stage.signature();
-        let version = match signature.version {
-            // An unpinned stage is whatever this executable holds.
-            0 => canonical_json(&Value::String(program::digest()?.to_string())),
-            pinned => pinned.to_string(),
-        };
-        let fingerprint = self.stage.fingerprint(&self.task.params)?;
-        let files = fingerprint.is_some();
-        let fingerprint = canonical_json(&fingerprint.into());
-        let inputs = match self.task.inputs.is_empty() {
-            true => "{}".to_owned(),
-            false => canonical_json(&serde_json::to_value(&self.task.inputs)?),
-        };
-        let params = canonical_json(&self.task.params);
-        let seed = if signature.seeded { self.task.seed.to_string() } else { "null".to_owned() };
-        let stage = canonical_json(&self.task.stage.as_str().into());
-        let templates = self.templates()?;
-        let text = format!(
-            r#"{{"fingerprint":{fingerprint},"format":{FORMAT},"inputs":{inputs},"params":{params},"seed":{seed},"#
-        );
-        Ok((text + &format!(r#""stage":{stage},"templates":{templates},"version":{version}}}"#), files))
+        let mut text = String::with_capacity(USUAL);
+        let files = self.write(&mut text)?;
+        Ok((text, files))
     }
 
-    fn templates(&self) -> Result<String> {
-        let mut all = String::from("{");
-        for (port, template) in self.templates.into_iter().flatten() {
-            let inner = Identity { task: &template.task, stage: &*template.stage.0, templates: None };
-            let separator = if all.len() > 1 { "," } else { "" };
-            let port = canonical_json(&port.as_str().into());
-            all += &format!("{separator}{port}:{}", inner.describe()?.0);
+    /// Adds it to a text; gives whether it names files.
+    fn write(&self, text: &mut String) -> Result<bool> {
+        let signature = self.stage.signature();
+        let fingerprint = self.stage.fingerprint(&self.task.params)?;
+        text.push_str(r#"{"fingerprint":"#);
+        match &fingerprint {
+            Some(fingerprint) => write_text(fingerprint, text),
+            None => text.push_str("null"),
         }
-        Ok(all + "}")
+        write!(text, r#","format":{FORMAT},"inputs":"#)?;
+        match self.task.inputs.is_empty() {
+            true => text.push_str("{}"),
+            false => json::write(&serde_json::to_value(&self.task.inputs)?, text),
+        }
+        text.push_str(r#","params":"#);
+        json::write(&self.task.params, text);
+        text.push_str(r#","seed":"#);
+        match signature.seeded {
+            true => write!(text, "{}", self.task.seed)?,
+            false => text.push_str("null"),
+        }
+        text.push_str(r#","stage":"#);
+        write_text(&self.task.stage, text);
+        text.push_str(r#","templates":{"#);
+        for (index, (port, template)) in self.templates.into_iter().flatten().enumerate() {
+            if index > 0 {
+                text.push(',');
+            }
+            write_text(port, text);
+            text.push(':');
+            Identity { task: &template.task, stage: &*template.stage.0, templates: None }.write(text)?;
+        }
+        text.push_str(r#"},"version":"#);
+        match signature.version {
+            // An unpinned stage is whatever this executable holds.
+            0 => write_text(&program::digest()?.to_string(), text),
+            pinned => write!(text, "{pinned}")?,
+        }
+        text.push('}');
+        Ok(fingerprint.is_some())
     }
 }
+
+/// Bytes of the identity of a small task.
+const USUAL: usize = 256;
 
 /// A task's key, and whether its parameters name files. It may read those, and block.
 pub(super) fn key(request: &Request) -> Result<(Key, bool)> {
@@ -106,9 +123,9 @@ pub(super) async fn known(store: &Store, key: Key) -> Result<Known> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Kind, Metrics, Ref};
+    use crate::data::{Kind, Metrics, Ref, canonical_json};
     use crate::stage::{Device, IntoStage, Needs, Params, Seed, StageRef, stage};
-    use serde_json::json;
+    use serde_json::{Value, json};
     use std::sync::Arc;
     use std::time::Duration;
 

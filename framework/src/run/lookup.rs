@@ -8,7 +8,7 @@ use super::task::{Request, Task, Waiter};
 use super::voice::{Looked, Message};
 use crate::data::Kind;
 use crate::schedule::TaskId;
-use crate::store::{Entry, Key, Memo, Store, StoreError};
+use crate::store::{Entry, Key, Memo, Store, StoreError, offload};
 use crate::{Error, Result, runtime};
 use futures::{FutureExt, StreamExt, stream};
 use std::collections::HashSet;
@@ -51,7 +51,12 @@ impl Lookup {
     }
 
     fn is_quick(&self) -> bool {
-        self.waiting.len() <= FEW && self.waiting.iter().all(|(_, request)| self.plain.contains(&request.task.stage))
+        self.waiting.len() <= FEW && self.is_plain(&self.waiting)
+    }
+
+    /// Whether to compute the keys of some tasks blocks nobody.
+    fn is_plain(&self, tasks: &[(TaskId, Arc<Request>)]) -> bool {
+        tasks.iter().all(|(_, request)| self.plain.contains(&request.task.stage))
     }
 }
 
@@ -144,26 +149,37 @@ impl Coordinator<'_> {
 
     fn look_up_elsewhere(&mut self) {
         let batch = std::mem::take(&mut self.lookup.waiting);
+        let blocks = !self.lookup.is_plain(&batch);
         let (store, outbox, places) = (self.store.clone(), self.outbox.clone(), self.lookup.places.clone());
         // The run may have ended; then nobody waits.
         let tell = move |looked| drop(outbox.send(Message::Looked(looked)));
         match runtime() {
             Ok(runtime) => drop(runtime.spawn(async move {
                 let _place = places.acquire().await;
-                look_all(&store, batch, &tell).await;
+                look_all(&store, batch, blocks, &tell).await;
             })),
             Err(error) => tell(batch.into_iter().map(|(id, _)| (id, Err(error.clone()))).collect()),
         }
     }
 }
 
-async fn look_all(store: &Store, batch: Vec<(TaskId, Arc<Request>)>, tell: &impl Fn(LookedAt)) {
-    let ids: Vec<TaskId> = batch.iter().map(|(id, _)| *id).collect();
-    let keys = move || batch.iter().map(|(id, request)| (*id, key(request))).collect::<Vec<_>>();
-    // It may read files. A stage that panics there must not take the run with it.
-    let Ok(keys) = tokio::task::spawn_blocking(keys).await else {
-        return tell(ids.into_iter().map(|id| (id, Err(panicked()))).collect());
+async fn look_all(store: &Store, batch: Vec<(TaskId, Arc<Request>)>, blocks: bool, tell: &impl Fn(LookedAt)) {
+    // A stage that panics when it looks at its parameters must not take the run with it.
+    let keyed = |request: &Request| catch_unwind(AssertUnwindSafe(|| key(request))).unwrap_or_else(|_| Err(panicked()));
+    let keys = move || batch.iter().map(|(id, request)| (*id, keyed(request))).collect::<Vec<_>>();
+    let keys = match blocks {
+        // It may read files.
+        true => offload(u64::MAX, keys).await,
+        false => keys(),
     };
+    if store.is_here() {
+        // Nothing is waited for: all are found one after the other.
+        let mut found = Vec::with_capacity(keys.len());
+        for (id, keyed) in keys {
+            found.push((id, look(store, keyed).await));
+        }
+        return tell(found);
+    }
     let look = |(id, keyed)| async move { (id, look(store, keyed).await) };
     // What is there at the same time is told in one message.
     stream::iter(keys)

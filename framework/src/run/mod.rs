@@ -23,6 +23,7 @@ mod nodes;
 mod placement;
 mod plan;
 mod pools;
+mod rests;
 mod task;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! What a run tells of itself: every event passes here, on its way to whoever watches and to the log.
 
 use super::coordinator::Coordinator;
-use super::event::{Event, Line};
+use super::event::{self, Event, Line};
 use super::placement::{AttemptEnd, AttemptStart, Ended, WorkerInfo};
 use super::task::{Live, Task};
 use crate::schedule::{Capacity, Needs, TaskId, WorkerId};
@@ -48,9 +48,20 @@ impl Coordinator<'_> {
 
     fn pass(&mut self, line: &Line, now: Duration) -> Result<()> {
         self.sink.event(line);
-        match line.event {
-            // How far a stage was at some moment is for those who watch.
-            Event::Progress { .. } => Ok(()),
+        match &line.event {
+            // How far a stage was at some moment is for those who watch; what it said last stays, as its time by phase.
+            Event::Progress { name, .. } => {
+                if self.pipeline.stages.iter().any(|stage| stage.name == *name) {
+                    self.progress.insert(name.clone(), line.clone());
+                }
+                Ok(())
+            }
+            Event::StageFinished(stage) => {
+                if let Some(progress) = self.progress.remove(&stage.name) {
+                    self.log.keep(&progress, now)?;
+                }
+                self.log.keep(line, now)
+            }
             _ => self.log.keep(line, now),
         }
     }
@@ -59,6 +70,12 @@ impl Coordinator<'_> {
     pub(super) fn tell_started(&mut self, id: TaskId, attempt: u32, threads: usize) -> Result<()> {
         let Some(task) = self.tasks.get(&id) else { return Ok(()) };
         let Some(live) = task.live.get(&attempt) else { return Ok(()) };
+        let waited = live.since.saturating_sub(task.ready).as_secs_f64();
+        let at = live.since.as_secs_f64();
+        // Metrics see all.
+        if self.options.metrics.is_none() && self.fold.hold_start(task.label(), (id.0, attempt), waited, at) {
+            return Ok(());
+        }
         let start = AttemptStart {
             name: task.label().to_owned(),
             task: id.0,
@@ -68,9 +85,18 @@ impl Coordinator<'_> {
             threads: threads.try_into().unwrap_or(u32::MAX),
             cores: live.cores,
             gpus: live.gpus,
-            waited: live.since.saturating_sub(task.ready).as_secs_f64(),
+            waited,
         };
         self.tell(Event::AttemptStarted(start))
+    }
+
+    /// Tells that a task of a stage has a result.
+    pub(super) fn tell_finished(&mut self, name: &str, outcome: event::Outcome, seconds: f64) -> Result<()> {
+        let at = self.options.clock.elapsed().as_secs_f64();
+        if self.options.metrics.is_none() && self.fold.hold_finish(name, outcome, at) {
+            return Ok(());
+        }
+        self.tell(Event::TaskFinished { name: name.to_owned(), outcome, seconds, error: None })
     }
 
     /// Tells how an attempt ended that was under way until now.

@@ -39,3 +39,4 @@ pub use lane::Lane;
 pub use needs::{Capacity, Needs, PoolId, Share, WHOLE};
 pub use offers::{Site, offers};
 pub use scheduler::Scheduler;
+pub(crate) use scheduler::backoff;

@@ -12,6 +12,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub(super) const FIRST_BACKOFF: Time = Time::from_millis(100);
 pub(super) const LONGEST_BACKOFF: Time = Time::from_secs(30);
 
+/// How long a task rests that has failed so often: twice as long each time.
+pub(crate) fn backoff(failures: u32) -> Time {
+    let doubled = FIRST_BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(LONGEST_BACKOFF)
+}
+
 /// Places tasks on workers.
 ///
 /// Tasks are placed in the order of their priority; then those of the group that uses least come first, then those that
@@ -206,8 +212,7 @@ impl Scheduler {
             State::Over => drop(self.tasks.remove(&id)),
             State::Active => self.wait(id),
             State::Retry => {
-                let doubled = FIRST_BACKOFF.saturating_mul(1 << (entry.failures - 1).min(16));
-                let due = self.now + doubled.min(LONGEST_BACKOFF);
+                let due = self.now + backoff(entry.failures);
                 entry.state = State::Backoff(due);
                 self.timers.set(due, Due::Retry(id));
             }

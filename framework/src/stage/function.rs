@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 type Run = dyn Fn(&mut Call, &Signature) -> Result<Vec<Given>> + Send + Sync;
 type Fingerprint = dyn Fn(&Value) -> Result<Option<String>> + Send + Sync;
+type MostWorkers = dyn Fn(&Value) -> Option<(usize, &'static str)> + Send + Sync;
 
 /// A stage made of a function; made by [`stage()`].
 pub struct FnStage {
     signature: Signature,
     run: Box<Run>,
     fingerprint: Option<Box<Fingerprint>>,
+    most_workers: Option<Box<MostWorkers>>,
 }
 
 /// Something that can become a stage: a function, an async function, a closure, an [`FnStage`] or any [`Stage`].
@@ -69,6 +71,7 @@ pub fn stage<M, F: StageFunction<M>>(function: F) -> FnStage {
         signature: F::signature(),
         run: Box::new(move |call, signature| function.call(call, signature)),
         fingerprint: None,
+        most_workers: None,
     }
 }
 
@@ -108,6 +111,16 @@ impl FnStage {
         }));
         self
     }
+
+    /// Says how many workers can compute a call together at most, and what it is that they share, in words that follow the
+    /// number: `(8, "shards")`. More are refused before anything runs.
+    pub fn most_workers<P: Parameters>(
+        mut self,
+        most: impl Fn(P) -> Option<(usize, &'static str)> + Send + Sync + 'static,
+    ) -> Self {
+        self.most_workers = Some(Box::new(move |params| most(P::deserialize(params).ok()?)));
+        self
+    }
 }
 
 fn rename<T, const N: usize>(ports: &mut [T], names: &[&str; N], set: impl Fn(&mut T, String)) {
@@ -124,6 +137,10 @@ impl Stage for FnStage {
 
     fn fingerprint(&self, params: &Value) -> Result<Option<String>> {
         self.fingerprint.as_ref().map_or(Ok(None), |fingerprint| fingerprint(params))
+    }
+
+    fn most_workers(&self, params: &Value) -> Option<(usize, &'static str)> {
+        self.most_workers.as_ref()?(params)
     }
 
     fn run(&self, mut call: Call) -> Result<Outputs> {

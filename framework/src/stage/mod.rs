@@ -86,6 +86,13 @@ pub trait Stage: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// How many workers can compute one call with these (normalised) parameters together at most, and what it is that they
+    /// share, in words that follow the number; nothing if any number can.
+    fn most_workers(&self, params: &Value) -> Option<(usize, &'static str)> {
+        let _ = params;
+        None
+    }
+
     /// What the result depends on besides inputs and parameters, such as the content of a file that the parameters
     /// name. It becomes part of the key.
     ///

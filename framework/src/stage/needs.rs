@@ -1,9 +1,10 @@
 //! What a task needs of the worker that runs it.
 
-use super::{ParamError, Signature};
+use super::{ParamError, Stage};
 use crate::units;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::time::Duration;
 
 /// What a task needs of a worker. Its result does not depend on any of it, and neither does its key.
@@ -126,15 +127,22 @@ impl Needs {
         if self.gpus > 0.0 { self.gpus } else { 1.0 }
     }
 
-    /// Whether they make sense for a stage; `uses` is its name.
+    /// Whether they make sense for a stage, and for a call of it with (normalised) parameters if those are known; `uses` is
+    /// its name.
     ///
     /// # Errors
     /// They don't, or contradict each other: which key, and why.
-    pub fn check_for(&self, uses: &str, signature: &Signature) -> Result<(), ParamError> {
+    pub fn check_for(&self, uses: &str, stage: &dyn Stage, params: Option<&Value>) -> Result<(), ParamError> {
         self.check()?;
+        let signature = stage.signature();
         let wrong = |key: &str, message: String| Err(ParamError { path: vec![key.to_owned()], message });
         if self.workers > 1 && !signature.gang {
             return wrong("workers", format!("`{uses}` can't be computed by {} workers together", self.workers));
+        }
+        if let Some((most, why)) = params.and_then(|params| stage.most_workers(params))
+            && self.workers as usize > most
+        {
+            return wrong("workers", format!("{} workers can't share {most} {why}", self.workers));
         }
         if signature.submits && self.deadline.is_some() {
             return wrong("deadline", format!("`{uses}` runs other stages; say it of the stage that it runs"));
@@ -201,8 +209,10 @@ impl Needs {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Gang, IntoStage, Params, Tasks, stage};
     use super::*;
-    use serde_json::{Value, from_value, json, to_value};
+    use crate::data::Metrics;
+    use serde_json::{from_value, json, to_value};
 
     fn read(written: Value) -> Needs {
         from_value(written).unwrap()
@@ -240,7 +250,8 @@ mod tests {
 
     #[test]
     fn a_stage_that_runs_others_takes_no_room() {
-        let leads = Signature { submits: true, ..Signature::default() };
+        let plain = (|| Metrics::new()).into_stage();
+        let leads = (|_: Tasks| Metrics::new()).into_stage();
         for (written, key) in [
             (json!({"device": "cuda"}), "device"),
             (json!({"device": "auto", "gpus": 0.5}), "gpus"),
@@ -250,12 +261,26 @@ mod tests {
             (json!({"deadline": "5m"}), "deadline"),
         ] {
             let needs = read(written);
-            needs.check_for("train", &Signature::default()).unwrap();
-            let error = needs.check_for("tune", &leads).unwrap_err();
+            needs.check_for("train", &*plain, None).unwrap();
+            let error = needs.check_for("tune", &*leads, None).unwrap_err();
             assert_eq!(error.path, [key]);
             assert!(error.message.contains("`tune` runs other stages"), "{}", error.message);
         }
-        read(json!({"device": "cpu", "retries": 1, "priority": 2})).check_for("tune", &leads).unwrap();
+        read(json!({"device": "cpu", "retries": 1, "priority": 2})).check_for("tune", &*leads, None).unwrap();
+    }
+
+    #[test]
+    fn more_workers_than_share_a_call_are_refused() {
+        let together = stage(|Params(_): Params<u32>, _: Gang| Metrics::new());
+        let together = together.most_workers(|parts: u32| (parts > 0).then_some((parts as usize, "parts")));
+        let check = |workers: u32, parts: Option<Value>| {
+            read(json!({"workers": workers})).check_for("train", &together, parts.as_ref())
+        };
+        check(4, Some(json!(4))).unwrap();
+        check(5, Some(json!(0))).unwrap();
+        check(5, None).unwrap();
+        let error = check(5, Some(json!(4))).unwrap_err();
+        assert_eq!((error.path, error.message.as_str()), (vec!["workers".into()], "5 workers can't share 4 parts"));
     }
 
     #[test]

@@ -70,7 +70,17 @@ impl std::error::Error for ParamError {}
 fn normalise<T: Parameters>(params: &Value) -> Result<Value, ParamError> {
     let empty = Value::Object(Map::new());
     let params = if params.is_null() { &empty } else { params };
-    let read: T = serde_path_to_error::deserialize(params).map_err(|error| ParamError {
+    // Most are right: only for a mistake it matters where it is.
+    let read = match T::deserialize(params) {
+        Ok(read) => read,
+        Err(_) => placed::<T>(params)?,
+    };
+    serde_json::to_value(&read).map_err(|error| ParamError { path: Vec::new(), message: error.to_string() })
+}
+
+/// Reads parameters; a mistake says where it is.
+fn placed<T: Parameters>(params: &Value) -> Result<T, ParamError> {
+    serde_path_to_error::deserialize(params).map_err(|error| ParamError {
         path: error
             .path()
             .iter()
@@ -83,8 +93,7 @@ fn normalise<T: Parameters>(params: &Value) -> Result<Value, ParamError> {
             })
             .collect(),
         message: error.inner().to_string(),
-    })?;
-    serde_json::to_value(&read).map_err(|error| ParamError { path: Vec::new(), message: error.to_string() })
+    })
 }
 
 pub(super) fn expect_none(params: &Value) -> Result<Value, ParamError> {

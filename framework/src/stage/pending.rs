@@ -19,8 +19,15 @@ pub struct Answer(Arc<Slot>);
 
 #[derive(Default)]
 struct Slot {
-    state: Mutex<State>,
+    inside: Mutex<Inside>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct Inside {
+    state: State,
+    /// Whether somebody sleeps until it changes. To wake nobody costs the system as much as to wake somebody.
+    waits: bool,
 }
 
 #[derive(Default)]
@@ -44,13 +51,18 @@ pub fn pending() -> (Answer, Pending) {
 }
 
 impl Slot {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, state: State) {
-        *self.lock() = state;
-        self.changed.notify_all();
+        let mut inside = self.lock();
+        inside.state = state;
+        let waits = inside.waits;
+        drop(inside);
+        if waits {
+            self.changed.notify_all();
+        }
     }
 }
 
@@ -74,10 +86,8 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        if matches!(*state, State::Open) {
-            *state = State::GivenUp;
-            self.0.changed.notify_all();
+        if matches!(self.0.lock().state, State::Open) {
+            self.0.set(State::GivenUp);
         }
     }
 }
@@ -93,10 +103,12 @@ impl Pending {
     /// # Errors
     /// The task failed, or the run ends.
     pub fn wait(self) -> Result<BTreeMap<String, Stored>> {
-        let is_open = || matches!(*self.0.lock(), State::Open);
+        let is_open = || matches!(self.0.lock().state, State::Open);
         ANSWERS.with_borrow_mut(|answers| answers.look(|| (!is_open()).then_some(())));
-        let state = self.0.changed.wait_while(self.0.lock(), |state| matches!(state, State::Open));
-        match std::mem::take(&mut *state.unwrap_or_else(PoisonError::into_inner)) {
+        let mut inside = self.0.lock();
+        inside.waits = true;
+        let inside = self.0.changed.wait_while(inside, |inside| matches!(inside.state, State::Open));
+        match std::mem::take(&mut inside.unwrap_or_else(PoisonError::into_inner).state) {
             State::Done(outputs, source) => {
                 let stored = |(port, made): &(Box<str>, Ref)| (port.to_string(), Stored::new(*made, source.clone()));
                 Ok(outputs.iter().map(stored).collect())

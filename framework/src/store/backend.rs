@@ -106,9 +106,9 @@ impl Backend {
     /// A memo; `Err` says what is wrong with the one that is there.
     pub(super) async fn memo(&self, key: Key) -> Result<Option<Result<Memo, String>>, StoreError> {
         if let Backend::Ram(ram) = self
-            && let Some(memo) = ram.memo(key)
+            && let Ok(memo) = ram.memo(key)
         {
-            return Ok(Some(Ok(memo)));
+            return Ok(memo.map(Ok));
         }
         let sealed = self.read(&memo_path(key), 0).await?;
         Ok(sealed.map(|sealed| Memo::unseal(&sealed)))

@@ -69,6 +69,10 @@ impl CheckpointLog {
 
 /// Removes all checkpoints of a task.
 pub(super) async fn forget(backend: &Backend, key: Key) -> Result<(), StoreError> {
+    // Most tasks have none; this is asked after each.
+    if matches!(backend, Backend::Ram(ram) if ram.has_none(CHECKPOINTS)) {
+        return Ok(());
+    }
     for found in backend.list(&format!("{CHECKPOINTS}/{key}")).await? {
         backend.remove(&found.path).await?;
     }

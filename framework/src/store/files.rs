@@ -38,6 +38,11 @@ impl Files {
         &self.0.url
     }
 
+    /// The folder.
+    pub(super) fn root(&self) -> &Path {
+        &self.0.root
+    }
+
     /// The kernel that serves the folder and the folder's number there; two paths with one identity are one folder.
     pub(super) fn identity(&self) -> Option<String> {
         use std::os::unix::fs::MetadataExt;

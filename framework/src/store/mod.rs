@@ -70,7 +70,7 @@ use blobs::blob_path;
 use bytes::Bytes;
 use commit::memo_path;
 use objects::Objects;
-pub(crate) use offload::size_hint;
+pub(crate) use offload::{offload, size_hint};
 use ram::Ram;
 use std::fmt;
 use std::io;
@@ -183,6 +183,16 @@ impl Store {
             self.0.set_machine(Machine::new(folder, limit));
         }
         self
+    }
+
+    /// The bytes of artifacts that this process may hold in memory.
+    pub(crate) fn memory_limit(&self) -> u64 {
+        self.0.count().cap
+    }
+
+    /// The folder that it [shares](Self::with_machine) with all processes of this machine, and the most bytes there.
+    pub(crate) fn machine(&self) -> Option<(&Path, u64)> {
+        self.0.machine().and_then(Machine::place)
     }
 
     /// Shares the exchange of a store that another process of this machine keeps: what is large is mapped from there,

@@ -5,6 +5,7 @@ use super::commit::{MEMO, memo_path};
 use crate::data::Digest;
 use crate::store::Key;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// The name of an object, read from its path.
 #[derive(Clone, Copy)]
@@ -47,6 +48,15 @@ impl<T> Default for Named<T> {
 }
 
 impl<T> Named<T> {
+    /// Whether nothing is in a folder of neither blobs nor memos.
+    pub(super) fn has_none(&self, folder: &str) -> bool {
+        let mut rests = self
+            .others
+            .range::<str, _>((Bound::Included(folder), Bound::Unbounded))
+            .map_while(|(path, _)| path.strip_prefix(folder));
+        !rests.any(|rest| rest.starts_with('/'))
+    }
+
     pub(super) fn get(&self, name: Name<'_>) -> Option<&T> {
         match name {
             Name::Blob(digest) => self.blobs.get(&digest),

@@ -8,7 +8,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 pub(super) const LONG: u64 = 256 << 10;
 
 /// Runs work on `bytes` bytes: at once if it is short, else on a thread for blocking work.
-pub(super) async fn offload<T: Send + 'static>(bytes: u64, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn offload<T: Send + 'static>(bytes: u64, work: impl FnOnce() -> T + Send + 'static) -> T {
     if bytes < LONG || tokio::runtime::Handle::try_current().is_err() {
         return work();
     }

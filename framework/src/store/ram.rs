@@ -10,7 +10,7 @@ use super::offload::{LONG, offload};
 use super::staging::Staging;
 use super::tiers::Content;
 use super::{Key, Memo, StoreError};
-use crate::data::Pieces;
+use crate::data::{Digest, Pieces};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::io;
@@ -58,6 +58,9 @@ impl Millis {
         UNIX_EPOCH.checked_add(Duration::from_millis(self.0)).unwrap_or(UNIX_EPOCH)
     }
 }
+
+/// A memo that is there as bytes.
+pub(super) struct Sealed;
 
 enum Place {
     Memory(Pieces),
@@ -139,12 +142,28 @@ impl Ram {
         Created::Now
     }
 
-    /// A memo that this process wrote itself.
-    pub(super) fn memo(&self, key: Key) -> Option<Memo> {
-        match &self.0.lock().named.get(Name::Memo(key))?.place {
-            Place::Memo(brief) => Some(brief.memo()),
-            Place::Memory(_) | Place::File(..) => None,
+    /// The memo of a key, if there is one; `Err` if another process wrote it, so that it must be read.
+    pub(super) fn memo(&self, key: Key) -> Result<Option<Memo>, Sealed> {
+        match self.0.lock().named.get(Name::Memo(key)).map(|object| &object.place) {
+            None => Ok(None),
+            Some(Place::Memo(brief)) => Ok(Some(brief.memo())),
+            Some(Place::Memory(_) | Place::File(..)) => Err(Sealed),
         }
+    }
+
+    /// Creates a blob of few bytes; `None` if it has more.
+    pub(super) fn create_short(&self, digest: Digest, content: &[u8]) -> Option<Created> {
+        if content.len() as u64 > PAGE {
+            return None;
+        }
+        let name = Name::Blob(digest);
+        let objects = &mut *self.0.lock();
+        if let Some(object) = objects.named.get_mut(name) {
+            object.modified = Millis::now();
+            return Some(Created::Already);
+        }
+        objects.named.insert(name, Object::new(Place::Memory(Bytes::copy_from_slice(content).into())));
+        Some(Created::Now)
     }
 
     /// The folder in which other processes of this machine put blobs that are to be [adopted](Self::adopt).
@@ -255,6 +274,11 @@ impl Ram {
 
     pub(super) fn size(&self, path: &str) -> Option<u64> {
         self.0.lock().named.get(Name::of(path)).map(Object::bytes)
+    }
+
+    /// Whether there is nothing in a folder of neither blobs nor memos.
+    pub(super) fn has_none(&self, folder: &str) -> bool {
+        self.0.lock().named.has_none(folder)
     }
 
     pub(super) fn list(&self, folder: &str) -> Vec<Found> {

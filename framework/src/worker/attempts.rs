@@ -126,7 +126,7 @@ impl Attempts {
         };
         let outbox = self.outbox.clone();
         hands.give(serial, work, move |result| {
-            let ended = EndedHere { name, serial, stage: start.stage, end: wire::from_end(&result) };
+            let ended = EndedHere { name, serial, stage: start.stage, end: wire::from_end(result) };
             // The process may be about to end; then nobody waits.
             let _ = outbox.send(Spoken::Ended(ended));
         })?;
@@ -173,7 +173,7 @@ impl Attempts {
         hands.take_back(running.serial).then(|| {
             self.running.remove(&name);
             let error = Error::new("it was taken back").fault(Fault::Interrupted);
-            let end = Some(wire::from_end(&Err(Failure::from(error))));
+            let end = Some(wire::from_end(Err(Failure::from(error))));
             wire::Ended { attempt: Some(number.into()), key: wire::key_bytes(name.0), stage: String::new(), end }
         })
     }

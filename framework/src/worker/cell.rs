@@ -41,7 +41,7 @@ fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>>
     };
     // Once the attempt is over nobody listens.
     let hub = Hub::listen("127.0.0.1:0", &token, terms, store.clone(), Arc::new(move |heard| drop(mouth.send(heard))))?;
-    let mut cell = Cell::start(&hub, &token, work)?;
+    let mut cell = Cell::start(&hub, &token, store, work)?;
     let (begun, mut stop_by) = (Instant::now(), None);
     loop {
         match ear.recv_timeout(PULSE) {
@@ -84,10 +84,16 @@ struct Cell {
 }
 
 impl Cell {
-    fn start(hub: &Hub, token: &Token, work: &Assignment) -> Result<Self> {
+    fn start(hub: &Hub, token: &Token, store: &Store, work: &Assignment) -> Result<Self> {
         let cores = (work.threads.max(1) as f64).max(work.needs.millicores as f64 / 1000.0);
-        let process = process::command(&hub.address().to_string(), token, &work.request.stage)?
+        let mut command = process::command(&hub.address().to_string(), token, &work.request.stage)?;
+        if let Some((folder, limit)) = store.machine() {
+            command.arg(format!("--cache-size={limit}")).arg("--cache").arg(folder);
+        }
+        let process = command
             .arg(format!("--cores={cores}"))
+            // What this process may hold, its own may too.
+            .arg(format!("--memory={}", store.memory_limit()))
             // Who is given a device finds all of them: they are told apart by number.
             .args(work.shares.is_empty().then_some("--gpus=0"))
             .env(ALONE, "1")

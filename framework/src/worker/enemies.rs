@@ -144,7 +144,7 @@ fn hello() -> from_worker::Word {
 }
 
 fn ended_word(ended: wire::Ended) -> from_worker::Word {
-    from_worker::Word::Ended(wire::EndedBatch { attempts: vec![ended] })
+    from_worker::Word::Ended(wire::EndedBatch { attempts: vec![ended.encode_to_vec().into()] })
 }
 
 fn artifact(content: &'static [u8]) -> wire::Artifact {
@@ -416,8 +416,25 @@ fn any_ended() -> impl Strategy<Value = wire::Ended> {
     })
 }
 
+/// How an attempt ended, as it travels; now and then something else does.
+fn any_ended_bytes() -> impl Strategy<Value = Bytes> {
+    let garbage = prop::collection::vec(any::<u8>(), 0..30).prop_map(Bytes::from);
+    prop_oneof![4 => any_ended().prop_map(|ended| ended.encode_to_vec().into()), 1 => garbage]
+}
+
+/// What the hub makes of how an attempt ended.
+fn read_end(ended: Bytes) {
+    let Ok(ended) = wire::ended(ended) else { return };
+    drop(wire::key(&ended.key));
+    match ended.end {
+        Some(ended::End::Done(done)) => drop(wire::outcome(done)),
+        Some(ended::End::Failed(failed)) => drop(wire::failure(failed)),
+        None => {}
+    }
+}
+
 fn any_word() -> impl Strategy<Value = from_worker::Word> {
-    let hello = (text(), text(), any::<u64>(), any::<u64>(), prop::collection::vec(any_ended(), 0..3)).prop_map(
+    let hello = (text(), text(), any::<u64>(), any::<u64>(), prop::collection::vec(any_ended_bytes(), 0..3)).prop_map(
         |(name, pool, millicores, memory, finished)| {
             let build = program::identity().unwrap();
             let machine = name.clone();
@@ -439,7 +456,7 @@ fn any_word() -> impl Strategy<Value = from_worker::Word> {
             let metrics = metrics.into_iter().map(|(name, value)| wire::Metric { name, value }).collect();
             from_worker::Word::Progress(wire::Progress { attempt, done, total, unit, metrics, line })
         });
-    let ended = prop::collection::vec(any_ended(), 0..4)
+    let ended = prop::collection::vec(any_ended_bytes(), 0..4)
         .prop_map(|attempts| from_worker::Word::Ended(wire::EndedBatch { attempts }));
     let present = (any_attempt(), any::<u64>(), any::<u64>(), text()).prop_map(|(attempt, after, seat, memory)| {
         from_worker::Word::Present(wire::Present { attempt, after, seat, memory })
@@ -478,7 +495,8 @@ fn messages() -> Vec<Vec<u8>> {
     };
     let metrics = vec![wire::Metric { name: "loss".into(), value: 0.5 }];
     let progress = wire::Progress { attempt, done: 3, total: Some(9), unit: "epochs".into(), metrics, line: None };
-    let ended = wire::EndedBatch { attempts: vec![done(1, 1, artifact.clone(), b"true"), failed] };
+    let ended = [done(1, 1, artifact.clone(), b"true"), failed].map(|ended| Bytes::from(ended.encode_to_vec()));
+    let ended = wire::EndedBatch { attempts: ended.to_vec() };
     let up = [hello(), from_worker::Word::Ended(ended), from_worker::Word::Progress(progress)];
     let down = [
         to_worker::Word::Start(wire::StartBatch { attempts: vec![start.clone(), start] }),
@@ -493,10 +511,7 @@ fn messages() -> Vec<Vec<u8>> {
 fn damaged_messages_are_read_or_refused() {
     damaged(1, 20_000, &messages(), |bytes| {
         read(bytes, |message: FromWorker| match message.word {
-            Some(from_worker::Word::Ended(batch)) => batch.attempts.iter().for_each(|ended| {
-                let end = ended.end.as_ref().map(wire::end);
-                drop((wire::key(&ended.key), end));
-            }),
+            Some(from_worker::Word::Ended(batch)) => batch.attempts.into_iter().for_each(read_end),
             Some(from_worker::Word::Progress(progress)) => drop(wire::report(progress)),
             _ => {}
         });
@@ -519,7 +534,7 @@ proptest! {
         read(&bytes, |message: wire::Attempt| drop(wire::number(Some(message))));
         read(&bytes, |message: wire::Progress| drop(wire::report(message)));
         read(&bytes, |message: wire::Start| drop((wire::inputs(&message.inputs), wire::key(&message.key))));
-        read(&bytes, |message: wire::Ended| drop(message.end.map(|end| wire::end(&end))));
+        read_end(bytes.clone().into());
         read(&bytes, |_: wire::FromWorker| ());
         read(&bytes, |_: wire::ToWorker| ());
         read(&bytes, |_: wire::CreatePart| ());
@@ -535,9 +550,7 @@ proptest! {
             bytes[at] = byte;
         }
         read(&bytes, |message: FromWorker| match message.word {
-            Some(from_worker::Word::Ended(batch)) => {
-                batch.attempts.iter().filter_map(|ended| ended.end.as_ref()).for_each(|end| drop(wire::end(end)));
-            }
+            Some(from_worker::Word::Ended(batch)) => batch.attempts.into_iter().for_each(read_end),
             Some(from_worker::Word::Progress(progress)) => drop(wire::report(progress)),
             _ => {}
         });

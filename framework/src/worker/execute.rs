@@ -178,14 +178,14 @@ async fn commit(
         device: device.clone(),
         build: work.build.to_string(),
     };
-    let (outputs, differs) = settle(store, work.key, &memo).await?;
+    let (outputs, differs) = settle(store, work.key, memo).await?;
     Ok(Outcome { outputs, seconds, device, differs, unsaved: None, moved: 0 })
 }
 
 /// Writes the memo; gives the outputs that count and whether they are others than the memo's.
-pub(super) async fn settle(store: &Store, key: Key, memo: &Memo) -> Result<(BTreeMap<String, Ref>, bool)> {
-    let settled = match store.commit(key, memo).await? {
-        Commit::First | Commit::Same => (memo.outputs.clone(), false),
+pub(super) async fn settle(store: &Store, key: Key, memo: Memo) -> Result<(BTreeMap<String, Ref>, bool)> {
+    let settled = match store.commit(key, &memo).await? {
+        Commit::First | Commit::Same => (memo.outputs, false),
         Commit::Different(first) => (first.outputs, true),
     };
     // It is committed: what is left over goes with the next `gc`.

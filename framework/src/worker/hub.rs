@@ -16,6 +16,7 @@ use crate::soon::Soon;
 use crate::stage::Report;
 use crate::store::{Memo, Store, kernel};
 use crate::{Context, Error, Result, links};
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -260,7 +261,8 @@ impl Desk {
     ) {
         // What it finished while it had no coordinator is committed before anybody may ask it for the same again.
         for ended in hello.finished {
-            if let Err(error) = self.settle(ended).await {
+            let settled = async { self.settle(wire::ended(ended)?).await };
+            if let Err(error) = settled.await {
                 tracing::warn!("a result that worker {} brought is of no use: {error}", hello.name);
             }
         }
@@ -318,7 +320,8 @@ impl Desk {
     }
 
     async fn ended(&self, worker: WorkerId, batch: wire::EndedBatch) -> Result<()> {
-        let settle = |ended: wire::Ended| async move {
+        let settle = |ended: Bytes| async move {
+            let ended = wire::ended(ended)?;
             // One without a number was begun for a coordinator that is gone: it is committed, and nobody waits for it.
             let number = ended.attempt.map(wire::Number::from);
             let result = self.settle(ended).await?;
@@ -356,44 +359,47 @@ impl Desk {
     async fn settle(&self, ended: wire::Ended) -> Result<Result<Outcome, Failure>> {
         let key = wire::key(&ended.key)?;
         let end = ended.end.context("an attempt that ended says how")?;
-        let result = wire::end(&end)?;
-        let (Ok(outcome), wire::ended::End::Done(done)) = (&result, end) else { return Ok(result) };
-        if done.committed {
+        let done = match end {
+            wire::ended::End::Done(done) => done,
+            wire::ended::End::Failed(failed) => return Ok(Err(wire::failure(failed)?)),
+        };
+        let (mut outcome, left) = wire::outcome(done)?;
+        let Some(left) = left else {
             // Its word alone would do for nobody who asks for the key again: what counts is in the store.
             let committed = async { self.shelf.store()?.committed(key).await };
             return match committed.await.transpose() {
-                Some(memo) => Ok(counted(outcome, memo.map(|memo| (memo.outputs, outcome.differs)))),
+                Some(memo) => {
+                    let differs = outcome.differs;
+                    Ok(counted(outcome, memo.map(|memo| (memo.outputs, differs))))
+                }
                 None => Err(Error::new("it says that it committed a result that the store does not have")),
             };
-        }
+        };
         let memo = Memo {
-            outputs: outcome.outputs.clone(),
+            outputs: std::mem::take(&mut outcome.outputs),
             stage: ended.stage,
             seconds: outcome.seconds,
             device: outcome.device.clone(),
             build: self.terms.build.clone(),
         };
-        let blobs = done.blobs.into_iter().map(|blob| Ok((wire::reference(blob.artifact.as_ref())?, blob.content)));
-        let blobs = blobs.collect::<Result<Vec<_>>>()?;
-        let left = done.left.iter().map(|left| wire::reference(Some(left))).collect::<Result<Vec<_>>>()?;
         let committed = async {
             let store = self.shelf.store()?;
-            for (reference, content) in blobs {
+            for (reference, content) in left.blobs {
                 store.put_bytes(reference, content).await?;
             }
-            for reference in left {
+            for reference in left.left {
                 store.take_in(reference).await?;
             }
-            settle(&store, key, &memo).await
+            settle(&store, key, memo).await
         };
         Ok(counted(outcome, committed.await))
     }
 }
 
 /// What an attempt comes to, with the outputs that count and whether its own are others, or why it gave nothing.
-fn counted(outcome: &Outcome, committed: Result<(BTreeMap<String, Ref>, bool)>) -> Result<Outcome, Failure> {
+fn counted(outcome: Outcome, committed: Result<(BTreeMap<String, Ref>, bool)>) -> Result<Outcome, Failure> {
     match committed {
-        Ok((outputs, differs)) => Ok(Outcome { outputs, differs, unsaved: None, ..outcome.clone() }),
+        Ok((outputs, differs)) => Ok(Outcome { outputs, differs, ..outcome }),
         Err(error) => Err(Failure { moved: outcome.moved, ..Failure::from(error) }),
     }
 }

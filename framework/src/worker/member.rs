@@ -16,6 +16,7 @@ use crate::soon::Soon;
 use crate::stage::Registry;
 use crate::store::{Store, kernel};
 use crate::{Error, Result, runtime};
+use bytes::Bytes;
 use prost::Message as _;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -84,8 +85,8 @@ impl Member {
         }
         while let Ok(spoken) = self.inbox.try_recv() {
             if let Spoken::Ended(ended) = spoken {
-                let ended = self.close(ended);
-                self.unsaved.keep(ended);
+                let (ended, unsaved) = self.close(ended);
+                self.unsaved.keep_if(unsaved, &ended);
             }
         }
         let (words, outgoing) = unbounded_channel();
@@ -265,26 +266,26 @@ impl Member {
             None => Err(Error::new("no store is open")),
         };
         if let Err(error) = begun {
-            let end = wire::from_end(&Err(Failure::from(error)));
+            let end = wire::from_end(Err(Failure::from(error)));
             self.options.metrics.ended(&end);
-            let end = Some(end);
-            let attempts = vec![wire::Ended { attempt, key, stage, end }];
-            send(words, from_worker::Word::Ended(wire::EndedBatch { attempts }));
+            let ended = wire::Ended { attempt, key, stage, end: Some(end) };
+            send(words, from_worker::Word::Ended(wire::EndedBatch { attempts: vec![encoded(&ended)] }));
         }
     }
 
-    /// An attempt is over: what the coordinator hears of it.
-    fn close(&mut self, ended: EndedHere) -> wire::Ended {
+    /// An attempt is over: what the coordinator hears of it, and whether it is to commit it.
+    fn close(&mut self, ended: EndedHere) -> (Bytes, bool) {
         let ended = self.attempts.close(ended);
         ended.end.iter().for_each(|end| self.options.metrics.ended(end));
-        ended
+        let unsaved = matches!(&ended.end, Some(wire::ended::End::Done(done)) if !done.committed);
+        (encoded(&ended), unsaved)
     }
 
     fn stop(&mut self, number: wire::Number, words: &UnboundedSender<FromWorker>) {
         let Some((_, hands)) = &self.hands else { return };
         if let Some(ended) = self.attempts.stop(number, hands) {
             ended.end.iter().for_each(|end| self.options.metrics.ended(end));
-            send(words, from_worker::Word::Ended(wire::EndedBatch { attempts: vec![ended] }));
+            send(words, from_worker::Word::Ended(wire::EndedBatch { attempts: vec![encoded(&ended)] }));
         }
     }
 
@@ -294,9 +295,9 @@ impl Member {
         for word in spoken.drain(..) {
             match word {
                 Spoken::Ended(ended) => {
-                    let ended = self.close(ended);
-                    self.unsaved.keep(ended.clone());
-                    bytes += ended.encoded_len();
+                    let (ended, unsaved) = self.close(ended);
+                    self.unsaved.keep_if(unsaved, &ended);
+                    bytes += ended.len();
                     attempts.push(ended);
                     // A message has an end: its results may be large.
                     if bytes >= BATCH_BYTES {
@@ -345,23 +346,27 @@ impl Drop for Member {
 /// still carried them.
 #[derive(Default)]
 struct Unsaved {
-    results: VecDeque<wire::Ended>,
+    results: VecDeque<Bytes>,
     bytes: usize,
 }
 
 impl Unsaved {
-    fn keep(&mut self, ended: wire::Ended) {
-        if !matches!(&ended.end, Some(wire::ended::End::Done(done)) if !done.committed) {
+    fn keep_if(&mut self, unsaved: bool, ended: &Bytes) {
+        if !unsaved {
             return;
         }
-        self.bytes += prost::Message::encoded_len(&ended);
-        self.results.push_back(ended);
+        self.bytes += ended.len();
+        self.results.push_back(ended.clone());
         while self.bytes > BROUGHT_BYTES
             && let Some(oldest) = self.results.pop_front()
         {
-            self.bytes -= prost::Message::encoded_len(&oldest);
+            self.bytes -= oldest.len();
         }
     }
+}
+
+fn encoded(ended: &wire::Ended) -> Bytes {
+    ended.encode_to_vec().into()
 }
 
 /// A connection that broke is found by whoever reads from it.

@@ -16,6 +16,7 @@ mod gpus;
 mod habits;
 mod hands;
 mod hub;
+mod incoming;
 #[cfg(test)]
 mod killed;
 mod member;

@@ -1,19 +1,21 @@
 //! The run's store, for workers that can't reach it themselves: served by the coordinator, and reached by a worker.
 
 use super::client::{FIRST_PAUSE, LAST_PAUSE};
+use super::incoming::Incoming;
 use super::peers::Whole;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, CHUNK_BYTES};
 use crate::store::{Answer, Created, Found, Remote, Store, StoreError};
 use crate::{Context, Fault, Result};
 use arrow::buffer::MutableBuffer;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
+use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
@@ -78,17 +80,17 @@ impl Shelf {
 
     pub(super) async fn create(&self, mut parts: Streaming<wire::CreatePart>) -> Result<wire::Created, Status> {
         let mut path = None;
-        let mut content = BytesMut::new();
+        let mut content = Incoming::default();
         while let Some(part) = parts.message().await? {
             path.get_or_insert(part.path);
-            content.extend_from_slice(&part.content);
+            block_in_place(|| content.add(&part.content)).map_err(unwritten)?;
         }
         let path = path.ok_or_else(|| Status::invalid_argument("an object without a path"))?;
         // The logs of runs and what is learned of costs are the coordinator's.
         if ["runs/", "costs/", "corrupt/"].iter().any(|folder| path.starts_with(folder)) {
             return Err(Status::permission_denied(format!("{path} is not for a worker to write")));
         }
-        let created = self.open()?.create_checked(&path, content.freeze()).await.map_err(status)?;
+        let created = self.open()?.create_checked(&path, content.finish().map_err(unwritten)?).await.map_err(status)?;
         Ok(wire::Created { now: created == Created::Now })
     }
 
@@ -129,6 +131,15 @@ impl Shelf {
         let moved = Remote::set_aside(&self.open()?, &object.path).await.map_err(status)?;
         Ok(wire::ObjectSize { bytes: moved.then_some(0) })
     }
+}
+
+/// There is no room for what a worker sends.
+fn unwritten(error: std::io::Error) -> Status {
+    let folder = std::env::temp_dir();
+    Status::failed_precondition(format!(
+        "the coordinator can't write a temporary file in {}: {error}",
+        folder.display()
+    ))
 }
 
 fn status(error: StoreError) -> Status {

@@ -7,12 +7,13 @@ mod messages {
 
 pub(super) use messages::*;
 
-use super::{Failure, Outcome, gang};
+use super::{Failure, Outcome, Unsaved, gang};
 use crate::data::{Digest, Kind, Ref};
 use crate::schedule::{self, TaskId};
 use crate::stage::Report;
 use crate::store::Key;
 use crate::{Context, Error, Fault, Result};
+use prost::Message as _;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -130,24 +131,33 @@ pub(super) fn from_inputs(inputs: &BTreeMap<String, Vec<Ref>>) -> Vec<Input> {
     inputs.iter().map(port).collect()
 }
 
-/// How an attempt ended, as the coordinator reads it; the blobs that came with it are another matter.
-pub(super) fn end(wire: &ended::End) -> Result<Result<Outcome, Failure>> {
-    match wire {
-        ended::End::Done(done) => {
-            let output = |output: &Output| Ok((output.port.clone(), reference(output.artifact.as_ref())?));
-            let outputs = done.outputs.iter().map(output).collect::<Result<BTreeMap<_, _>>>()?;
-            let seconds = if done.seconds.is_finite() { done.seconds.max(0.0) } else { 0.0 };
-            let moved = done.moved.min(MOST_BYTES);
-            let device = short(done.device.clone(), REPORT_NAME);
-            Ok(Ok(Outcome { outputs, seconds, device, differs: done.differs, unsaved: None, moved }))
-        }
-        ended::End::Failed(failed) => {
-            let lost = failed.lost.as_ref().map(|lost| reference(Some(lost))).transpose()?;
-            let error = Error::new(&failed.message).fault(fault(failed));
-            let error = if failed.help.is_empty() { error } else { error.help(&failed.help) };
-            Ok(Err(Failure { error, lost: lost.map(Box::new), moved: failed.moved.min(MOST_BYTES) }))
-        }
+/// How an attempt ended, from its bytes in a batch.
+pub(super) fn ended(bytes: bytes::Bytes) -> Result<Ended> {
+    Ended::decode(bytes).map_err(|error| Error::new(format!("how an attempt ended can't be read: {error}")))
+}
+
+/// A result, as the coordinator reads it, and what is not in the store yet; nothing if the worker committed it.
+pub(super) fn outcome(done: Done) -> Result<(Outcome, Option<Unsaved>)> {
+    let output = |output: Output| Ok((output.port, reference(output.artifact.as_ref())?));
+    let outputs = done.outputs.into_iter().map(output).collect::<Result<BTreeMap<_, _>>>()?;
+    let seconds = if done.seconds.is_finite() { done.seconds.max(0.0) } else { 0.0 };
+    let (moved, device) = (done.moved.min(MOST_BYTES), short(done.device, REPORT_NAME));
+    let outcome = Outcome { outputs, seconds, device, differs: done.differs, unsaved: None, moved };
+    if done.committed {
+        return Ok((outcome, None));
     }
+    let blob = |blob: Blob| Ok((reference(blob.artifact.as_ref())?, blob.content));
+    let blobs = done.blobs.into_iter().map(blob).collect::<Result<Vec<_>>>()?;
+    let left = done.left.iter().map(|left| reference(Some(left))).collect::<Result<Vec<_>>>()?;
+    Ok((outcome, Some(Unsaved { blobs, left })))
+}
+
+/// A failure, as the coordinator reads it.
+pub(super) fn failure(failed: Failed) -> Result<Failure> {
+    let lost = failed.lost.as_ref().map(|lost| reference(Some(lost))).transpose()?;
+    let error = Error::new(&failed.message).fault(fault(&failed));
+    let error = if failed.help.is_empty() { error } else { error.help(&failed.help) };
+    Ok(Failure { error, lost: lost.map(Box::new), moved: failed.moved.min(MOST_BYTES) })
 }
 
 /// Whose fault a failure was.
@@ -155,32 +165,29 @@ pub(super) fn fault(failed: &Failed) -> Fault {
     FAULTS.get(failed.fault as usize).copied().unwrap_or_default()
 }
 
-pub(super) fn from_end(end: &Result<Outcome, Failure>) -> ended::End {
+pub(super) fn from_end(end: Result<Outcome, Failure>) -> ended::End {
     match end {
-        Ok(outcome) => ended::End::Done(Done {
-            outputs: outcome
-                .outputs
-                .iter()
-                .map(|(port, made)| Output { port: port.clone(), artifact: Some((*made).into()) })
-                .collect(),
-            blobs: outcome
-                .unsaved
-                .iter()
-                .flat_map(|unsaved| &unsaved.blobs)
-                .map(|(made, content)| Blob { artifact: Some((*made).into()), content: content.clone() })
-                .collect(),
-            left: outcome.unsaved.iter().flat_map(|unsaved| &unsaved.left).copied().map(Artifact::from).collect(),
-            seconds: outcome.seconds,
-            device: outcome.device.clone(),
-            differs: outcome.differs,
-            committed: outcome.unsaved.is_none(),
-            moved: outcome.moved,
-        }),
+        Ok(outcome) => {
+            let committed = outcome.unsaved.is_none();
+            let Unsaved { blobs, left } = outcome.unsaved.unwrap_or_default();
+            let output = |(port, made): (String, Ref)| Output { port, artifact: Some(made.into()) };
+            let blob = |(made, content): (Ref, bytes::Bytes)| Blob { artifact: Some(made.into()), content };
+            ended::End::Done(Done {
+                outputs: outcome.outputs.into_iter().map(output).collect(),
+                blobs: blobs.into_iter().map(blob).collect(),
+                left: left.into_iter().map(Artifact::from).collect(),
+                seconds: outcome.seconds,
+                device: outcome.device,
+                differs: outcome.differs,
+                committed,
+                moved: outcome.moved,
+            })
+        }
         Err(failure) => ended::End::Failed(Failed {
             message: failure.error.to_string(),
             help: failure.error.advice().unwrap_or_default().to_owned(),
             fault: FAULTS.iter().position(|fault| *fault == failure.error.whose()).unwrap_or_default() as u32,
-            lost: failure.lost.as_deref().copied().map(Artifact::from),
+            lost: failure.lost.map(|lost| Artifact::from(*lost)),
             moved: failure.moved,
         }),
     }

@@ -6,9 +6,10 @@ use ropeway_framework::stage::Seed;
 use ropeway_framework::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
-/// How the images of the training part are changed at every step: by chance that comes from the seed, the step and the
-/// row alone, so that the result does not depend on threads or workers.
+/// How the images of the training part are changed at every step: by chance that comes from the seed, the step and
+/// the row's place in it alone, so that the result does not depend on threads or workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
@@ -47,12 +48,13 @@ impl Augmenter {
         Ok(Self { rule, height, width })
     }
 
-    /// Changes the images of rows in place.
-    pub(super) fn apply(&self, rows: &[u32], images: &mut [f32], chance: &Seed) {
-        let size = images.len() / rows.len().max(1);
+    /// Changes the images that have these places in a step.
+    pub(super) fn apply(&self, places: Range<usize>, images: &mut [f32], chance: &Seed) {
+        let size = images.len() / places.len().max(1);
         let mut before = vec![0.0; self.height * self.width];
-        for (row, image) in rows.iter().zip(images.chunks_exact_mut(size.max(1))) {
-            let mut rng = chance.rng(&format!("augment/{row}"));
+        for (place, image) in places.zip(images.chunks_exact_mut(size.max(1))) {
+            // Not the row's number: of one that a step takes twice each copy is changed its own way.
+            let mut rng = chance.rng(&format!("augment/{place}"));
             let flip = self.rule.flip && rng.random::<bool>();
             let (down, right) = (self.offset(&mut rng), self.offset(&mut rng));
             for channel in image.chunks_exact_mut(before.len()) {
@@ -105,17 +107,20 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_changed_the_same_way_in_any_company() {
-        let images: Vec<f32> = (0..60).map(|value| value as f32).collect();
+    fn a_row_is_changed_the_same_way_in_any_company_and_its_copies_in_other_ways() {
+        let image: Vec<f32> = (1..13).map(|value| value as f32).collect();
+        let images = image.repeat(5);
         let (augmenter, chance) = (augmenter(1, true), Seed::new(7, "fit"));
         let mut whole = images.clone();
-        augmenter.apply(&[4, 9, 2, 7, 1], &mut whole, &chance.child("step-3"));
+        augmenter.apply(0..5, &mut whole, &chance.child("step-3"));
         let mut part = images[24..48].to_vec();
-        augmenter.apply(&[2, 7], &mut part, &chance.child("step-3"));
+        augmenter.apply(2..4, &mut part, &chance.child("step-3"));
         assert_eq!(part, whole[24..48]);
         let mut later = images.clone();
-        augmenter.apply(&[4, 9, 2, 7, 1], &mut later, &chance.child("step-4"));
+        augmenter.apply(0..5, &mut later, &chance.child("step-4"));
         assert!(later != whole && whole != images);
+        let copies: std::collections::BTreeSet<String> = whole.chunks(12).map(|copy| format!("{copy:?}")).collect();
+        assert!(copies.len() > 2, "{copies:?}");
     }
 
     #[test]

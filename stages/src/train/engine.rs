@@ -157,7 +157,7 @@ impl Engine for NetworkEngine<'_> {
             let workspace = &mut shard.workspace;
             let input = network.input(workspace, part.len());
             lesson.gather(&part, input);
-            augmenter.iter().for_each(|augmenter| augmenter.apply(&rows[part.clone()], input, chance));
+            augmenter.iter().for_each(|augmenter| augmenter.apply(part.clone(), input, chance));
             watch.read(&mut phases.data);
             network.forward(weights, workspace, dropping);
             let truth = lesson.truth(&part, &mut shard.truth);

@@ -178,8 +178,9 @@ pub(super) fn fit(
         gradient: Vec::new(),
         pool,
         around,
+        loss: 0.0,
         watch: Watch::new(around, plan.epochs),
-        writer: Writer::start(plan.checkpoint, around.checkpoint.clone())?,
+        writer: Writer::start(plan.checkpoint, around.checkpoint.clone(), &around.progress)?,
     };
     let mut state = None;
     loop {
@@ -187,10 +188,12 @@ pub(super) fn fit(
         let begin = || begin(fresh.clone(), resume, plan, around);
         let Some(()) = team.align(&mut state, &fresh, begin)? else { continue };
         let Some(state) = &mut state else { continue };
-        let ended = course.run(engine, state, &mut team)?;
-        engine.give_back(state)?;
-        if let Some(()) = ended {
-            bounds::check_weights(course.rate(state), state, plan.clip)?;
+        let ended = course.run(engine, state, &mut team).and_then(|ended| {
+            engine.give_back(state)?;
+            let checked = |()| bounds::check_weights(course.rate(state), state, plan.clip);
+            ended.map(checked).transpose()
+        });
+        if let Some(()) = ended.inspect_err(|_| course.writer.say_what_is_kept())? {
             let Course { watch, writer, .. } = course;
             writer.finish();
             watch.end(state);
@@ -211,6 +214,8 @@ struct Course<'a> {
     gradient: Vec<f32>,
     pool: &'a Pool,
     around: &'a Surroundings,
+    /// Of the last step.
+    loss: f64,
     watch: Watch<'a>,
     writer: Writer,
 }
@@ -226,7 +231,9 @@ impl Course<'_> {
             while state.position < steps {
                 self.around.cancel.check()?;
                 let position = usize::try_from(state.position)?;
+                let mut watch = Stopwatch::start();
                 engine.seek(state.epoch, position, &team.mine(engine.shards()))?;
+                watch.read(&mut self.watch.phases.data);
                 let rows = order.step(position);
                 let Some(()) = self.step(engine, state, rows, team)? else { return Ok(None) };
                 if team.leads() {
@@ -256,7 +263,7 @@ impl Course<'_> {
     }
 
     fn keep(&mut self, engine: &mut dyn Engine, state: &mut State, team: &Team) -> Result<()> {
-        if !team.leads() || !self.writer.is_due(state) {
+        if !team.leads() || !self.writer.is_due(state) || bounds::is_doubtful(self.loss, state) {
             return Ok(());
         }
         engine.give_back(state)?;
@@ -322,12 +329,20 @@ impl Course<'_> {
         state.norm = match shared {
             true => {
                 let gradient = team.gradient(&self.gradient, engine.shards());
-                engine.descend(&gradient, &step)?.unwrap_or_else(|| take(&gradient))
+                let mut watch = Stopwatch::start();
+                match engine.descend(&gradient, &step)? {
+                    Some(norm) => {
+                        watch.read(&mut self.watch.phases.optimize);
+                        norm
+                    }
+                    None => take(&gradient),
+                }
             }
             false => take(&*engine.gradient()),
         };
         engine.restore(&mut state.weights);
         bounds::check_norm(state.norm, rate, state, plan.clip)?;
+        self.loss = sums.mean();
         state.add(sums);
         Ok(Some(()))
     }
@@ -349,6 +364,7 @@ impl Course<'_> {
         (state.step, state.norm) = (number, norm);
         bounds::check_loss(sums.mean(), rate, state, plan.clip)?;
         bounds::check_norm(norm, rate, state, plan.clip)?;
+        self.loss = sums.mean();
         state.add(sums);
         Ok(true)
     }

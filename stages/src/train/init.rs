@@ -4,6 +4,7 @@ use super::network::Network;
 use ropeway_framework::data::{Artifact, Tensors};
 use ropeway_framework::stage::Progress;
 use ropeway_framework::{Context, Error, Result, nearest};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// Weights that a training does not change.
@@ -44,12 +45,18 @@ pub(super) fn tensors(init: &Artifact) -> Result<&Tensors> {
     }
 }
 
-/// Takes over the tensors that have the name and the shape of the network's, and says which do not.
+/// Takes over the tensors that have the name and the shape of the network's, and says which do not; gives the names of
+/// those that were.
 ///
 /// # Errors
 /// None fits, or one that would is not of 32-bit floating point numbers.
-pub(super) fn adopt(network: &Network, init: &Tensors, weights: &mut [f32], progress: &Progress) -> Result<()> {
-    let (mut taken, mut all, mut other_shape, mut absent) = (0, Vec::new(), Vec::new(), Vec::new());
+pub(super) fn adopt(
+    network: &Network,
+    init: &Tensors,
+    weights: &mut [f32],
+    progress: &Progress,
+) -> Result<BTreeSet<String>> {
+    let (mut taken, mut all, mut other_shape, mut absent) = (BTreeSet::new(), Vec::new(), Vec::new(), Vec::new());
     for (name, shape, place) in network.places() {
         match init.contains(&name).then(|| init.get(&name)).transpose()? {
             None => absent.push(name.clone()),
@@ -62,7 +69,7 @@ pub(super) fn adopt(network: &Network, init: &Tensors, weights: &mut [f32], prog
                     return Err(Error::new(format!("input \"init\": the tensor {name:?} has the value {bad}")));
                 }
                 weights[place].copy_from_slice(values);
-                taken += 1;
+                taken.insert(name.clone());
             }
         }
         all.push(name);
@@ -76,20 +83,20 @@ pub(super) fn adopt(network: &Network, init: &Tensors, weights: &mut [f32], prog
     ];
     let said: String =
         parts.iter().filter(|(_, names)| !names.is_empty()).map(|(what, names)| format!("; {what}{names}")).collect();
-    let line = format!("{taken} of {} weight tensors begin with those of \"init\"{said}", all.len());
-    if taken == 0 {
+    let line = format!("{} of {} weight tensors begin with those of \"init\"{said}", taken.len(), all.len());
+    if taken.is_empty() {
         return Err(Error::new(format!("input \"init\": {line}"))
             .help("tensors are taken by name and shape; a dense layer's weight is [inputs, outputs]"));
     }
     progress.log(line);
-    Ok(())
+    Ok(taken)
 }
 
 /// The weights of the layers (or single tensors) that are to keep theirs.
 ///
 /// # Errors
-/// A name that is no layer, or nothing left to train.
-pub(super) fn freeze(network: &Network, names: &[String], weights: &[f32]) -> Result<Frozen> {
+/// A name that is no layer, a tensor that was not [taken over](adopt), or nothing left to train.
+pub(super) fn freeze(network: &Network, names: &[String], weights: &[f32], taken: &BTreeSet<String>) -> Result<Frozen> {
     let places: Vec<(String, Range<usize>)> = network.places().map(|(name, _, place)| (name, place)).collect();
     let within = |tensor: &str, name: &str| {
         tensor.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -104,10 +111,17 @@ pub(super) fn freeze(network: &Network, names: &[String], weights: &[f32]) -> Re
             None => error.help(format!("the layers are {}", layers.join(", "))),
         });
     }
-    let frozen = places.iter().filter(|(tensor, _)| names.iter().any(|name| within(tensor, name)));
+    let is_named = |tensor: &String| names.iter().any(|name| within(tensor, name));
+    let frozen = places.iter().filter(|(tensor, _)| is_named(tensor));
     let frozen: Vec<_> = frozen.map(|(_, place)| (place.clone(), weights[place.clone()].to_vec())).collect();
     if frozen.len() == places.len() {
         return Err(Error::usage("`freeze` names every layer: there is nothing left to train"));
+    }
+    if let Some((tensor, _)) = places.iter().find(|(tensor, _)| is_named(tensor) && !taken.contains(tensor)) {
+        return Err(Error::usage(format!(
+            "`freeze` keeps {tensor:?}, but input \"init\" has no such tensor of this shape: it would stay what chance made it"
+        ))
+        .help("freeze layers that \"init\" has, with the same sizes"));
     }
     Ok(Frozen(frozen))
 }

@@ -80,7 +80,8 @@ pub fn registry() -> Registry {
     let train = stage(stage::train)
         .inputs(["train", "valid", "features", "resume", "init"])
         .outputs(["model", "metrics", "curve", "state"])
-        .version(2)
+        .version(3)
+        .most_workers(TrainSpec::most_workers)
         .about(
             "Trains a model (linear, logistic, softmax, mlp, cnn, transformer, trees) to predict a column from the others. \
              `train` and `valid` may be lists of tables, which are read part by part and never all in memory. \

@@ -154,7 +154,10 @@ impl Optimizer {
                 ))
                 .help("rates are mostly between 1e-6 and 1; `find_rate` finds one"))
             }
-            _ => Ok(()),
+            Optimizer::Sgd(_) => Ok(()),
+            Optimizer::Adam(Adam { eps, .. }) | Optimizer::Adamw(AdamW { eps, .. }) => {
+                check_number("`optimizer`: `eps`", eps.get())
+            }
         }
     }
 
@@ -223,6 +226,18 @@ impl Optimizer {
             Optimizer::Adamw(a) => adam(a.beta1, a.beta2, a.eps, a.weight_decay.get()),
         };
         Update { rule, scale }
+    }
+}
+
+/// Refuses a positive number that is nothing, or infinite, among the 32-bit numbers that trainings compute with.
+///
+/// # Errors
+/// It is; with its name.
+pub(super) fn check_number(name: &str, value: f64) -> Result<()> {
+    match (value as f32).is_normal() {
+        true => Ok(()),
+        false => Err(Error::usage(format!("{name} is {value:e}, beyond the numbers that are computed with"))
+            .help("use a number between 1e-37 and 1e38")),
     }
 }
 
@@ -351,6 +366,14 @@ mod tests {
         assert!(step(&[0.0; 3], &mut [&mut [0.0; 2], &mut [0.0; 2]]).unwrap_err().contains("2 weights"));
         assert!(step(&[0.0; 2], &mut [&mut [0.0; 2], &mut [0.0; 1]]).is_err());
         step(&[0.0; 2], &mut [&mut [0.0; 2], &mut [0.0; 2]]).unwrap();
+    }
+
+    #[test]
+    fn numbers_that_vanish_are_refused() {
+        let check = |eps: f64| serde_json::from_value::<Optimizer>(json!({"adam": {"eps": eps}})).unwrap().check();
+        check(1e-30).unwrap();
+        let error = check(1e-46).unwrap_err().to_string();
+        assert_eq!(error, "`optimizer`: `eps` is 1e-46, beyond the numbers that are computed with");
     }
 
     #[test]

@@ -5,11 +5,12 @@ use super::cadence::Cadence;
 use super::loss::Loss;
 use super::models::ModelSpec;
 use super::numbers::{NonNegative, Positive, Shards};
-use super::optimizer::Optimizer;
+use super::optimizer::{Optimizer, check_number};
 use super::rates::FindRate;
 use super::sampler::Balance;
 use super::schedule::Schedule;
 use super::shuffle::Shuffle;
+use ropeway_framework::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -76,7 +77,8 @@ pub struct TrainSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub curve: Option<CurvePoints>,
     /// Parts that each batch's gradient is summed over, a power of two; part of the result. By default the largest
-    /// power of two that leaves 32 rows a part, at most 8. Threads beyond it have nothing to do, and more workers than parts are refused.
+    /// power of two that leaves 32 rows a part, at most 8. Threads beyond it have nothing to do, and more workers than parts are
+    /// refused.
     #[serde(default)]
     pub shards: Option<Shards>,
     /// The numbers that a CUDA device computes with: `f32`, or `bf16` with weights and sums in f32 (mixed precision). The
@@ -90,6 +92,40 @@ pub struct TrainSpec {
     /// on `batch`, unless the buffer takes all rows: then it is that of the same rows in one frame.
     #[serde(default)]
     pub shuffle: Shuffle,
+}
+
+/// Rows a step where the pipeline does not say.
+pub(super) const BATCH: usize = 64;
+
+impl TrainSpec {
+    /// Refuses numbers that are nothing where they are computed with.
+    ///
+    /// # Errors
+    /// Such a number, named.
+    pub(super) fn check_numbers(&self) -> Result<()> {
+        if let Some(clip) = self.clip {
+            check_number("`clip`", clip.get())?;
+        }
+        if let Loss::Huber(huber) = self.loss {
+            check_number("`loss.huber.delta`", huber.delta.get())?;
+        }
+        let Some(ClassWeights::Table(table)) = &self.class_weights else { return Ok(()) };
+        table.iter().try_for_each(|(name, weight)| check_number(&format!("`class_weights.{name}`"), weight.get()))
+    }
+
+    /// How many workers can share a step: each computes a shard at least.
+    pub(super) fn most_workers(self) -> Option<(usize, &'static str)> {
+        let batch = self.batch.map_or(BATCH, NonZeroUsize::get);
+        let shards = self.shards.unwrap_or(Shards::for_batch(batch)).get();
+        match self.model {
+            ModelSpec::Trees(_) => return Some((1, "training of trees: it runs on the threads of one")),
+            _ if self.find_rate.is_some() => return Some((1, "sweep of `find_rate`: it runs on one")),
+            _ => {}
+        }
+        let why = "shards, of which each computes one at least: ask for fewer workers, a larger `batch`, or more `shards`, \
+                   which change the result";
+        Some((shards, why))
+    }
 }
 
 /// The numbers that a CUDA device computes with.

@@ -17,7 +17,7 @@ use super::order::Order;
 use super::pool::Pool;
 use super::rates::FindRate;
 use super::sampler::{Balance, Sampler};
-use super::spec::{ClassWeights, TrainSpec, WeightRule};
+use super::spec::{BATCH, ClassWeights, TrainSpec, WeightRule};
 use super::state::State;
 use super::stream::Stream;
 use super::target::{Classes, classifies, numbers};
@@ -26,9 +26,6 @@ use ropeway_framework::data::{Artifact, Frame, Metrics, Model, Tensors};
 use ropeway_framework::stage::{Argument, Call, Params, Parts, Seed, Signature};
 use ropeway_framework::{Context, Error, Result, nearest};
 use serde_json::{Value, json};
-
-/// Rows a step where the pipeline does not say.
-const BATCH: usize = 64;
 
 /// Classes beyond which an integer column is taken for a mistake.
 const MANY_CLASSES: usize = 1000;
@@ -82,7 +79,7 @@ pub(super) fn train_on(
     around: &Surroundings,
 ) -> Result<(Model, Metrics, Frame, Tensors)> {
     let Given { train, valid, features, resume, init } = given;
-    check(spec, valid.is_some(), init.is_some())?;
+    check(spec, valid.is_some(), resume.is_some(), init.is_some())?;
     let data = Data::read((train, valid), features.as_ref(), spec, around)?;
     let description = &data.description;
     let class_weights = class_weights(spec, &data)?;
@@ -104,8 +101,8 @@ pub(super) fn train_on(
     let pool = Pool::new(around.threads.0.min(shards.max(EVALUATORS)))?;
     let (mut weights, mut frozen) = (network.initial(&Seed::new(chance, "train")), Frozen::default());
     if let Some(init) = &init {
-        init::adopt(&network, init::tensors(init)?, &mut weights, &around.progress)?;
-        frozen = init::freeze(&network, &spec.freeze, &weights)?;
+        let taken = init::adopt(&network, init::tensors(init)?, &mut weights, &around.progress)?;
+        frozen = init::freeze(&network, &spec.freeze, &weights, &taken)?;
     }
     let augmenter = spec.augment.map(|rule| Augmenter::new(rule, &spec.model)).transpose()?;
     let objective = description.objective;
@@ -143,8 +140,12 @@ pub(super) fn train_on(
 }
 
 /// Refuses parameters and inputs that contradict each other.
-fn check(spec: &TrainSpec, valid: bool, init: bool) -> Result<()> {
+fn check(spec: &TrainSpec, valid: bool, resume: bool, init: bool) -> Result<()> {
     spec.optimizer.check()?;
+    spec.check_numbers()?;
+    if spec.find_rate.is_some() && resume {
+        return Err(Error::usage("`find_rate` sweeps from the first weights: it takes no input \"resume\""));
+    }
     if spec.early_stop.is_some() && !valid {
         return Err(Error::usage("`early_stop` watches the validation loss, but there is no input \"valid\""));
     }

@@ -1,5 +1,6 @@
 //! Where a training stands: all that it needs to go on, as tensors.
 
+use super::bounds::FIRST_STEPS;
 use super::loss::Sums;
 use arrow::array::{ArrayRef, Float64Array, Int64Array};
 use ropeway_framework::data::{Frame, Metrics, Tensor, Tensors};
@@ -26,6 +27,8 @@ pub(super) struct State {
     pub(super) epoch_sums: Sums,
     /// The losses since the last point of the curve.
     pub(super) recent_sums: Sums,
+    /// The losses of the first steps of all.
+    pub(super) first_sums: Sums,
     /// The norm of the last step's gradient.
     pub(super) norm: f64,
     pub(super) weights: Vec<f32>,
@@ -72,6 +75,9 @@ impl State {
         self.position += 1;
         self.epoch_sums.add(sums);
         self.recent_sums.add(sums);
+        if self.step <= FIRST_STEPS {
+            self.first_sums.add(sums);
+        }
     }
 
     /// A point of the curve within an epoch, if one is due: the means are those since the row before.
@@ -95,12 +101,12 @@ impl State {
         let flat = |values: &[f32]| Tensor::from_vec(vec![values.len()], values.to_vec());
         let identity = self.identity.to_string().into_bytes();
         let counts = vec![self.chance, self.epoch, self.step, u64::from(self.stopped), self.position];
-        let sums = [self.epoch_sums.packed(), self.recent_sums.packed()].concat();
+        let sums = [self.epoch_sums.packed(), self.recent_sums.packed(), self.first_sums.packed()].concat();
         let table = |rows: &[[f64; CURVE.len()]]| Tensor::from_vec(vec![rows.len(), CURVE.len()], rows.concat());
         let mut tensors = Tensors::new()
             .with("identity", Tensor::from_vec(vec![identity.len()], identity)?)
             .with("counts", Tensor::from_vec(vec![counts.len()], counts)?)
-            .with("sums", Tensor::from_vec(vec![2, 4], sums)?)
+            .with("sums", Tensor::from_vec(vec![3, 4], sums)?)
             .with("norm", Tensor::from_vec(vec![1], vec![self.norm])?)
             .with("curve", table(&self.curve)?)
             .with("points", table(&self.points)?)
@@ -137,7 +143,9 @@ impl State {
         }
         let counts = tensors.get("counts").context(foreign)?.values::<u64>()?;
         let [chance, epoch, step, stopped, position] = *counts else { return Err(Error::new(foreign)) };
-        let [epoch_sums, recent_sums] = *tensors.get("sums").context(foreign)?.values::<f64>()?.as_chunks().0 else {
+        let [epoch_sums, recent_sums, first_sums] =
+            *tensors.get("sums").context(foreign)?.values::<f64>()?.as_chunks().0
+        else {
             return Err(Error::new(foreign));
         };
         let table = |name: &str| -> Result<Vec<[f64; CURVE.len()]>> {
@@ -161,6 +169,7 @@ impl State {
             position,
             epoch_sums: Sums::unpacked(epoch_sums),
             recent_sums: Sums::unpacked(recent_sums),
+            first_sums: Sums::unpacked(first_sums),
             norm: one(tensors, "norm")?,
             weights: floats(tensors, "weights", weights)?,
             moments: moments.collect::<Result<_>>()?,

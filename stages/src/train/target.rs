@@ -219,7 +219,9 @@ impl Classes {
 pub(crate) fn numbers(values: &ArrayRef, name: &str) -> Result<Vec<f32>> {
     if !values.data_type().is_integer() && !values.data_type().is_floating() {
         let kind = values.data_type();
-        return Err(Error::new(format!("column {name:?} is of type {kind}; a regression needs numbers")));
+        return Err(Error::new(format!("column {name:?} is of type {kind}; a regression needs numbers")).help(
+            "leave `loss` out, or set loss = \"cross_entropy\", to tell classes apart, or name another column with `target`",
+        ));
     }
     no_nulls(values, name)?;
     let numbers = cast(values, &DataType::Float32)?;

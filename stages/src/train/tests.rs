@@ -406,6 +406,13 @@ fn data_that_cannot_be_learned_from_is_named() {
     assert!(
         refused(&rows, Some(&valid), softmax.clone()).contains("input \"valid\": column \"label\" has labels that")
     );
+    let text: ArrayRef = Arc::new(StringArray::from(vec!["a"; 90]));
+    let error = refused(&rows.with_column("label", text).unwrap(), None, json!({"model": {"linear": {}}}));
+    assert!(error.contains("column \"label\" is of type Utf8; a regression needs numbers"), "{error}");
+    assert!(error.contains("to tell classes apart, or name another column"), "{error}");
+    let resumed = json!({"model": {"softmax": {}}, "find_rate": {}});
+    let error = run_with(&rows, None, Some(Tensors::new()), resumed, around(1)).unwrap_err().to_string();
+    assert!(error.contains("takes no input \"resume\""), "{error}");
     let nan: ArrayRef = Arc::new(Float64Array::from_iter((0..90).map(|i| Some(if i == 40 { f64::NAN } else { 0.0 }))));
     let rows = rows.with_column("x", nan).unwrap();
     assert!(refused(&rows, None, softmax).contains("column \"x\" is NaN in row 40"));
@@ -418,6 +425,23 @@ fn an_exploding_training_stops_at_its_step() {
     });
     let error = refused(&line(100), None, spec);
     assert!(error.contains(" (epoch 1), at the rate 1e9") && error.contains("lower the rate"), "{error}");
+}
+
+#[test]
+fn what_explodes_leaves_a_checkpoint_from_before() {
+    let plug = Arc::new(Plug { stop: AtomicUsize::new(usize::MAX), ..Plug::default() });
+    let surroundings = Surroundings { checkpoint: Checkpoint::new(plug.clone()), ..around(1) };
+    // Each step, which is an epoch, makes the loss some thirty times as large.
+    let spec = json!({
+        "target": "y", "model": {"linear": {}}, "epochs": 100, "batch": 100, "optimizer": {"sgd": {"rate": 2.5}},
+        "checkpoint": {"steps": 1},
+    });
+    let error = run_with(&line(100), None, None, spec, surroundings).unwrap_err().to_string();
+    assert!(error.starts_with("the loss, ") && error.contains(" on average in the first epoch, is "), "{error}");
+    let saved = plug.saved.lock().unwrap();
+    let curve = saved.last().unwrap().get("curve").unwrap().values::<f64>().unwrap();
+    let losses: Vec<f64> = curve.chunks(state::CURVE.len()).map(|row| row[4]).collect();
+    assert!(losses.iter().all(|loss| *loss < 1e3 * losses[0].max(1.0)), "{losses:?}");
 }
 
 #[test]
@@ -523,6 +547,14 @@ mod modules {
         let (found, truth) = (found.column("prediction").unwrap(), rows.column("label").unwrap());
         let pairs = found.as_primitive::<Int64Type>().values().iter().zip(truth.as_primitive::<Int64Type>().values());
         assert!(pairs.filter(|(a, b)| a == b).count() > 270);
+    }
+
+    #[test]
+    fn a_training_of_no_epochs_is_refused() {
+        let rows = clouds(30, "train");
+        let examples = Reader::fit(&rows, "label").unwrap().examples(&rows).unwrap();
+        let error = trainer(0).fit(&examples, None, &Seed::new(1, ""), &around(1)).unwrap_err();
+        assert!(error.to_string().contains("a training of 0 epochs"), "{error}");
     }
 
     #[test]

@@ -253,6 +253,9 @@ impl<M: 'static> Trainer<M> {
         if rows == 0 || valid.map(Examples::rows).transpose()? == Some(0) {
             return Err(Error::new("there are no rows to train on, or none to validate with"));
         }
+        if self.epochs == 0 {
+            return Err(Error::usage("a training of 0 epochs trains nothing"));
+        }
         if batch == 0 || batch > rows {
             return Err(Error::usage(format!("the batch is {batch} rows, but there are {rows} to train on")));
         }

@@ -56,7 +56,7 @@ impl<'a> Watch<'a> {
     /// After an epoch: its row of the curve.
     pub(super) fn epoch(&mut self, state: &State, steps_an_epoch: u64) {
         let Some(row) = state.curve.last() else { return };
-        let metrics = CURVE.into_iter().zip(*row).skip(4).filter(|(_, value)| !value.is_nan());
+        let metrics = CURVE.into_iter().zip(*row).skip(2).filter(|(_, value)| !value.is_nan());
         let mut metrics: Vec<(&str, f64)> = std::iter::once(("epoch", row[0])).chain(metrics).collect();
         metrics.push(("steps/s", self.speed(state)));
         metrics.extend(self.phases.shares());

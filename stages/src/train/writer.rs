@@ -3,7 +3,7 @@
 use super::cadence::Cadence;
 use super::state::State;
 use ropeway_framework::data::Tensors;
-use ropeway_framework::stage::Checkpoint;
+use ropeway_framework::stage::{Checkpoint, Progress};
 use ropeway_framework::{Context, Error, Result};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,10 +13,11 @@ use std::time::Instant;
 /// a newer state takes the place of one that still waits.
 ///
 /// A training that ends by an error has what waits written before the error is heard of; one that ends well has no
-/// more use for it.
+/// more use for it. A store that fails once or twice costs a checkpoint, and not the training.
 pub(super) struct Writer {
     cadence: Cadence,
     last: Instant,
+    progress: Progress,
     desk: Arc<Desk>,
     thread: Option<JoinHandle<()>>,
 }
@@ -29,10 +30,16 @@ struct Desk {
 
 #[derive(Default)]
 struct Waiting {
-    state: Option<Tensors>,
+    state: Option<(u64, Tensors)>,
     closed: bool,
-    failed: Option<Error>,
+    /// Why those that were to be written last were not.
+    failed: Vec<Error>,
+    /// The step of the newest that was.
+    kept: Option<u64>,
 }
+
+/// So many in a row that can't be written end the training: nobody would know how much of it could be lost.
+const MOST_FAILED: usize = 3;
 
 impl Desk {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -40,7 +47,7 @@ impl Desk {
     }
 
     /// The next state to write; `None` when there will be no more.
-    fn next(&self) -> Option<Tensors> {
+    fn next(&self) -> Option<(u64, Tensors)> {
         let idle = |waiting: &mut Waiting| waiting.state.is_none() && !waiting.closed;
         self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner).state.take()
     }
@@ -49,19 +56,28 @@ impl Desk {
 impl Writer {
     /// # Errors
     /// The system gives no thread.
-    pub(super) fn start(cadence: Cadence, checkpoint: Checkpoint) -> Result<Self> {
+    pub(super) fn start(cadence: Cadence, checkpoint: Checkpoint, progress: &Progress) -> Result<Self> {
         let desk = Arc::<Desk>::default();
-        let theirs = desk.clone();
+        let (theirs, said) = (desk.clone(), progress.clone());
         let write = move || {
-            while let Some(state) = theirs.next() {
-                if let Err(error) = checkpoint.save(state) {
-                    theirs.lock().failed = Some(error);
+            while let Some((step, state)) = theirs.next() {
+                let saved = checkpoint.save(state);
+                let mut waiting = theirs.lock();
+                match saved {
+                    Ok(()) => {
+                        waiting.kept = Some(step);
+                        waiting.failed.clear();
+                    }
+                    Err(error) => {
+                        said.log(format!("the checkpoint of step {step} can't be kept: {error}"));
+                        waiting.failed.push(error);
+                    }
                 }
             }
         };
         let thread = std::thread::Builder::new().name("ropeway-checkpoints".to_owned()).spawn(write);
         let thread = thread.context("can't start the thread that writes checkpoints")?;
-        Ok(Self { cadence, last: Instant::now(), desk, thread: Some(thread) })
+        Ok(Self { cadence, last: Instant::now(), progress: progress.clone(), desk, thread: Some(thread) })
     }
 
     /// Whether it is time to keep a state.
@@ -72,18 +88,27 @@ impl Writer {
     /// Keeps the state.
     ///
     /// # Errors
-    /// An earlier one could not be written.
+    /// The last few could not be written.
     pub(super) fn keep(&mut self, state: &State) -> Result<()> {
         self.last = Instant::now();
-        let state = state.tensors()?;
+        let tensors = state.tensors()?;
         let mut waiting = self.desk.lock();
-        if let Some(error) = waiting.failed.take() {
-            return Err(error.context("a checkpoint can't be kept"));
+        if waiting.failed.len() >= MOST_FAILED
+            && let Some(error) = waiting.failed.pop()
+        {
+            return Err(error.context(format!("{MOST_FAILED} checkpoints in a row can't be kept")));
         }
-        waiting.state = Some(state);
+        waiting.state = Some((state.step, tensors));
         drop(waiting);
         self.desk.changed.notify_one();
         Ok(())
+    }
+
+    /// Says which checkpoint there is of a training that went wrong.
+    pub(super) fn say_what_is_kept(&self) {
+        if let Some(step) = self.desk.lock().kept {
+            self.progress.log(format!("the checkpoint of step {step} is kept"));
+        }
     }
 
     /// The training is over: what still waits is not needed.
@@ -125,7 +150,12 @@ mod tests {
     fn slow() -> (Writer, Receiver<u64>, Sender<Result<()>>) {
         let ((begun, seen), (end, ended)) = (channel(), channel());
         let cadence: Cadence = serde_json::from_value(serde_json::json!({"steps": 1})).unwrap();
-        (Writer::start(cadence, Checkpoint::new(Arc::new(Slow(Mutex::new((begun, ended)))))).unwrap(), seen, end)
+        (
+            Writer::start(cadence, Checkpoint::new(Arc::new(Slow(Mutex::new((begun, ended))))), &Progress::default())
+                .unwrap(),
+            seen,
+            end,
+        )
     }
 
     fn at(step: u64) -> State {
@@ -150,16 +180,28 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_fails_is_heard_of_at_the_next() {
+    fn a_store_that_fails_again_and_again_ends_the_training() {
         let (mut writer, seen, end) = slow();
-        writer.keep(&at(1)).unwrap();
-        seen.recv().unwrap();
-        end.send(Err(Error::new("the disk is full"))).unwrap();
-        end.send(Ok(())).unwrap();
-        while writer.desk.lock().failed.is_none() {
-            std::thread::yield_now();
+        let mut fail = |step: u64, why: Option<&str>| {
+            writer.keep(&at(step)).map_err(|error| error.to_string())?;
+            assert_eq!(seen.recv().unwrap(), step);
+            let told = |waiting: &Waiting| (waiting.failed.len(), waiting.kept);
+            let before = told(&writer.desk.lock());
+            end.send(why.map_or(Ok(()), |why| Err(Error::new(why)))).unwrap();
+            while told(&writer.desk.lock()) == before {
+                std::thread::yield_now();
+            }
+            Ok::<_, String>(())
+        };
+        // Twice is no reason to stop, and what is written in between makes up for it.
+        for step in [1, 2, 4, 5] {
+            fail(step, Some("it is busy")).unwrap();
+            if step == 2 {
+                fail(3, None).unwrap();
+            }
         }
-        let error = writer.keep(&at(2)).unwrap_err().to_string();
-        assert_eq!(error, "a checkpoint can't be kept: the disk is full");
+        fail(6, Some("the disk is full")).unwrap();
+        assert_eq!(fail(7, None).unwrap_err(), "3 checkpoints in a row can't be kept: the disk is full");
+        assert_eq!(writer.desk.lock().kept, Some(3));
     }
 }

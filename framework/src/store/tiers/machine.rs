@@ -44,6 +44,11 @@ impl Machine {
         Self { trusted: true, ..Self::new(folder, u64::MAX) }
     }
 
+    /// Where it is and how many bytes it may have, for other processes to share; nothing of an exchange.
+    pub(in crate::store) fn place(&self) -> Option<(&Path, u64)> {
+        (!self.trusted).then(|| (self.files.root(), self.limit))
+    }
+
     /// Whether what is found here needs no check.
     pub(in crate::store) fn is_trusted(&self) -> bool {
         self.trusted

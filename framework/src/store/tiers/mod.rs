@@ -98,6 +98,11 @@ impl Tiers {
         let _ = self.machine.set(machine);
     }
 
+    /// The second tier, if there is one.
+    pub(super) fn machine(&self) -> Option<&Machine> {
+        self.machine.get()
+    }
+
     /// Adds the third tier.
     pub(super) fn set_peers(&self, peers: Arc<dyn PeerSource>) {
         // The first stays.

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -124,8 +125,9 @@ impl Streams {
         })
     }
 
-    fn send(&self, rank: usize, part: Range<usize>) -> bool {
-        let Some(link) = &self.links[rank] else { return true };
+    /// Gives a part to a member; whether it could before the circle was over.
+    fn send(&self, rank: usize, part: Range<usize>) -> Result<bool> {
+        let Some(link) = &self.links[rank] else { return Ok(true) };
         let content = &self.given[slot(self.turn)].as_slice()[part];
         let mut pieces = content.chunks(CHUNK_BYTES);
         let (epoch, turn, from, bytes) = (self.epoch, self.turn, self.rank as u32, content.len() as u64);
@@ -138,7 +140,26 @@ impl Streams {
             ..Default::default()
         };
         let first = piece(pieces.next().unwrap_or_default());
-        link.parts.blocking_send(first).is_ok() && pieces.all(|next| link.parts.blocking_send(piece(next)).is_ok())
+        let mut sent = self.put(link, first)?;
+        while sent && let Some(next) = pieces.next() {
+            sent = self.put(link, piece(next))?;
+        }
+        Ok(sent)
+    }
+
+    /// Hands a piece to a link, which may have to wait for the network; whether it did before the circle was over.
+    fn put(&self, link: &Link, mut part: wire::Part) -> Result<bool> {
+        loop {
+            part = match runtime()?.block_on(link.parts.send_timeout(part, PULSE)) {
+                Ok(()) => return Ok(true),
+                Err(SendTimeoutError::Closed(_)) => return Ok(false),
+                Err(SendTimeoutError::Timeout(part)) => part,
+            };
+            self.cancel.check()?;
+            if self.is_over() || self.is_broken() {
+                return Ok(false);
+            }
+        }
     }
 
     fn is_broken(&self) -> bool {
@@ -200,7 +221,7 @@ impl Collective for Streams {
         self.turn += 1;
         self.own = parts[self.rank].clone();
         for (rank, part) in parts.iter().enumerate() {
-            if !self.send(rank, part.clone()) {
+            if !self.send(rank, part.clone())? {
                 return Ok(false);
             }
         }

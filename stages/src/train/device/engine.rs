@@ -14,13 +14,15 @@ use crate::train::init::Frozen;
 use crate::train::lesson::{Training, Validation};
 use crate::train::loss::{Objective, Sums};
 use crate::train::network;
-use crate::train::phases::Phases;
+use crate::train::phases::{Phases, Stopwatch};
 use crate::train::reduce::{share, subtrees};
 use crate::train::state::State;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use ropeway_framework::stage::{Progress, Seed};
 use ropeway_framework::{Context, Error, Result};
+use std::cell::Cell;
 use std::ops::Range;
+use std::time::Duration;
 
 /// Trains a network on one device or several: each computes some of the shards of every step. The weights stay on the
 /// first from step to step, and what they are reaches the others.
@@ -40,12 +42,26 @@ pub(in crate::train) struct DeviceEngine<'a> {
     classifies: bool,
     gradients: Vec<Vec<f32>>,
     held: Option<Held>,
+    /// What steps took since it was asked last, waiting for the device included.
+    optimize: Cell<Duration>,
 }
 
 /// What stays on the first device.
 struct Held {
     weights: Tensor,
     moments: Vec<Tensor>,
+}
+
+impl Held {
+    fn of(state: &State, device: &Device) -> candle_core::Result<Self> {
+        let there = |values: &Vec<f32>| Tensor::new(values.as_slice(), device);
+        let moments = state.moments.iter().map(there).collect::<candle_core::Result<_>>()?;
+        Ok(Self { weights: there(&state.weights)?, moments })
+    }
+
+    fn read(&self) -> candle_core::Result<(Vec<f32>, Vec<Vec<f32>>)> {
+        Ok((self.weights.to_vec1()?, self.moments.iter().map(Tensor::to_vec1).collect::<candle_core::Result<_>>()?))
+    }
 }
 
 /// What neighbouring shards gave: their gradient, and their losses.
@@ -67,7 +83,11 @@ impl<'a> DeviceEngine<'a> {
         progress: &Progress,
     ) -> Result<Self> {
         let counts = (shards, moments);
-        let replica = |place| Replica::new(network, objective, (&train, valid.as_ref()), counts, place, progress);
+        let replica = |place: Place| {
+            let name = place.clone();
+            let made = Replica::new(network, objective, (&train, valid.as_ref()), counts, place, progress);
+            made.map_err(|error| explained(error, std::iter::once(&name)))
+        };
         if places.len() > shards {
             progress.log(format!("of {} devices {shards} compute: a step has {shards} shards", places.len()));
         }
@@ -88,6 +108,7 @@ impl<'a> DeviceEngine<'a> {
             classifies: objective.classifies(),
             gradients: vec![Vec::new(); shards],
             held: None,
+            optimize: Cell::default(),
         })
     }
 
@@ -98,7 +119,8 @@ impl<'a> DeviceEngine<'a> {
         }
         let mut marks = vec![0u8; self.parameters];
         frozen.places().for_each(|place| marks[place].fill(1));
-        self.replicas.iter_mut().try_for_each(|replica| replica.freeze(&marks))?;
+        let marked = self.replicas.iter_mut().try_for_each(|replica| replica.freeze(&marks));
+        marked.map_err(|error| self.explained(error))?;
         self.frozen = frozen;
         Ok(())
     }
@@ -214,12 +236,14 @@ impl DeviceEngine<'_> {
         let shares = (0..devices).map(|device| (device, share(all, device, devices)));
         let trees = |(device, mine)| subtrees(0..all, &mine).into_iter().map(move |shards| (device, shards));
         let computed = self.compute(&self.views(&self.flat(&[])?)?, rows, chance, shares.flat_map(trees))?;
+        let mut watch = Stopwatch::start();
         let norm = self.descend_there(&combine(0..all, &computed)?, step)?;
         // All that is read back in a step: once from each device.
         let first = norm.device().clone();
         let seen = computed.iter().flat_map(|part| &part.seen).map(|seen| moved(seen, &first));
         let seen = Tensor::cat(&seen.collect::<candle_core::Result<Vec<_>>>()?, 1)?.flatten_all()?;
         let seen = Tensor::cat(&[seen, norm], 0)?.to_vec1::<f32>()?;
+        watch.read(self.optimize.get_mut());
         let (norm, seen) = seen.split_last().context("a step has a norm")?;
         let (losses, correct) = seen.split_at(rows.len());
         let batch = Batch { lesson: self.train.lesson(rows)?, rows, width: self.width };
@@ -260,10 +284,8 @@ impl Engine for DeviceEngine<'_> {
     }
 
     fn take_over(&mut self, state: &State) -> Result<()> {
-        let first = &self.replicas[0].place.device;
-        let there = |values: &Vec<f32>| Tensor::new(values.as_slice(), first);
-        let moments = state.moments.iter().map(there).collect::<candle_core::Result<_>>()?;
-        self.held = Some(Held { weights: there(&state.weights)?, moments });
+        let held = Held::of(state, &self.replicas[0].place.device);
+        self.held = Some(held.map_err(|error| self.explained(error.into()))?);
         Ok(())
     }
 
@@ -291,13 +313,15 @@ impl Engine for DeviceEngine<'_> {
     fn phases(&self) -> Phases {
         let mut phases = Phases::default();
         self.replicas.iter().for_each(|replica| phases.add(&replica.phases()));
+        phases.optimize += self.optimize.take();
         phases
     }
 
     fn give_back(&mut self, state: &mut State) -> Result<()> {
-        let Some(Held { weights, moments }) = &self.held else { return Ok(()) };
-        state.weights = weights.to_vec1()?;
-        state.moments = moments.iter().map(|moment| moment.to_vec1()).collect::<candle_core::Result<_>>()?;
+        let Some(held) = &self.held else { return Ok(()) };
+        // What failed since the device was waited for last is heard of here.
+        let read = held.read().map_err(|error| self.explained(error.into()))?;
+        (state.weights, state.moments) = read;
         Ok(())
     }
 

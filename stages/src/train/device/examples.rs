@@ -38,7 +38,7 @@ impl Batch<'_> {
         let mut values = vec![0.0; part.len() * self.width];
         self.lesson.gather(part, &mut values);
         if let Some((augmenter, chance)) = changed {
-            augmenter.apply(numbers, &mut values, chance);
+            augmenter.apply(part.clone(), &mut values, chance);
         }
         Tensor::from_vec(values, (part.len(), self.width), device)?.to_dtype(dtype)
     }

@@ -21,7 +21,7 @@ impl Network {
     /// Layers that do not fit, named.
     pub(crate) fn new(spec: &ModelSpec, fields: &[Field], outputs: usize) -> Result<Self> {
         let inputs = fields.iter().map(|field| field.width).sum();
-        let mut layers = Builder { layers: Vec::new(), width: inputs };
+        let mut layers = Builder { layers: Vec::new(), width: inputs, way: Vec::new() };
         match spec {
             ModelSpec::Linear {} | ModelSpec::Logistic {} | ModelSpec::Softmax {} => {
                 layers.dense("dense1", outputs, Activation::Identity, Start::Zero);
@@ -34,9 +34,33 @@ impl Network {
             ModelSpec::Transformer(transformer) => layers.transformer(transformer, outputs)?,
             ModelSpec::Trees(_) => return Err(Error::new("trees are no network")),
         }
+        check_size(&layers.layers)?;
         Ok(Self::of(layers.layers, inputs))
     }
 }
+
+/// Refuses a network whose weights no memory of this machine holds, before anything is as large.
+fn check_size(layers: &[Box<dyn Layer>]) -> Result<()> {
+    let count = |layer: &dyn Layer| -> f64 {
+        let weights = |shape: &[usize]| shape.iter().map(|length| *length as f64).product::<f64>();
+        layer.parameters().iter().map(|parameter| weights(&parameter.shape)).sum()
+    };
+    let all: f64 = layers.iter().map(|layer| count(layer.as_ref())).sum();
+    if all < MOST_WEIGHTS && Vec::<f32>::new().try_reserve_exact(all as usize).is_ok() {
+        return Ok(());
+    }
+    let largest = layers.iter().max_by(|a, b| count(a.as_ref()).total_cmp(&count(b.as_ref())));
+    let (name, weights) = largest.map_or(("", 0.0), |layer| (layer.name(), count(layer.as_ref())));
+    Err(Error::usage(format!(
+        "the model has {all:.3e} weights, which take {:.3e} bytes, more than this machine can hold; layer {name} has \
+         {weights:.3e} of them",
+        all * size_of::<f32>() as f64
+    ))
+    .help("make its layers smaller"))
+}
+
+/// A number of weights whose bytes can be counted.
+const MOST_WEIGHTS: f64 = (1_u64 << 60) as f64;
 
 /// The largest side of a square that is pooled: where its largest value was is kept in a byte.
 const MOST_POOLED: usize = 16;
@@ -44,12 +68,14 @@ const MOST_POOLED: usize = 16;
 struct Builder {
     layers: Vec<Box<dyn Layer>>,
     width: usize,
+    /// What an image has gone through, and its size after each.
+    way: Vec<String>,
 }
 
 impl Builder {
     /// A builder of a branch, for rows (or pixels, or tokens) of so many values.
     fn branch(width: usize) -> Self {
-        Self { layers: Vec::new(), width }
+        Self { layers: Vec::new(), width, way: Vec::new() }
     }
 
     /// Adds a branch's layers as a residual block.
@@ -123,6 +149,7 @@ impl Builder {
             ))
             .help("`input` is [channels, height, width] of one image"));
         }
+        self.went("input", image);
         if channels > 1 {
             self.layers.push(Box::new(ChannelsLast { name: "channels_last".to_owned(), image }));
         }
@@ -136,7 +163,7 @@ impl Builder {
             if size > 1 {
                 let pool = MaxPool { name: format!("pool{}", index + 1), input: image, size };
                 if size > image.height.min(image.width) {
-                    return Err(misfit(&pool.name, "pool", size, image));
+                    return Err(self.misfit(&pool.name, "pool", size, image));
                 }
                 if size > MOST_POOLED {
                     let name = &pool.name;
@@ -145,6 +172,7 @@ impl Builder {
                     )));
                 }
                 image = pool.output();
+                self.went(&pool.name, image);
                 self.layers.push(Box::new(pool));
             }
         }
@@ -159,6 +187,7 @@ impl Builder {
     /// learns without batch normalisation.
     fn block(&mut self, name: String, cnn: &Cnn, image: Image) -> Result<()> {
         let mut branch = Self::branch(image.values());
+        branch.way.clone_from(&self.way);
         branch.norm("norm", image.channels);
         branch.conv("conv1".to_owned(), cnn, image, image.channels, Padding::Same, cnn.activation)?;
         let (kernel, padding, activation) = (cnn.kernel.get(), (cnn.kernel.get() - 1) / 2, Activation::Identity);
@@ -180,17 +209,33 @@ impl Builder {
     ) -> Result<Image> {
         let kernel = cnn.kernel.get();
         if kernel > input.height.min(input.width) {
-            return Err(misfit(&name, "kernel", kernel, input));
+            return Err(self.misfit(&name, "kernel", kernel, input));
         }
         let (padding, lost) = match padding {
             Padding::Same => ((kernel - 1) / 2, 0),
             Padding::Valid => (0, kernel - 1),
         };
         let output = Image { height: input.height - lost, width: input.width - lost, channels };
+        self.went(&name, output);
         let patch = kernel * kernel * input.channels;
         let start = start(activation, patch, kernel * kernel * channels);
         self.layers.push(Box::new(Conv { name, input, output, kernel, padding, activation, start }));
         Ok(output)
+    }
+
+    /// An image has gone through a layer.
+    fn went(&mut self, layer: &str, Image { channels, height, width }: Image) {
+        self.way.push(format!("{layer} {channels} x {height} x {width}"));
+    }
+
+    fn misfit(&self, layer: &str, field: &str, size: usize, image: Image) -> Error {
+        let Image { height, width, .. } = image;
+        let message =
+            format!("layer {layer}: `model.cnn.{field}` is {size}, but only {height} x {width} pixels come in");
+        Error::usage(message).help(format!(
+            "channels x height x width so far: {}; use fewer `channels`, a smaller `kernel` or `pool`, or padding = \"same\"",
+            self.way.join(", ")
+        ))
     }
 
     /// An encoder with the norms before the blocks (Xiong et al., "On Layer Normalization in the Transformer
@@ -231,14 +276,6 @@ impl Builder {
         self.dense("dense1", outputs, Activation::Identity, start(Activation::Identity, width, outputs));
         Ok(())
     }
-}
-
-fn misfit(layer: &str, field: &str, size: usize, image: Image) -> Error {
-    Error::usage(format!(
-        "layer {layer}: `model.cnn.{field}` is {size}, but only {} x {} pixels come in",
-        image.height, image.width
-    ))
-    .help("use fewer `channels`, a smaller `kernel` or `pool`, or padding = \"same\"")
 }
 
 fn start(activation: Activation, inputs: usize, outputs: usize) -> Start {

@@ -7,6 +7,8 @@
 mod activation;
 mod attention;
 mod build;
+#[cfg(test)]
+mod candle;
 pub(super) mod conv;
 mod dense;
 mod dropout;

@@ -3,24 +3,23 @@
 use super::*;
 use crate::train::loss::{Objective, Truth};
 use crate::train::models::ModelSpec;
-use candle_core::{Device, Tensor as Candle, Var};
 use serde_json::{Value, json};
 
-fn network(spec: Value, inputs: usize, outputs: usize) -> Network {
+pub(super) fn network(spec: Value, inputs: usize, outputs: usize) -> Network {
     Network::new(&serde_json::from_value::<ModelSpec>(spec).unwrap(), &[Field::numbers(inputs)], outputs).unwrap()
 }
 
-fn random(count: usize, purpose: &str) -> Vec<f32> {
+pub(super) fn random(count: usize, purpose: &str) -> Vec<f32> {
     let mut rng = Seed::new(3, "network").rng(purpose);
     (0..count).map(|_| 2.0 * rng.random::<f32>() - 1.0).collect()
 }
 
 /// Loss and gradient of a network on random rows, with the same chance at every call.
-fn run(network: &Network, weights: &[f32], rows: usize) -> (f64, Vec<f32>) {
+pub(super) fn run(network: &Network, weights: &[f32], rows: usize) -> (f64, Vec<f32>) {
     run_on(network, weights, &random(rows * network.inputs(), "input"))
 }
 
-fn run_on(network: &Network, weights: &[f32], input: &[f32]) -> (f64, Vec<f32>) {
+pub(super) fn run_on(network: &Network, weights: &[f32], input: &[f32]) -> (f64, Vec<f32>) {
     let mut workspace = Workspace::default();
     let rows = input.len() / network.inputs();
     let truth: Vec<u32> = (0..rows).map(|row| (row % network.outputs()) as u32).collect();
@@ -138,58 +137,8 @@ fn padding_and_company_do_not_change_a_sequence() {
     assert_ne!(outputs(&[[2.0, 1.0, -1.0, -1.0, -1.0, -1.0]]), alone);
 }
 
-/// The same network in candle: its loss and its gradients, by parameter.
-fn candle(network: &Network, weights: &[f32], rows: usize, image: [usize; 3]) -> candle_core::Result<(f32, Vec<f32>)> {
-    let vars: Vec<(Vec<usize>, Var)> = network
-        .places()
-        .map(|(_, shape, range)| Ok((shape.clone(), Var::from_vec(weights[range].to_vec(), shape, &Device::Cpu)?)))
-        .collect::<candle_core::Result<_>>()?;
-    let [channels, height, width] = image;
-    let input = random(rows * network.inputs(), "input");
-    let mut x = Candle::from_vec(input, (rows, channels, height, width), &Device::Cpu)?;
-    let last = vars.len() / 2 - 1;
-    for (index, pair) in vars.chunks(2).enumerate() {
-        let (shape, weight, bias) = (&pair[0].0, &pair[0].1, &pair[1].1);
-        x = if shape.len() == 4 {
-            let x = x.conv2d(&weight.permute((3, 2, 0, 1))?.contiguous()?, (shape[0] - 1) / 2, 1, 1, 1)?;
-            x.broadcast_add(&bias.reshape((1, shape[3], 1, 1))?)?
-        } else {
-            // Flattened channels last, as our networks do.
-            let x = if x.rank() == 4 { x.permute((0, 2, 3, 1))?.flatten_from(1)? } else { x };
-            x.matmul(weight)?.broadcast_add(bias)?
-        };
-        if index < last {
-            x = x.relu()?;
-        }
-        if shape.len() == 4 {
-            // Not by `max_pool2d`: in candle 0.11 its gradient is four times too small.
-            let (n, c, h, w) = x.dims4()?;
-            x = x.reshape((n * c * h / 2, 2, w / 2, 2))?.max(3)?.max(1)?.reshape((n, c, h / 2, w / 2))?;
-        }
-    }
-    let truth: Vec<u32> = (0..rows).map(|row| (row % network.outputs()) as u32).collect();
-    let loss = candle_nn::loss::cross_entropy(&x, &Candle::new(truth, &Device::Cpu)?)?;
-    let gradients = loss.backward()?;
-    let mut flat = Vec::new();
-    for (_, var) in &vars {
-        flat.extend(gradients.get(var).unwrap().flatten_all()?.to_vec1::<f32>()?);
-    }
-    Ok((loss.to_scalar()?, flat))
-}
-
-#[test]
-fn gradients_are_candles() {
-    let cnn = json!({"cnn": {"input": [2, 12, 8], "channels": [4, 6], "hidden": [10]}});
-    for (spec, image) in [(json!({"mlp": {"hidden": [33, 9]}}), [1, 4, 10]), (cnn, [2, 12, 8])] {
-        let network = network(spec, image.iter().product(), 5);
-        let weights = network.initial(&Seed::new(5, "init"));
-        let (loss, gradient) = run(&network, &weights, 20);
-        let (expected, gradients) = candle(&network, &weights, 20, image).unwrap();
-        assert!((loss as f32 - expected).abs() < 1e-5);
-        for (found, expected) in gradient.iter().zip(&gradients) {
-            assert!((found - expected).abs() < 1e-5, "{found} is not {expected}");
-        }
-    }
+fn spec_of_three() -> Value {
+    json!({"cnn": {"input": [1, 8, 8], "channels": [2, 2, 2], "kernel": 3}})
 }
 
 #[test]
@@ -198,8 +147,15 @@ fn layers_that_do_not_fit_are_named() {
         let spec: ModelSpec = serde_json::from_value(spec).unwrap();
         Network::new(&spec, &[Field::numbers(inputs)], 2).err().unwrap().to_string()
     };
-    let spec = json!({"cnn": {"input": [1, 8, 8], "channels": [2, 2, 2], "kernel": 3}});
-    assert_eq!(error(spec, 64), "layer conv3: `model.cnn.kernel` is 3, but only 2 x 2 pixels come in");
+    assert_eq!(error(spec_of_three(), 64), "layer conv3: `model.cnn.kernel` is 3, but only 2 x 2 pixels come in");
+    let spec: ModelSpec = serde_json::from_value(spec_of_three()).unwrap();
+    let error_of_three = Network::new(&spec, &[Field::numbers(64)], 2).err().unwrap();
+    let way = "input 1 x 8 x 8, conv1 2 x 8 x 8, pool1 2 x 4 x 4, conv2 2 x 4 x 4, pool2 2 x 2 x 2; use fewer";
+    assert!(error_of_three.advice().unwrap().contains(way), "{error_of_three:?}");
+    for hidden in [1_u64 << 63, 100_000_000_000] {
+        let spec = json!({"mlp": {"hidden": [16, hidden]}});
+        assert!(error(spec, 64).contains("more than this machine can hold; layer dense"), "{hidden}");
+    }
     let spec = json!({"cnn": {"input": [1, 8, 8], "channels": [2], "pool": 9}});
     assert_eq!(error(spec, 64), "layer pool1: `model.cnn.pool` is 9, but only 8 x 8 pixels come in");
     let spec = json!({"transformer": {"width": 10, "heads": 4}});

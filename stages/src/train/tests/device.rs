@@ -84,7 +84,8 @@ fn compare_with(place: Place, tolerance: f32, rows: &Frame, spec: Value) {
     (there.weights, there.augmenter) = (class_weights, augmenter());
     let names: Vec<String> = network.places().map(|(name, ..)| name).collect();
     if let Some(first) = names.iter().find(|name| !spec.freeze.is_empty() && name.starts_with(&spec.freeze[0])) {
-        let frozen = || init::freeze(&network, &spec.freeze, &weights).unwrap();
+        let all = network.places().map(|(name, ..)| name).collect();
+        let frozen = || init::freeze(&network, &spec.freeze, &weights, &all).unwrap();
         own.frozen = frozen();
         there.freeze(frozen()).unwrap();
         assert!(names.len() > 2, "{first} is frozen and others are not");

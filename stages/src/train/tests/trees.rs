@@ -66,6 +66,20 @@ fn threads_do_not_change_a_tree() {
 }
 
 #[test]
+fn trees_that_overshoot_stop_at_their_round_and_depth_has_an_end() {
+    let rows = line(100);
+    let spec = |more: Value| {
+        let mut model = json!({"rounds": 500, "min_rows": 1});
+        model.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"target": "y", "model": {"trees": model}})
+    };
+    let error = refused(&rows, None, spec(json!({"rate": 3.0})));
+    assert!(error.contains(" after round ") && error.contains("lower `model.trees.rate`"), "{error}");
+    let deep = spec(json!({"rounds": 2, "depth": 1_000_000_000_000_u64}));
+    assert!(run(&rows, None, deep).unwrap().1.get("train.loss").unwrap() < 1.0);
+}
+
+#[test]
 fn what_trees_do_not_know_is_refused_and_damaged_ones_too() {
     let rows = clouds(90, "train");
     let said = refused(&rows, None, trees(json!({"clip": 1.0})));

@@ -52,6 +52,8 @@ fn a_training_begins_with_the_weights_of_another_and_keeps_the_frozen_ones() {
     assert!(none.contains("input \"init\": 0 of 6 weight tensors"), "{none}");
     let strange = error(Artifact::Tensors(some.clone()), json!(["dense9"]));
     assert!(strange.contains("`freeze` names \"dense9\", which is no layer of the model"), "{strange}");
+    let random = error(Artifact::Tensors(some.clone()), json!(["dense1.weight", "dense2"]));
+    assert!(random.contains("`freeze` keeps \"dense2.weight\", but input \"init\" has no such tensor"), "{random}");
     let all = error(Artifact::Tensors(some), json!(["dense1", "dense2", "dense3"]));
     assert!(all.contains("nothing left to train"), "{all}");
     let bad = Tensors::new().with("dense3.bias", Tensor::from_vec(vec![3], vec![f32::NAN; 3]).unwrap());

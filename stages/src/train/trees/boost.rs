@@ -3,6 +3,7 @@
 use super::bins::bin;
 use super::forest::Forest;
 use super::grow::{Slopes, grow};
+use crate::train::bounds;
 use crate::train::engine::{Examples, Target};
 use crate::train::fit::{Surroundings, look};
 use crate::train::loss::{Objective, Sums, Truth};
@@ -69,6 +70,7 @@ pub(in crate::train) fn boost(
             seen.iter_mut().zip(added).for_each(|(sum, value)| *sum += value);
             means(&objective.losses(&seen, truth(valid), weights, 1.0, None), objective, &mut row[6..8]);
         }
+        bounds::check_round(&row, &state)?;
         state.curve.push(row);
         if let Some(rule) = task.early_stop {
             look(rule, &mut state, row[6]);

@@ -72,6 +72,9 @@ pub(super) fn grow(
     let mut nodes = vec![Node::default()];
     let mut level: Vec<(usize, Vec<u32>)> = vec![(0, (0..slopes.gradient.len() as u32).collect())];
     for depth in 0..=spec.depth.get() {
+        if level.is_empty() {
+            break;
+        }
         let mut next = Vec::new();
         for (place, rows) in level {
             let mut whole = Sum::default();
