@@ -19,6 +19,9 @@ const MIB: usize = 1 << 20;
 const BYTES: usize = 64 * MIB;
 const BLOCK: usize = 1024;
 const ROUNDS: usize = 9;
+/// Bytes of the gradient of the perceptron that `beat` stands for, and of its weights and both moments.
+const GRADIENT: usize = 4 * (784 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10);
+const STATE: usize = 3 * GRADIENT;
 const BEATS: Duration = Duration::from_secs(9);
 const KILL_EVERY: Duration = Duration::from_secs(2);
 
@@ -81,18 +84,49 @@ fn exchange(gang: Gang, cancel: Cancel, progress: Progress) -> Result<Metrics> {
     }
 }
 
-/// Small exchanges for some seconds; the one that began first says what the longest pause between two of them was.
+/// Exchanges for some seconds, as a training of a perceptron of 784-256-128-10 would make them: all give a gradient to all,
+/// and who comes takes the weights and moments of another. The one that began first says what the longest pause between
+/// two steps was.
 fn beat(gang: Gang, cancel: Cancel, progress: Progress) -> Result<Metrics> {
     let (begun, mut last, mut longest) = (Instant::now(), None::<Instant>, Duration::ZERO);
+    // How far it is, and its state; nothing of one that has just come.
+    let (mut steps, mut state) = (0u64, Vec::new());
     'circle: loop {
         let mut circle = gang.meet(&cancel)?;
+        let (rank, size) = (circle.rank(), circle.size());
+        circle.outgoing(8)?.copy_from_slice(&steps.to_le_bytes());
+        if !circle.exchange(&vec![0..8; size])? {
+            continue 'circle;
+        }
+        let far: Vec<u64> = (0..size).map(|rank| number(circle.incoming(rank))).collect();
+        if !circle.is_whole() {
+            continue 'circle;
+        }
+        let farthest = far.iter().max().copied().unwrap_or_default();
+        let giver = far.iter().position(|steps| *steps == farthest && farthest > 0);
+        let given = if giver == Some(rank) { state.as_slice() } else { &[] };
+        circle.outgoing(given.len())?.copy_from_slice(given);
+        let parts: Vec<_> = far.iter().map(|steps| 0..if *steps < farthest { given.len() } else { 0 }).collect();
+        if !circle.exchange(&parts)? {
+            continue 'circle;
+        }
+        let taken = giver.filter(|_| far[rank] < farthest).map(|giver| circle.incoming(giver).to_vec());
+        if !circle.is_whole() {
+            continue 'circle;
+        }
+        state = taken.unwrap_or(state);
+        state.resize(STATE, 7);
+        steps = farthest;
         loop {
-            let stop = u8::from(begun.elapsed() > BEATS);
-            circle.outgoing(8)?.fill(stop);
-            if !circle.exchange(&vec![0..8; circle.size()])? {
+            let stop = u64::from(begun.elapsed() > BEATS);
+            let gradient = circle.outgoing(GRADIENT)?;
+            gradient.copy_from_slice(&state[..GRADIENT]);
+            gradient[..8].copy_from_slice(&stop.to_le_bytes());
+            if !circle.exchange(&vec![0..GRADIENT; size])? {
                 continue 'circle;
             }
-            let over = (0..circle.size()).any(|rank| circle.incoming(rank).contains(&1));
+            let over = (0..size).any(|rank| number(circle.incoming(rank)) == 1);
+            steps += 1;
             longest = longest.max(last.map_or(Duration::ZERO, |last| last.elapsed()));
             last = Some(Instant::now());
             if over && stop == 0 {
@@ -105,6 +139,10 @@ fn beat(gang: Gang, cancel: Cancel, progress: Progress) -> Result<Metrics> {
             }
         }
     }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 fn registry() -> Registry {
@@ -238,14 +276,14 @@ fn measure() -> Result<Value> {
     Ok(json!({
         "exchange": {
             "right": exchanged["right"], "sum and hand-over, in copies of the same bytes": bandwidth.map(|part| 1.0 / part),
-            "bandwidth over that of a copy": bandwidth,
+            "bandwidth over that of a copy (asked: 0.7 at least)": bandwidth,
         },
         "killed every 2 s": {
-            "same bytes": whole.1 == killed.1, "killed": killed.2, "time over undisturbed": killed.0 / whole.0,
+            "same bytes": whole.1 == killed.1, "killed": killed.2, "time over undisturbed (asked: 1.1 at most)": killed.0 / whole.0,
             "seconds a kill": (killed.0 - whole.0) / f64::from(killed.2.max(1)),
         },
-        "three workers, one killed and replaced every 2 s": { "killed": deaths, "longest pause in seconds": longest },
-        "four workers, from placed to the end of an epoch of 8 steps, in seconds": median(starts),
+        "three workers, one killed and replaced every 2 s": { "killed": deaths, "longest pause in seconds (asked: 0.1 at most)": longest },
+        "four workers, from placed to the end of an epoch of 8 steps, in seconds (asked: 0.2 at most)": median(starts),
     }))
 }
 

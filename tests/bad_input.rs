@@ -250,6 +250,32 @@ fn a_missing_value_is_named_with_its_column_and_row() {
 }
 
 #[test]
+fn what_no_training_can_do_is_named_by_its_stage_and_what_was_done_is_kept() {
+    let project = over_a_file();
+    project.write("a.csv", ten_rows(|_| None));
+    let run = |change: &str| project.run(&["run", "p.toml", "--format", "json", "--set", change]);
+    for (change, expected) in [
+        ("fit.batch=9", "`batch` is 9, but input \"train\" has only 8 rows"),
+        ("fit.target=\"lable\"", "there is no column \"lable\""),
+        ("fit.model={linear={}}", "column \"label\" is of type Utf8; a regression needs numbers"),
+        (
+            "fit.model={cnn={input=[1,28,28]}}",
+            "`model.cnn.input` is 1 x 28 x 28 = 784 values, but the feature columns have 2",
+        ),
+        ("fit.class_weights={c=2}", "`class_weights` names \"c\", which is no class"),
+        ("fit.clip=1e-46", "`clip` is 1e-46, beyond the numbers that are computed with"),
+        ("fit.model={mlp={hidden=[10000000000000000, 100]}}", "more than this machine can hold; layer dense"),
+    ] {
+        let [stage, error, help] = failed(&run(change));
+        assert_eq!(stage, "fit", "{change}");
+        assert!(error.contains(expected), "{change}: {error}");
+        assert!(!help.is_empty(), "{change}: {error}");
+    }
+    let good = run("fit.batch=8").ok().outcomes();
+    assert_eq!((good["split"].as_str(), good["fit"].as_str()), ("cached", "done"), "{good:?}");
+}
+
+#[test]
 fn a_label_that_only_the_test_part_has_is_named_and_what_was_done_is_kept() {
     let project = over_a_file();
     project.write("a.csv", ten_rows(|t| (t >= 8).then_some("1.5,c")));

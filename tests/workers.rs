@@ -78,3 +78,22 @@ fn a_worker_of_another_build_is_refused_with_both_builds_named() {
     assert!(refused.stderr.contains("but this run is computed by"), "{}", refused.stderr);
     running.end().ok();
 }
+
+#[test]
+fn what_waits_for_a_worker_to_join_is_said_and_others_reach_a_run_that_listens_everywhere() {
+    let project = Project::new();
+    let text = "name = \"p\"\n[stage.rows]\nuse = \"dataset.iris\"\n[stage.large]\nuse = \"sample\"\nfrom = \"rows\"\n\
+                with = { rows = 5 }\nneeds = { cpus = 640 }\n";
+    project.write("p.toml", text);
+    let listen = ["run", "p.toml", "--format", "json", "--workers", "1", "--listen", "0.0.0.0:0", "--token", TOKEN];
+    let mut running = Running::start(&project, &listen);
+    let address = running.address();
+    assert!(!address.starts_with("0.0.0.0"), "{address}");
+    let warning = running.until(|said| said["event"] == "warning" && said["name"] == "large");
+    let message = warning["message"].as_str().unwrap();
+    assert!(message.starts_with("it waits for a worker to join that has 640 cores"), "{message}");
+    // One that has joins, at the address that was said.
+    let worker = project.spawn(&["worker", "--join", &address, "--token", TOKEN, "--cores", "640"]);
+    running.end().ok();
+    Ended::of(worker.wait_with_output().unwrap()).ok();
+}

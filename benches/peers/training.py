@@ -9,8 +9,8 @@ Ropeway trains with `train`, from training.toml. Its first weights are those aft
 changes none but zeros; PyTorch begins with them, and takes the rows in the order in which they lie, as Ropeway does.
 
 First the losses are compared: of the first steps one by one, then of all epochs. Then both train in turns, as whole
-processes with two threads, and medians are shown: samples a second of the training alone (for PyTorch without start,
-imports, loading and compiling; for Ropeway all of the stage `train`), wall and CPU seconds and peak memory of the whole
+processes with two threads, and medians are shown: samples a second of the training alone, as each side's loop measures
+it (without start, imports, loading and compiling), wall and CPU seconds and peak memory of the whole
 process; of `accurate`, the seconds until 0.90 of the test images are told apart, from other first weights each round,
 since one epoch more or less is chance. PyTorch's settings are tried and the
 fastest is the one compared with: fused or foreach optimisers, channels last, a bag of embeddings for the table; with
@@ -106,9 +106,9 @@ def ropeway(program, folder, case, epochs, store="memory://", **more):
         sets[f"{case}.needs.device"] = "cuda"
     command += [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
     said, used = process([*command, "--format", "json", "--store", store], folder)
-    finished = json.loads(said.splitlines()[-1])
-    stage = next(stage for stage in finished["stages"] if stage["name"] == case)
-    return {"seconds": stage["seconds"], **used}
+    # What the stage said last: steps from the very first on, and how many a second.
+    told = [event for event in map(json.loads, said.splitlines()) if event["event"] == "progress" and event["name"] == case]
+    return {"seconds": told[-1]["done"] / told[-1]["metrics"]["steps/s"], **used}
 
 
 def modules(case, layers):

@@ -39,6 +39,9 @@ pub enum Fault {
     Usage,
     /// The store or the fleet is unavailable: exit code 3.
     Unavailable,
+    /// A device that a stage computed on failed: exit code 1. What else the process does with it may fail too, so that
+    /// a worker ends, and what it did runs elsewhere.
+    Device,
     /// A bug of Ropeway: exit code 70.
     Bug,
     /// The user stopped it: exit code 130.
@@ -49,7 +52,7 @@ impl Fault {
     /// The exit code of a process that ends with this fault.
     pub fn exit_code(self) -> u8 {
         match self {
-            Fault::Stage => 1,
+            Fault::Stage | Fault::Device => 1,
             Fault::Usage => 2,
             Fault::Unavailable => 3,
             Fault::Bug => 70,

@@ -28,7 +28,7 @@ impl From<Error> for Refusal {
         let status = match error.whose() {
             Fault::Usage => StatusCode::BAD_REQUEST,
             Fault::Unavailable | Fault::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
-            Fault::Stage | Fault::Bug => StatusCode::INTERNAL_SERVER_ERROR,
+            Fault::Stage | Fault::Device | Fault::Bug => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { status, error }
     }

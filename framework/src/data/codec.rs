@@ -168,7 +168,7 @@ pub(super) fn write_number(value: f64) -> Value {
     }
 }
 
-fn read_number(value: &Value) -> Option<f64> {
+pub(super) fn read_number(value: &Value) -> Option<f64> {
     match value.as_str() {
         None => value.as_f64(),
         Some("NaN") => Some(f64::NAN),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 /// Named numbers, in the order of their names. Names are dotted paths: `valid.loss`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Metrics(BTreeMap<String, f64>);
+pub struct Metrics(#[serde(with = "super::numbers")] BTreeMap<String, f64>);
 
 impl Metrics {
     /// No numbers.

@@ -11,6 +11,7 @@ pub(crate) mod json;
 mod list;
 mod metrics;
 mod model;
+pub(crate) mod numbers;
 mod pieces;
 mod tensor_file;
 mod tensors;

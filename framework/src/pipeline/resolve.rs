@@ -40,6 +40,7 @@ pub(super) struct Draft<'t> {
     pub(super) params: Option<Value>,
     pub(super) outputs: Vec<Output>,
     needs: Needs,
+    needs_item: Option<&'t Item>,
 }
 
 pub(super) fn resolve_tree(root: &Item, registry: &Registry, report: &mut Report) -> Option<Pipeline> {
@@ -80,6 +81,10 @@ pub(super) fn resolve_tree(root: &Item, registry: &Registry, report: &mut Report
         return None;
     }
     let template_only = wires.template_only();
+    drafts.iter().zip(&template_only).filter(|(_, only)| !**only).for_each(|(draft, _)| report_misfit(draft, report));
+    if report.has_errors() {
+        return None;
+    }
     let mut position = vec![0; order.len()];
     order.iter().enumerate().for_each(|(at, node)| position[*node] = at);
     let mut nodes: Vec<Option<Node>> = drafts
@@ -187,17 +192,12 @@ fn draft<'t>(entry: &'t Entry, registry: &Registry, report: &mut Report) -> Draf
         let subject = Subject { noun: "parameter", of: &of, path: &["stage", name, "with"] };
         params::check(stage.signature().params.as_ref(), |params| stage.normalise(params), item, subject, report)
     });
-    let needs = match entry.item.get("needs") {
-        Some(item) => {
-            let subject = Subject { noun: "key", of: "`needs`", path: &["stage", name, "needs"] };
-            let check = |needs: &Needs| match &stage {
-                Some(stage) => needs.check_for(uses, &**stage, params.as_ref()),
-                None => needs.check(),
-            };
-            read_checked(item, subject, check, report)
-        }
-        None => None,
+    let check = |needs: &Needs| match &stage {
+        Some(stage) => needs.check_for(uses, &**stage, None),
+        None => needs.check(),
     };
+    let needs_item = entry.item.get("needs");
+    let needs = needs_item.and_then(|item| read_needs(name, item, check, report));
     let outputs = match (&stage, &params) {
         (Some(stage), Some(params)) => stage.outputs(params),
         (Some(stage), None) => stage.signature().outputs.clone(),
@@ -215,7 +215,24 @@ fn draft<'t>(entry: &'t Entry, registry: &Registry, report: &mut Report) -> Draf
     }
     let (from, with) = (entry.item.get("from"), entry.item.get("with"));
     let needs = needs.unwrap_or_default();
-    Draft { name, place: entry.place.as_ref(), from, with, uses, stage, params, outputs, needs }
+    Draft { name, place: entry.place.as_ref(), from, with, uses, stage, params, outputs, needs, needs_item }
+}
+
+fn read_needs(
+    stage: &str,
+    item: &Item,
+    check: impl Fn(&Needs) -> Result<(), ParamError>,
+    report: &mut Report,
+) -> Option<Needs> {
+    let subject = Subject { noun: "key", of: "`needs`", path: &["stage", stage, "needs"] };
+    read_checked(item, subject, check, report)
+}
+
+/// Reports needs that do not go with a stage's parameters: not of one that is only a template, for what runs it gives
+/// others.
+fn report_misfit(draft: &Draft<'_>, report: &mut Report) {
+    let (Some(stage), Some(params), Some(item)) = (&draft.stage, &draft.params, draft.needs_item) else { return };
+    read_needs(draft.name, item, |needs| needs.check_for(draft.uses, &**stage, Some(params)), report);
 }
 
 fn used_stage<'t>(entry: &'t Entry, registry: &Registry, report: &mut Report) -> (&'t str, Option<Arc<dyn Stage>>) {

@@ -73,21 +73,6 @@ impl Coordinator<'_> {
                     self.free(worker, id, attempt)?;
                     return self.recover(id, lost, maker, failure.error);
                 }
-                let gang = self.crew.has_others() && task.request.task.needs.workers > 1;
-                if gang && !task.live.is_empty() && task.parts_with(&failure.error) {
-                    let name = task.label().to_owned();
-                    let message = format!("a member of its gang fails, and another takes its place: {}", failure.error);
-                    self.tell(Event::Warning { name, message })?;
-                    let (seconds, made) = (0.0, Vec::new());
-                    return self.step(schedule::Event::Ended {
-                        worker,
-                        task: id,
-                        attempt,
-                        end: End::Stopped,
-                        seconds,
-                        made,
-                    });
-                }
                 let passes = failure.error.whose() != Fault::Usage && failure.error.whose() != Fault::Interrupted;
                 task.failure = Some(failure.error);
                 if passes { End::Transient } else { End::Failed }

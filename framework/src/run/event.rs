@@ -62,7 +62,7 @@ pub enum Event {
         /// What a step is.
         unit: String,
         /// What is worth seeing.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "crate::data::numbers")]
         metrics: BTreeMap<String, f64>,
     },
     /// A stage or one of its tasks has something to tell.

@@ -81,9 +81,11 @@ mod tests {
     use crate::data::Metrics;
     use crate::pipeline::{SourceFile, resolve};
     use crate::run::{Elsewhere, Line, Options, Report, run};
+    use crate::stage::FnStage;
     use crate::stage::{Devices, Registry, stage};
     use crate::store::Store;
     use crate::worker::{Gpu, Token, WorkerMetrics, WorkerOptions, work};
+    use crate::{Error, Fault};
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -184,6 +186,70 @@ mod tests {
         assert!(Gpus::find().missing().is_none_or(|reason| none.ends_with(reason)), "{none}");
     }
 
+    /// A worker that dials a coordinator.
+    fn far(name: &str, address: &str, token: &Token) -> WorkerOptions {
+        WorkerOptions {
+            join: address.to_owned(),
+            token: token.clone(),
+            name: name.to_owned(),
+            cores: 1.0,
+            gpus: two(),
+            room: None,
+            memory: 64 << 20,
+            cache: None,
+            pool: String::new(),
+            patience: Duration::from_secs(60),
+            store_options: Vec::new(),
+            metrics: WorkerMetrics::default(),
+        }
+    }
+
+    #[test]
+    fn a_worker_whose_device_fails_leaves_and_another_does_its_work() {
+        let token = Token::generate().unwrap();
+        let elsewhere = Elsewhere {
+            listen: "127.0.0.1:0".into(),
+            open: true,
+            token: token.clone(),
+            pools: Vec::new(),
+            memory: 0,
+            cache: None,
+        };
+        let options = Options { cores: 0, elsewhere: Some(elsewhere), ..Options::default() };
+        let broken = move || -> Result<Metrics> {
+            Err(Error::new("CUDA device 0 failed: it fell off the bus").fault(Fault::Device))
+        };
+        let whole = || Metrics::new().with("done", 1.0);
+        let (mut workers, mut lost, mut place) = (Vec::new(), Vec::new(), String::new());
+        let (text, registry) =
+            ("[stage.s]\nuse = \"s\"\n", |stage: FnStage| Arc::new(Registry::new().stage("s", stage)));
+        let [broken, whole] = [registry(stage(broken).version(1)), registry(stage(whole).version(1))];
+        let built = resolve(&SourceFile::new("p.toml", text), &whole, &[]).0.unwrap();
+        let report = run(&built, &whole, &Store::memory(), &options, &mut |line: &Line| match &line.event {
+            Event::Listening { address } => {
+                place = address.clone();
+                let options = far("broken", address, &token);
+                let broken = broken.clone();
+                workers.push(std::thread::spawn(move || work(&broken, &options, &mut |_| ())));
+            }
+            Event::WorkerLeft { worker, lost: Some(reason) } => {
+                lost.push(format!("{worker}: {reason}"));
+                let options = far("whole", &place, &token);
+                let whole = whole.clone();
+                workers.push(std::thread::spawn(move || work(&whole, &options, &mut |_| ())));
+            }
+            _ => {}
+        });
+        // It was no failure of the stage, which may have none.
+        assert_eq!(report.unwrap().stages[0].metrics.get("done"), Some(1.0));
+        assert!(lost.len() == 1 && lost[0].starts_with("broken: "), "{lost:?}");
+        let ends: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+        let error = ends[0].as_ref().unwrap_err();
+        assert_eq!(error.whose(), Fault::Device);
+        assert!(error.to_string().contains("this worker ends") && error.to_string().contains("off the bus"), "{error}");
+        assert!(ends[1].is_ok(), "{ends:?}");
+    }
+
     #[test]
     fn a_worker_elsewhere_announces_its_devices_and_hears_its_part() {
         let token = Token::generate().unwrap();
@@ -200,20 +266,7 @@ mod tests {
         // It waits for a worker with a device, should one join.
         let report = go("gpus = 1, gpu_memory = \"9GiB\"", &Store::memory(), &options, |line| {
             if let Event::Listening { address } = &line.event {
-                let options = WorkerOptions {
-                    join: address.clone(),
-                    token: token.clone(),
-                    name: "far".into(),
-                    cores: 1.0,
-                    gpus: two(),
-                    room: None,
-                    memory: 64 << 20,
-                    cache: None,
-                    pool: String::new(),
-                    patience: Duration::from_secs(60),
-                    store_options: Vec::new(),
-                    metrics: WorkerMetrics::default(),
-                };
+                let options = far("far", address, &token);
                 worker = Some(std::thread::spawn(move || work(&registry(), &options, &mut |_| ())));
             }
         });

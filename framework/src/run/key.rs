@@ -33,10 +33,11 @@ impl<'a> Identity<'a> {
         Ok((text, files))
     }
 
-    /// Adds it to a text; gives whether it names files.
+    /// Adds it to a text; gives whether it, or one of its templates, names files.
     fn write(&self, text: &mut String) -> Result<bool> {
         let signature = self.stage.signature();
         let fingerprint = self.stage.fingerprint(&self.task.params)?;
+        let mut files = fingerprint.is_some();
         text.push_str(r#"{"fingerprint":"#);
         match &fingerprint {
             Some(fingerprint) => write_text(fingerprint, text),
@@ -63,7 +64,7 @@ impl<'a> Identity<'a> {
             }
             write_text(port, text);
             text.push(':');
-            Identity { task: &template.task, stage: &*template.stage.0, templates: None }.write(text)?;
+            files |= Identity { task: &template.task, stage: &*template.stage.0, templates: None }.write(text)?;
         }
         text.push_str(r#"},"version":"#);
         match signature.version {
@@ -72,7 +73,7 @@ impl<'a> Identity<'a> {
             pinned => write!(text, "{pinned}")?,
         }
         text.push('}');
-        Ok(fingerprint.is_some())
+        Ok(files)
     }
 }
 
@@ -165,6 +166,25 @@ mod tests {
         let inner = plain("inner", 1, Some(u64::MAX), json!({}));
         let expected = plain("outer \\", 3, None, json!({"each": inner, "more": inner}));
         assert_eq!(Identity::of(&request).describe().unwrap(), (canonical_json(&expected), false));
+    }
+
+    #[test]
+    fn who_runs_a_stage_that_names_files_names_files_too() {
+        let reads = stage(|Params(_): Params<Value>| Metrics::new()).fingerprint(|_: Value| Ok("content".into()));
+        let task = |stage: &str| TaskRequest {
+            label: stage.into(),
+            stage: stage.into(),
+            params: Value::Null,
+            inputs: BTreeMap::new(),
+            seed: 0,
+            needs: Needs::default(),
+        };
+        let (name, stage, outputs) = ("each".to_owned(), StageRef(reads.into_stage()), Vec::new());
+        let template = Template { name, task: task("reads"), stage, outputs, accepts: Vec::new() };
+        let plain = || (|| Metrics::new()).into_stage();
+        let request = |templates| Request::new(task("map"), plain(), templates);
+        assert!(!key(&request(BTreeMap::new())).unwrap().1);
+        assert!(key(&request([("each".to_owned(), template)].into())).unwrap().1);
     }
 
     #[test]

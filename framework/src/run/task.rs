@@ -1,11 +1,11 @@
 //! A task while it is under way.
 
 use super::window::Reply;
+use crate::Error;
 use crate::data::Ref;
 use crate::schedule::{Device, WorkerId};
 use crate::stage::{Cancel, Output, Stage, TaskRequest, Template};
 use crate::store::Key;
-use crate::{Error, Fault};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,9 +35,6 @@ impl Request {
         self.task.inputs.values().flatten().map(|input| input.bytes).sum()
     }
 }
-
-/// Members of a gang that may fail by themselves while the others go on.
-const MOST_DEPARTURES: u32 = 3;
 
 /// What costs are noted under: a stage of a pipeline and what it runs. Two commands have nothing in common but that.
 pub(super) fn kind(stage: &str, uses: &str) -> String {
@@ -105,8 +102,6 @@ pub(super) struct Task {
     pub(super) again: bool,
     /// How many workers were lost while they had it.
     pub(super) losses: u32,
-    /// How many members of its gang failed by themselves.
-    pub(super) departures: u32,
     /// How often an input of it was lost and made again.
     pub(super) recoveries: u32,
     /// The last attempt's error, until the scheduler has decided what becomes of the task.
@@ -138,7 +133,6 @@ impl Task {
             span,
             again: false,
             losses: 0,
-            departures: 0,
             recoveries: 0,
             failure: None,
             outcome: None,
@@ -164,35 +158,7 @@ impl Task {
         promised.len() == outputs.len() && promised.iter().all(given)
     }
 
-    /// Whether a gang goes on without a member that ended with an error, and another takes its place: where something is
-    /// not there any more, as a device or a disk, the others need not begin again. Not for ever: it may be gone for all.
-    pub(super) fn parts_with(&mut self, error: &Error) -> bool {
-        let parts = error.whose() == Fault::Unavailable && self.departures < MOST_DEPARTURES;
-        self.departures += u32::from(parts);
-        parts
-    }
-
     pub(super) fn label(&self) -> &str {
         &self.request.task.label
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::Metrics;
-    use crate::stage::IntoStage;
-    use serde_json::Value;
-
-    #[test]
-    fn a_gang_parts_with_a_few_whose_machine_fails_and_with_nobody_who_is_wrong() {
-        let (inputs, needs) = (BTreeMap::new(), Default::default());
-        let task = TaskRequest { label: "a".into(), stage: "a".into(), params: Value::Null, inputs, seed: 0, needs };
-        let request = Request::new(task, (|| Metrics::new()).into_stage(), BTreeMap::new());
-        let mut task = Task::new(request, Waiter::Node(0));
-        let (gone, wrong) = (Error::unavailable("CUDA device 0 failed"), Error::new("the loss is NaN"));
-        assert!(!task.parts_with(&wrong));
-        assert!((0..MOST_DEPARTURES).all(|_| task.parts_with(&gone)));
-        assert!(!task.parts_with(&gone));
     }
 }

@@ -49,7 +49,7 @@ impl Window {
     /// Waits for a place.
     pub(super) fn enter(window: &Arc<Self>) -> Place {
         let mut open = window.lock();
-        if open.tasks >= MOST {
+        while open.tasks >= MOST {
             open.waits = true;
             // Woken once for many that ended, and not for each.
             open = window.room.wait_while(open, |open| open.waits).unwrap_or_else(PoisonError::into_inner);

@@ -53,7 +53,7 @@ impl Store {
         })
     }
 
-    async fn has_outputs(&self, memo: &Memo) -> Result<bool, StoreError> {
+    pub(super) async fn has_outputs(&self, memo: &Memo) -> Result<bool, StoreError> {
         for output in memo.outputs.values() {
             if self.backend().size(&blob_path(output.digest)).await? != Some(output.bytes) {
                 return Ok(false);

@@ -72,6 +72,7 @@ use commit::memo_path;
 use objects::Objects;
 pub(crate) use offload::{offload, size_hint};
 use ram::Ram;
+pub(crate) use ram::folder as folder_for_files;
 use std::fmt;
 use std::io;
 use std::path::Path;

@@ -388,7 +388,7 @@ fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 /// Where the folders of processes are: `/tmp` is memory on many machines, of which there is not enough; `/var/tmp` is
 /// the place for what is large (file-hierarchy(7)). Who sets `TMPDIR` has said where.
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     let temporary = std::env::temp_dir();
     let large = Path::new("/var/tmp");
     if temporary == Path::new("/tmp") && large.is_dir() { large.to_owned() } else { temporary }

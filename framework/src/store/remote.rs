@@ -6,6 +6,7 @@ use super::checkpoints::CHECKPOINTS;
 use super::commit::MEMO;
 use super::costs::COSTS;
 use super::log::RUNS;
+use super::named::Name;
 use super::offload::offload;
 use super::once::ONCE;
 use super::{Store, StoreError};
@@ -159,6 +160,28 @@ impl Store {
         Remote::create(self, path, bytes).await
     }
 
+    /// Sets a blob or a memo aside for a process that is not to be believed: not if there is nothing wrong with it.
+    pub(crate) async fn set_aside_checked(&self, path: &str) -> Result<bool, StoreError> {
+        admit(self, path)?;
+        match Name::of(path) {
+            Name::Blob(digest) => {
+                let expected = self.backend().size(path).await?.unwrap_or_default();
+                let Some(content) = self.backend().open(path, expected).await? else { return Ok(false) };
+                if offload(content.len() as u64, move || content.digest()).await == digest {
+                    return Ok(false);
+                }
+            }
+            Name::Memo(key) => match self.read_memo(key).await {
+                Ok(None) => return Ok(false),
+                Ok(Some(memo)) if self.has_outputs(&memo).await? => return Ok(false),
+                Ok(Some(_)) | Err(StoreError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            },
+            Name::Other(_) => return Ok(false),
+        }
+        self.backend().set_aside(path).await
+    }
+
     /// The folder through which other processes of this machine hand over large blobs, if the store has one: a store in
     /// the memory of this process, which they can't see.
     pub(crate) fn exchange(&self) -> Option<PathBuf> {
@@ -226,7 +249,10 @@ fn admit(store: &Store, path: &str) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::commit::memo_path;
     use super::*;
+    use crate::data::Artifact;
+    use crate::store::{Key, Memo};
 
     #[test]
     fn a_lie_is_not_kept() {
@@ -237,6 +263,33 @@ mod tests {
         assert!(lie.to_string().contains("has the digest"), "{lie}");
         assert!(runtime.block_on(Remote::read(&store, &path)).unwrap().is_none());
         runtime.block_on(store.create_checked(&path, Bytes::from_static(b"true"))).unwrap();
+    }
+
+    #[test]
+    fn what_is_healthy_is_not_set_aside() {
+        let store = Store::memory();
+        crate::runtime().unwrap().block_on(async {
+            let made = store.put(&Artifact::Bytes(Bytes::from(vec![1; 9000]))).await.unwrap();
+            let (key, blob) = (Key(Digest::of(b"key")), blob_path(made.digest));
+            let memo = Memo {
+                outputs: [("output".to_owned(), made)].into(),
+                stage: "x".into(),
+                seconds: 0.0,
+                device: "cpu".into(),
+                build: "x".into(),
+            };
+            store.commit(key, &memo).await.unwrap();
+            for path in [blob.clone(), memo_path(key), memo_path(Key(Digest::of(b"other")))] {
+                assert!(!store.set_aside_checked(&path).await.unwrap(), "{path}");
+            }
+            assert!(store.has(made).await.unwrap());
+            // What is lost, or another content than its name says, goes.
+            store.backend().remove(&blob).await.unwrap();
+            assert!(store.set_aside_checked(&memo_path(key)).await.unwrap());
+            store.backend().create(&blob, Bytes::from_static(b"false")).await.unwrap();
+            assert!(store.set_aside_checked(&blob).await.unwrap());
+            assert!(store.memo(key).await.unwrap().is_none() && !store.has(made).await.unwrap());
+        });
     }
 
     #[test]

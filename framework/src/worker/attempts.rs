@@ -62,6 +62,19 @@ struct Running {
     seat: Option<Arc<Seat>>,
 }
 
+impl EndedHere {
+    /// What is said of a device that failed, if that is how it ended.
+    pub(super) fn device_failure(&self) -> Option<Error> {
+        match &self.end {
+            wire::ended::End::Failed(failed) if wire::fault(failed) == Fault::Device => {
+                let error = Error::new(&failed.message).fault(Fault::Device);
+                Some(error.context(format!("stage {:?}", self.stage)))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Attempts {
     /// Attempts whose threads speak to `outbox`.
     pub(super) fn new(outbox: UnboundedSender<Spoken>, seats: Arc<Seats>, token: Token) -> Self {

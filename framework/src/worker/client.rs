@@ -54,7 +54,7 @@ pub struct WorkerOptions {
 ///
 /// # Errors
 /// The coordinator refuses the worker (another program, a wrong token) or can't be reached for as long as the options
-/// say.
+/// say, or a device failed that an attempt computed on.
 pub fn work(registry: &Arc<Registry>, options: &WorkerOptions, say: &mut dyn FnMut(String)) -> Result<()> {
     let runtime = links()?;
     let _entered = runtime.enter();

@@ -1,10 +1,12 @@
 //! An object that another process sends, as long as it has not come whole.
 
 use super::wire::CHUNK_BYTES;
+use crate::store::folder_for_files;
 use bytes::{Bytes, BytesMut};
 use memmap2::Mmap;
 use std::fs::File;
 use std::io::{self, Write};
+use tokio::task::block_in_place;
 
 /// Content that comes in pieces. What is longer than one piece goes to a temporary file without a name: nobody counts
 /// these bytes, so they must not be held in memory, and the file is gone with its process, however that ends.
@@ -15,20 +17,27 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// Takes the next piece. It may write to the disk.
+    /// Takes the next piece; on a runtime of several threads.
     pub(super) fn add(&mut self, piece: &[u8]) -> io::Result<()> {
-        if self.long.is_none() && self.short.len() + piece.len() > CHUNK_BYTES {
-            let mut file = tempfile::tempfile()?;
-            file.write_all(&std::mem::take(&mut self.short))?;
-            self.long = Some(file);
+        if self.long.is_none() && self.short.len() + piece.len() <= CHUNK_BYTES {
+            self.short.extend_from_slice(piece);
+            return Ok(());
         }
-        match &mut self.long {
-            Some(file) => file.write_all(piece),
+        block_in_place(|| self.write(piece))
+    }
+
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        let mut file = match self.long.take() {
+            Some(file) => file,
             None => {
-                self.short.extend_from_slice(piece);
-                Ok(())
+                let mut file = tempfile::tempfile_in(folder_for_files())?;
+                file.write_all(&std::mem::take(&mut self.short))?;
+                file
             }
-        }
+        };
+        file.write_all(piece)?;
+        self.long = Some(file);
+        Ok(())
     }
 
     /// The content, whole.

@@ -74,7 +74,8 @@ impl Member {
     /// One connection, from hello to its end.
     ///
     /// # Errors
-    /// There is no coordinator ([`Fault::Unavailable`](crate::Fault)), or it refuses this worker.
+    /// There is no coordinator ([`Fault::Unavailable`](crate::Fault)), or it refuses this worker; or a device failed
+    /// ([`Fault::Device`](crate::Fault)).
     pub(super) async fn attach(&mut self, say: &mut (dyn FnMut(String) + Send)) -> Result<Parted> {
         if self.counter.is_none() {
             // Without it others fetch from the store.
@@ -85,6 +86,7 @@ impl Member {
         }
         while let Ok(spoken) = self.inbox.try_recv() {
             if let Spoken::Ended(ended) = spoken {
+                self.check_device(&ended)?;
                 let (ended, unsaved) = self.close(ended);
                 self.unsaved.keep_if(unsaved, &ended);
             }
@@ -215,7 +217,7 @@ impl Member {
                 }
             };
             let order = soon.wait(next).await;
-            self.pass_on(&mut spoken, &words);
+            self.pass_on(&mut spoken, &words)?;
             self.attempts.stop_unwanted();
             if let Some(order) = order
                 && let Some(parted) = self.take(order, &words)
@@ -289,12 +291,23 @@ impl Member {
         }
     }
 
+    /// Fails if an attempt's device did. The coordinator does not hear of the attempt, but loses this worker: so it runs
+    /// elsewhere, a gang goes on meanwhile, and a pool starts another worker, whose process finds the device anew.
+    fn check_device(&self, ended: &EndedHere) -> Result<()> {
+        let Some(error) = ended.device_failure() else { return Ok(()) };
+        Err(error.context("this worker ends, since it can't trust the device any more"))
+    }
+
     /// Tells the coordinator what attempts have said, in as few messages as can be.
-    fn pass_on(&mut self, spoken: &mut Vec<Spoken>, words: &UnboundedSender<FromWorker>) {
+    ///
+    /// # Errors
+    /// A device failed.
+    fn pass_on(&mut self, spoken: &mut Vec<Spoken>, words: &UnboundedSender<FromWorker>) -> Result<()> {
         let (mut attempts, mut bytes) = (Vec::new(), 0);
         for word in spoken.drain(..) {
             match word {
                 Spoken::Ended(ended) => {
+                    self.check_device(&ended)?;
                     let (ended, unsaved) = self.close(ended);
                     self.unsaved.keep_if(unsaved, &ended);
                     bytes += ended.len();
@@ -322,6 +335,7 @@ impl Member {
         if !attempts.is_empty() {
             send(words, from_worker::Word::Ended(wire::EndedBatch { attempts }));
         }
+        Ok(())
     }
 
     fn unreachable(&self, status: &tonic::Status) -> Error {

@@ -5,7 +5,7 @@ use super::incoming::Incoming;
 use super::peers::Whole;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, CHUNK_BYTES};
-use crate::store::{Answer, Created, Found, Remote, Store, StoreError};
+use crate::store::{Answer, Created, Found, Remote, Store, StoreError, folder_for_files};
 use crate::{Context, Fault, Result};
 use arrow::buffer::MutableBuffer;
 use bytes::Bytes;
@@ -15,7 +15,6 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
-use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
@@ -83,7 +82,7 @@ impl Shelf {
         let mut content = Incoming::default();
         while let Some(part) = parts.message().await? {
             path.get_or_insert(part.path);
-            block_in_place(|| content.add(&part.content)).map_err(unwritten)?;
+            content.add(&part.content).map_err(unwritten)?;
         }
         let path = path.ok_or_else(|| Status::invalid_argument("an object without a path"))?;
         // The logs of runs and what is learned of costs are the coordinator's.
@@ -128,14 +127,14 @@ impl Shelf {
         if !object.path.starts_with("blobs/") && !object.path.starts_with("memo/") {
             return Err(Status::permission_denied(format!("{} is not for a worker to set aside", object.path)));
         }
-        let moved = Remote::set_aside(&self.open()?, &object.path).await.map_err(status)?;
+        let moved = self.open()?.set_aside_checked(&object.path).await.map_err(status)?;
         Ok(wire::ObjectSize { bytes: moved.then_some(0) })
     }
 }
 
 /// There is no room for what a worker sends.
 fn unwritten(error: std::io::Error) -> Status {
-    let folder = std::env::temp_dir();
+    let folder = folder_for_files();
     Status::failed_precondition(format!(
         "the coordinator can't write a temporary file in {}: {error}",
         folder.display()

@@ -38,7 +38,8 @@ const REPORT_LINE: usize = 64 << 10;
 const REPORT_NAME: usize = 1 << 10;
 
 const KINDS: [Kind; 6] = [Kind::Frame, Kind::Tensors, Kind::Model, Kind::Metrics, Kind::List, Kind::Bytes];
-const FAULTS: [Fault; 5] = [Fault::Stage, Fault::Usage, Fault::Unavailable, Fault::Bug, Fault::Interrupted];
+const FAULTS: [Fault; 6] =
+    [Fault::Stage, Fault::Usage, Fault::Unavailable, Fault::Bug, Fault::Interrupted, Fault::Device];
 
 /// An attempt, by the coordinator's numbers.
 pub(super) type Number = (TaskId, u32);

@@ -193,7 +193,10 @@ pub(super) fn fit(
             let checked = |()| bounds::check_weights(course.rate(state), state, plan.clip);
             ended.map(checked).transpose()
         });
-        if let Some(()) = ended.inspect_err(|_| course.writer.say_what_is_kept())? {
+        if ended.is_err() {
+            course.writer.say_what_is_kept();
+        }
+        if let Some(()) = ended? {
             let Course { watch, writer, .. } = course;
             writer.finish();
             watch.end(state);

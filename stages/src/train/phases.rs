@@ -13,6 +13,8 @@ pub(super) struct Phases {
     pub(super) reduce: Duration,
     /// Weights updated.
     pub(super) optimize: Duration,
+    /// Waited until a device had done what it was given, in whichever of these phases.
+    pub(super) device: Duration,
 }
 
 /// A stopwatch that is read at the end of every phase.
@@ -38,6 +40,7 @@ impl Phases {
         self.backward += other.backward;
         self.reduce += other.reduce;
         self.optimize += other.optimize;
+        self.device += other.device;
     }
 
     /// The share of each phase in all of them, as metrics called `time.forward` and so on; nothing before anything was measured.
@@ -48,6 +51,7 @@ impl Phases {
             ("time.backward", self.backward),
             ("time.reduce", self.reduce),
             ("time.optimizer", self.optimize),
+            ("time.device", self.device),
         ];
         let whole: f64 = phases.iter().map(|(_, time)| time.as_secs_f64()).sum();
         let measured = phases.into_iter().filter(|(_, time)| !time.is_zero());

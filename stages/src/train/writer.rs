@@ -104,8 +104,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Says which checkpoint there is of a training that went wrong.
-    pub(super) fn say_what_is_kept(&self) {
+    /// Has what waits written, and says which checkpoint there is of a training that went wrong.
+    pub(super) fn say_what_is_kept(&mut self) {
+        self.close();
         if let Some(step) = self.desk.lock().kept {
             self.progress.log(format!("the checkpoint of step {step} is kept"));
         }
@@ -115,14 +116,19 @@ impl Writer {
     pub(super) fn finish(self) {
         self.desk.lock().state = None;
     }
-}
 
-impl Drop for Writer {
-    fn drop(&mut self) {
+    /// Waits until nothing waits to be written.
+    fn close(&mut self) {
         self.desk.lock().closed = true;
         self.desk.changed.notify_one();
         // It panics only if the store does, and then there is no checkpoint to be had.
         self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -22,7 +22,6 @@ use ropeway_framework::stage::{Progress, Seed};
 use ropeway_framework::{Context, Error, Result};
 use std::cell::Cell;
 use std::ops::Range;
-use std::time::Duration;
 
 /// Trains a network on one device or several: each computes some of the shards of every step. The weights stay on the
 /// first from step to step, and what they are reaches the others.
@@ -42,8 +41,8 @@ pub(in crate::train) struct DeviceEngine<'a> {
     classifies: bool,
     gradients: Vec<Vec<f32>>,
     held: Option<Held>,
-    /// What steps took since it was asked last, waiting for the device included.
-    optimize: Cell<Duration>,
+    /// What steps, and waiting for the devices, took since it was asked last.
+    phases: Cell<Phases>,
 }
 
 /// What stays on the first device.
@@ -108,7 +107,7 @@ impl<'a> DeviceEngine<'a> {
             classifies: objective.classifies(),
             gradients: vec![Vec::new(); shards],
             held: None,
-            optimize: Cell::default(),
+            phases: Cell::default(),
         })
     }
 
@@ -238,12 +237,13 @@ impl DeviceEngine<'_> {
         let computed = self.compute(&self.views(&self.flat(&[])?)?, rows, chance, shares.flat_map(trees))?;
         let mut watch = Stopwatch::start();
         let norm = self.descend_there(&combine(0..all, &computed)?, step)?;
+        watch.read(&mut self.phases.get_mut().optimize);
         // All that is read back in a step: once from each device.
         let first = norm.device().clone();
         let seen = computed.iter().flat_map(|part| &part.seen).map(|seen| moved(seen, &first));
         let seen = Tensor::cat(&seen.collect::<candle_core::Result<Vec<_>>>()?, 1)?.flatten_all()?;
         let seen = Tensor::cat(&[seen, norm], 0)?.to_vec1::<f32>()?;
-        watch.read(self.optimize.get_mut());
+        watch.read(&mut self.phases.get_mut().device);
         let (norm, seen) = seen.split_last().context("a step has a norm")?;
         let (losses, correct) = seen.split_at(rows.len());
         let batch = Batch { lesson: self.train.lesson(rows)?, rows, width: self.width };
@@ -313,7 +313,7 @@ impl Engine for DeviceEngine<'_> {
     fn phases(&self) -> Phases {
         let mut phases = Phases::default();
         self.replicas.iter().for_each(|replica| phases.add(&replica.phases()));
-        phases.optimize += self.optimize.take();
+        phases.add(&self.phases.take());
         phases
     }
 

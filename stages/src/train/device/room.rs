@@ -3,7 +3,7 @@
 use super::layer::Takes;
 use super::place::Place;
 use candle_core::{DType, DeviceLocation, Error, Result};
-use ropeway_framework::Error as Failure;
+use ropeway_framework::{Error as Failure, Fault};
 use std::cell::Cell;
 
 /// What a pass asks before it begins: whether so many rows fit.
@@ -98,7 +98,8 @@ pub(super) fn explained<'a>(error: Failure, places: impl Iterator<Item = &'a Pla
         _ => "a device".to_owned(),
     };
     let names: Vec<String> = places.map(name).collect();
-    Failure::unavailable(format!("{} failed: {text}", names.join(" or "))).help(
+    let failure = Failure::new(format!("{} failed: {text}", names.join(" or "))).fault(Fault::Device);
+    failure.help(
         "see what `nvidia-smi` and the system's log say of it; run again to go on from the last checkpoint, there or, \
          with device = \"cpu\" under `needs`, on the processor",
     )

@@ -152,7 +152,7 @@ fn layers_that_do_not_fit_are_named() {
     let error_of_three = Network::new(&spec, &[Field::numbers(64)], 2).err().unwrap();
     let way = "input 1 x 8 x 8, conv1 2 x 8 x 8, pool1 2 x 4 x 4, conv2 2 x 4 x 4, pool2 2 x 2 x 2; use fewer";
     assert!(error_of_three.advice().unwrap().contains(way), "{error_of_three:?}");
-    for hidden in [1_u64 << 63, 100_000_000_000] {
+    for hidden in [1_u64 << 63, 10_000_000_000_000_000] {
         let spec = json!({"mlp": {"hidden": [16, hidden]}});
         assert!(error(spec, 64).contains("more than this machine can hold; layer dense"), "{hidden}");
     }
