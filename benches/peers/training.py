@@ -28,6 +28,7 @@ os.environ["OMP_NUM_THREADS"] = str(THREADS)
 
 import gzip
 import json
+import math
 import resource
 import statistics
 import subprocess
@@ -108,7 +109,8 @@ def ropeway(program, folder, case, epochs, store="memory://", **more):
     said, used = process([*command, "--format", "json", "--store", store], folder)
     # What the stage said last: steps from the very first on, and how many a second.
     told = [event for event in map(json.loads, said.splitlines()) if event["event"] == "progress" and event["name"] == case]
-    return {"seconds": told[-1]["done"] / told[-1]["metrics"]["steps/s"], **used}
+    # Nothing if the result was known.
+    return {"seconds": told[-1]["done"] / told[-1]["metrics"]["steps/s"] if told else math.nan, **used}
 
 
 def modules(case, layers):
