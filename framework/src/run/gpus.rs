@@ -186,6 +186,14 @@ mod tests {
         assert!(Gpus::find().missing().is_none_or(|reason| none.ends_with(reason)), "{none}");
     }
 
+    /// A run that waits for workers with its token.
+    fn open() -> (Token, Options) {
+        let (listen, token) = ("127.0.0.1:0".into(), Token::generate().unwrap());
+        let (pools, memory, cache) = (Vec::new(), 0, None);
+        let elsewhere = Elsewhere { listen, open: true, token: token.clone(), pools, memory, cache };
+        (token, Options { cores: 0, elsewhere: Some(elsewhere), ..Options::default() })
+    }
+
     /// A worker that dials a coordinator.
     fn far(name: &str, address: &str, token: &Token) -> WorkerOptions {
         WorkerOptions {
@@ -206,16 +214,7 @@ mod tests {
 
     #[test]
     fn a_worker_whose_device_fails_leaves_and_another_does_its_work() {
-        let token = Token::generate().unwrap();
-        let elsewhere = Elsewhere {
-            listen: "127.0.0.1:0".into(),
-            open: true,
-            token: token.clone(),
-            pools: Vec::new(),
-            memory: 0,
-            cache: None,
-        };
-        let options = Options { cores: 0, elsewhere: Some(elsewhere), ..Options::default() };
+        let (token, options) = open();
         let broken = move || -> Result<Metrics> {
             Err(Error::new("CUDA device 0 failed: it fell off the bus").fault(Fault::Device))
         };
@@ -252,16 +251,7 @@ mod tests {
 
     #[test]
     fn a_worker_elsewhere_announces_its_devices_and_hears_its_part() {
-        let token = Token::generate().unwrap();
-        let elsewhere = Elsewhere {
-            listen: "127.0.0.1:0".into(),
-            open: true,
-            token: token.clone(),
-            pools: Vec::new(),
-            memory: 0,
-            cache: None,
-        };
-        let options = Options { cores: 0, elsewhere: Some(elsewhere), ..Options::default() };
+        let (token, options) = open();
         let mut worker = None;
         // It waits for a worker with a device, should one join.
         let report = go("gpus = 1, gpu_memory = \"9GiB\"", &Store::memory(), &options, |line| {

@@ -1,9 +1,8 @@
 //! Losses and gradients of networks, against those of candle's automatic differentiation.
 
-use super::tests::{network, random, run, run_on};
+use super::tests::{network, random, run, run_on, tabular};
 use super::*;
 use crate::train::loss::{Objective, Truth};
-use crate::train::models::ModelSpec;
 use candle_core::{D, DType, Device, Result, Tensor as Candle, Var};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -136,14 +135,7 @@ fn norms_and_residual_blocks_are_candles() -> Result<()> {
 
 #[test]
 fn embeddings_are_candles() -> Result<()> {
-    let table = |name: &str, slots, width| Some(Table { name: name.to_owned(), slots, width });
-    let fields = [
-        Field { width: 1, table: table("carrier", 4, 3) },
-        Field::numbers(2),
-        Field { width: 1, table: table("origin", 3, 2) },
-    ];
-    let spec: ModelSpec = serde_json::from_value(json!({"mlp": {"hidden": [5], "activation": "tanh"}})).unwrap();
-    let network = Network::new(&spec, &fields, 3).unwrap();
+    let network = tabular();
     let input = [1.0, 0.3, -0.7, 2.0, 3.0, 0.9, 0.1, 0.0, 1.0, -0.2, 0.5, 1.0];
     let weights = random(network.parameters(), "weights");
     let twin = Twin::of(&network, &weights)?;

@@ -84,8 +84,8 @@ fn slopes(name: &str, network: &Network, input: &[f32]) {
     }
 }
 
-#[test]
-fn gradients_of_embeddings_are_difference_quotients() {
+/// A network over a category, two numbers and another category.
+pub(super) fn tabular() -> Network {
     let table = |name: &str, slots, width| Some(Table { name: name.to_owned(), slots, width });
     let fields = [
         Field { width: 1, table: table("carrier", 4, 3) },
@@ -93,7 +93,12 @@ fn gradients_of_embeddings_are_difference_quotients() {
         Field { width: 1, table: table("origin", 3, 2) },
     ];
     let spec: ModelSpec = serde_json::from_value(json!({"mlp": {"hidden": [5], "activation": "tanh"}})).unwrap();
-    let network = Network::new(&spec, &fields, 3).unwrap();
+    Network::new(&spec, &fields, 3).unwrap()
+}
+
+#[test]
+fn gradients_of_embeddings_are_difference_quotients() {
+    let network = tabular();
     // Categories that are none are the unseen one.
     let input = [1.0, 0.3, -0.7, 2.0, 3.0, 0.9, 0.1, 0.0, 1.0, -0.2, 0.5, 7.0, -1.0, 1.0, 1.0, 1.0];
     slopes("embedding", &network, &input);
