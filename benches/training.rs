@@ -36,9 +36,14 @@ fn rows(seed: Seed) -> Result<Frame> {
     Frame::from_columns([("x", Arc::new(x) as ArrayRef), ("label", labels)])
 }
 
-/// How long the stage `train` ran, in a fresh store.
+/// How long the stage `train` ran, in a fresh store, on all cores.
 fn train(pipeline: &Pipeline, registry: &Arc<Registry>) -> Duration {
-    let report = run(pipeline, registry, &Store::memory(), &Options::default(), &mut |_: &Line| {}).unwrap();
+    train_on(Options::default().cores, pipeline, registry)
+}
+
+fn train_on(cores: usize, pipeline: &Pipeline, registry: &Arc<Registry>) -> Duration {
+    let options = Options { cores, ..Options::default() };
+    let report = run(pipeline, registry, &Store::memory(), &options, &mut |_: &Line| {}).unwrap();
     assert!(report.succeeded(), "{report:?}");
     let fit = report.stages.iter().find(|stage| stage.name == "fit").unwrap();
     Duration::from_secs_f64(fit.seconds)
@@ -105,10 +110,10 @@ fn training(criterion: &mut Criterion) {
     let rate = (EPOCHS * ROWS) as f64 / ours;
     println!("train: {rate:.0} rows/s, {:.2} times as long as its products alone", ours / least);
 
-    // What the shards cost one worker. They take turns, so that what disturbs the machine disturbs all alike.
+    // What the shards cost one core. They take turns, so that what disturbs the machine disturbs all alike.
     let mut times = SHARDS.map(|_| Vec::new());
     for _ in 0..9 {
-        times.iter_mut().zip(&in_shards).for_each(|(times, pipeline)| times.push(train(pipeline, &registry)));
+        times.iter_mut().zip(&in_shards).for_each(|(times, pipeline)| times.push(train_on(1, pipeline, &registry)));
     }
     let times = times.map(median);
     for (shards, time) in SHARDS.iter().zip(times) {
