@@ -40,9 +40,9 @@ impl Fold {
     pub(super) fn take(&mut self, line: Line) -> Option<Line> {
         let at = line.at;
         let told = match &line.event {
-            Event::AttemptStarted(start) => self.started(start),
+            Event::AttemptStarted(start) => self.started(start, at),
             Event::AttemptEnded(end) => self.ended(end, at),
-            Event::TaskFinished { name, outcome, .. } => self.finished(name, *outcome),
+            Event::TaskFinished { name, outcome, .. } => self.finished(name, *outcome, at),
             _ => true,
         };
         if told {
@@ -94,15 +94,14 @@ impl Fold {
         true
     }
 
-    fn started(&mut self, start: &AttemptStart) -> bool {
-        let Some(stage) = stage_of(&start.name) else { return true };
-        let Some(stage) = self.stage(stage) else { return true };
-        stage.attempts += 1;
-        if stage.attempts <= ONE_BY_ONE {
-            return true;
+    fn started(&mut self, start: &AttemptStart, at: f64) -> bool {
+        if self.hold_start(&start.name, (start.task, start.attempt), start.waited, at) {
+            return false;
         }
-        self.open.insert((start.task, start.attempt), start.waited);
-        false
+        if let Some(stage) = stage_of(&start.name).and_then(|stage| self.stage(stage)) {
+            stage.attempts += 1;
+        }
+        true
     }
 
     fn ended(&mut self, end: &AttemptEnd, at: f64) -> bool {
@@ -118,20 +117,18 @@ impl Fold {
         false
     }
 
-    fn finished(&mut self, name: &str, outcome: Outcome) -> bool {
-        let Some(stage) = stage_of(name) else { return true };
-        let Some(stage) = self.stage(stage) else { return true };
+    fn finished(&mut self, name: &str, outcome: Outcome, at: f64) -> bool {
+        if self.hold_finish(name, outcome, at) {
+            return false;
+        }
+        let Some(stage) = stage_of(name).and_then(|stage| self.stage(stage)) else { return true };
         stage.tasks += 1;
         let failed = outcome == Outcome::Failed;
         stage.failures += usize::from(failed);
         if stage.tasks <= ONE_BY_ONE || (failed && stage.failures <= ONE_BY_ONE) {
             return true;
         }
-        *match outcome {
-            Outcome::Cached => &mut stage.cached,
-            Outcome::Done => &mut stage.done,
-            Outcome::Failed | Outcome::Skipped => &mut stage.failed,
-        } += 1;
+        stage.failed += 1;
         false
     }
 

@@ -81,8 +81,7 @@ mod tests {
     use crate::data::Metrics;
     use crate::pipeline::{SourceFile, resolve};
     use crate::run::{Elsewhere, Line, Options, Report, run};
-    use crate::stage::FnStage;
-    use crate::stage::{Devices, Registry, stage};
+    use crate::stage::{Devices, FnStage, Registry, stage};
     use crate::store::Store;
     use crate::worker::{Gpu, Token, WorkerMetrics, WorkerOptions, work};
     use crate::{Error, Fault};

@@ -125,11 +125,14 @@ from = "whole"
 "#;
 
 fn go(text: &str, store: &Store, cores: usize) -> (Report, Vec<Line>) {
-    let registry = registry();
+    heard(text, &registry(), store, &Options { cores, ..Options::default() })
+}
+
+/// What a run of a pipeline over some stages comes to, and what it tells.
+fn heard(text: &str, registry: &Arc<Registry>, store: &Store, options: &Options) -> (Report, Vec<Line>) {
     let mut lines = Vec::new();
-    let options = Options { cores, ..Options::default() };
     let mut sink = |line: &Line| lines.push(line.clone());
-    let report = run(&pipeline(text, &registry), &registry, store, &options, &mut sink).unwrap();
+    let report = run(&pipeline(text, registry), registry, store, options, &mut sink).unwrap();
     (report, lines)
 }
 

@@ -46,10 +46,8 @@ fn the_higher_priority_goes_first() {
         with = { rows = 3 }
         needs = { priority = 2 }
     "#;
-    let mut lines = Vec::new();
     let options = Options { cores: 1, metrics: Some(metrics), ..Options::default() };
-    let mut sink = |line: &Line| lines.push(line.clone());
-    run(&pipeline(text, &registry), &registry, &store, &options, &mut sink).unwrap();
+    let (_, lines) = heard(text, &registry, &store, &options);
     assert_eq!(begun(&lines), ["hold", "first", "plain", "last"]);
 }
 
@@ -74,12 +72,8 @@ fn past_its_deadline_a_stage_is_stopped_and_what_needs_it_is_skipped() {
         use = "noise"
         with = { rows = 1 }
     "#;
-    let (report, lines) = {
-        let mut lines = Vec::new();
-        let mut sink = |line: &Line| lines.push(line.clone());
-        let options = Options { cores: 2, ..Options::default() };
-        (run(&pipeline(text, &registry), &registry, &Store::memory(), &options, &mut sink).unwrap(), lines)
-    };
+    let options = Options { cores: 2, ..Options::default() };
+    let (report, lines) = heard(text, &registry, &Store::memory(), &options);
     assert_eq!(outcomes(&report), [("rows", Outcome::Failed), ("total", Outcome::Skipped), ("other", Outcome::Done)]);
     let error = report.stages[0].error.as_ref().unwrap();
     assert!(error.contains("its deadline passed: attempt 1 was running"), "{error}");
@@ -100,10 +94,7 @@ fn a_stage_that_runs_others_rests_before_it_is_tried_again() {
     let registry = Arc::new((*registry()).clone().stage("flaky", stage(flaky).version(1)));
     let text =
         SWEEP.replace("use = \"sweep\"", "use = \"flaky\"\nneeds = { retries = 2 }").replace("trial = ", "input = ");
-    let mut lines = Vec::new();
-    let mut sink = |line: &Line| lines.push(line.clone());
-    let built = pipeline(&text, &registry);
-    let report = run(&built, &registry, &Store::memory(), &Options::default(), &mut sink).unwrap();
+    let (report, lines) = heard(&text, &registry, &Store::memory(), &Options::default());
     assert_eq!((report.stages[1].outcome, tried.load(Ordering::Relaxed)), (Outcome::Done, 3), "{report:?}");
     let starts: Vec<f64> = lines
         .iter()
