@@ -1,26 +1,25 @@
 //! The routes of the protocol.
 
 use crate::binary::HEADER;
+use crate::body;
 use crate::endpoint::names;
 use crate::infer::{decode, encode};
 use crate::protocol::{IndexEntry, ModelReady, ServerMetadata};
 use crate::refusal::Refusal;
 use crate::runner::{Runner, offload};
 use crate::{Endpoint, Limits};
-use axum::body::{Body, HttpBody};
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use bytes::{Bytes, BytesMut};
 use ropeway_framework::{Error, nearest};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,10 +43,6 @@ pub(crate) struct Model {
     version: Option<String>,
 }
 
-/// The most that is read, only to be thrown away, of a body that is too large: a client that still writes when the
-/// connection closes may not see the answer.
-const DRAIN: usize = 256 << 20;
-
 pub(crate) fn router(house: Arc<House>) -> Router {
     let mut router = Router::new()
         .route("/v2", get(server))
@@ -61,7 +56,8 @@ pub(crate) fn router(house: Arc<House>) -> Router {
             .route(&format!("{model}/ready"), get(model_ready))
             .route(&format!("{model}/infer"), post(infer));
     }
-    router.fallback(no_route).method_not_allowed_fallback(no_method).with_state(house)
+    let router = router.fallback(no_route).method_not_allowed_fallback(no_method);
+    router.layer(from_fn_with_state(house.clone(), body::first)).layer(DefaultBodyLimit::disable()).with_state(house)
 }
 
 impl House {
@@ -130,14 +126,13 @@ async fn model_ready(State(house): Shared, target: Target) -> Result<Response, R
     Ok((status, Json(ModelReady { name: endpoint.name(), ready })).into_response())
 }
 
-async fn infer(State(house): Shared, target: Target, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+async fn infer(State(house): Shared, target: Target, headers: HeaderMap, body: Bytes) -> Result<Response, Refusal> {
     let endpoint = house.find(target)?.clone();
     let header = json_length(&headers)?;
     if let Some(coding) = headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
         let error = Error::usage(format!("the content encoding {coding:?} is not supported")).help("send it as it is");
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
     }
-    let body = read(body, &headers, &house.limits).await?;
     let _place = house.runner.enter()?;
 
     let (model, size) = (endpoint.clone(), body.len());
@@ -160,49 +155,6 @@ fn json_length(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
     let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
     let wrong = || Error::usage(format!("the header Inference-Header-Content-Length is {value:?}, no number of bytes"));
     length.map(Some).ok_or_else(|| wrong().into())
-}
-
-/// A whole body, unless it is too large or too slow.
-async fn read(body: Body, headers: &HeaderMap, limits: &Limits) -> Result<Bytes, Refusal> {
-    let length: Option<usize> = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let waits = headers.contains_key(header::EXPECT);
-    if waits && length.is_some_and(|length| length > limits.body_bytes()) {
-        return Err(too_large(limits));
-    }
-    tokio::time::timeout(limits.read, collect(body, length, limits)).await.unwrap_or_else(|_| {
-        let error = Error::usage(format!("the body did not arrive within {:?}", limits.read));
-        Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, error))
-    })
-}
-
-async fn collect(mut body: Body, length: Option<usize>, limits: &Limits) -> Result<Bytes, Refusal> {
-    let limit = limits.body_bytes();
-    let mut seen = 0_usize;
-    let mut whole = BytesMut::new();
-    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        let frame = frame.map_err(|error| Refusal::from(Error::usage(format!("the body broke off: {error}"))))?;
-        let Ok(data) = frame.into_data() else { continue };
-        seen = seen.saturating_add(data.len());
-        if seen > limit {
-            whole = BytesMut::new();
-            if seen - limit > DRAIN {
-                break;
-            }
-        } else if Some(seen) == length && whole.is_empty() {
-            return Ok(data);
-        } else {
-            if whole.is_empty() {
-                whole.reserve(length.unwrap_or(0).min(limit).min(1 << 20));
-            }
-            whole.extend_from_slice(&data);
-        }
-    }
-    if seen > limit { Err(too_large(limits)) } else { Ok(whole.freeze()) }
-}
-
-fn too_large(limits: &Limits) -> Refusal {
-    let error = Error::usage(format!("the request is larger than {} bytes", limits.body_bytes()));
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error.help("send fewer rows at once"))
 }
 
 async fn no_route(uri: Uri) -> Refusal {

@@ -27,14 +27,15 @@
 //!
 //! # Finding one's way
 //!
-//! `server` binds and stops, `accept` takes connections and `connection` drives one, `http` routes, `infer` takes one
-//! request apart and puts its answer together, `runner` decides when models run (dynamic batching belongs there),
-//! `tensor` turns columns into tensors and back, `json` and `binary` are the two forms of a tensor's elements,
-//! `message` chooses between them, `protocol` holds the JSON objects. `client` asks, and `transport` is its side of
-//! HTTP.
+//! `server` binds and stops, `accept` takes connections and `connection` drives one, `body` reads a request to its end,
+//! `http` routes it, `infer` takes it apart and puts its answer together, `runner` decides when models run (dynamic
+//! batching belongs there), `tensor` turns columns into tensors and back, `json` and `binary` are the two forms of a
+//! tensor's elements, `message` chooses between them, `protocol` holds the JSON objects. `client` asks, and
+//! `transport` is its side of HTTP.
 
 mod accept;
 mod binary;
+mod body;
 mod client;
 mod connection;
 mod convert;

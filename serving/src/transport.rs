@@ -49,8 +49,8 @@ impl Transport {
         &self.base
     }
 
-    /// Sends a request, again if the server is busy. A body comes with the length of its JSON, where it has binary
-    /// data; so does the answer.
+    /// Sends a request, again if the server is busy or had closed the connection. A body comes with the length of its
+    /// JSON, where it has binary data; so does the answer.
     pub(crate) fn exchange(
         &self,
         path: &str,
@@ -59,7 +59,11 @@ impl Transport {
         let mut tries = 0;
         loop {
             tries += 1;
-            let mut response = self.send(path, body).map_err(|error| self.unreachable(error))?;
+            let sent = self.send(path, body).or_else(|error| match closed(&error) {
+                true => self.send(path, body),
+                false => Err(error),
+            });
+            let mut response = sent.map_err(|error| self.unreachable(error))?;
             let number = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()?.parse().ok());
             let (status, length, wait): (_, _, Option<usize>) =
                 (response.status(), number(HEADER), number("retry-after"));
@@ -107,6 +111,14 @@ impl Transport {
         let message = format!("the server at {} answers {status}: {text}", self.base);
         if status >= 500 { Error::unavailable(message) } else { Error::usage(message) }
     }
+}
+
+/// Whether a connection ended before an answer began. A server may close one that rests in the very moment in which a
+/// request is sent on it, and no request here changes anything, so each is sent once more.
+fn closed(error: &ureq::Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error, ureq::Error::Io(io) if
+        matches!(io.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof))
 }
 
 /// A name as one segment of a URL's path.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Long enough for anything that is going to happen on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 const NEVER: Duration = Duration::from_secs(3600);
-const SHORT: Duration = Duration::from_millis(200);
+const SHORT: Duration = Duration::from_millis(600);
 
 /// Limits under which a test that hangs would hang for an hour, so that each test sets the one that it is about.
 fn patient() -> Limits {
@@ -44,6 +44,29 @@ fn answer(stream: &mut TcpStream) -> u16 {
 fn ask(stream: &mut TcpStream) -> u16 {
     stream.write_all(b"GET /v2/health/ready HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     answer(stream)
+}
+
+#[test]
+fn a_connection_goes_on_after_a_body_that_nobody_needs() {
+    let server = serve(linear(), patient());
+    let mut stream = connect(&server);
+    for (method, path, status) in [
+        ("POST", "/v2/repository/index", 200),
+        ("GET", "/v2/health/ready", 200),
+        ("POST", "/v2/models/n/infer", 404),
+        ("POST", "/v2/models/m/infer", 415),
+        ("DELETE", "/v2", 405),
+    ] {
+        let head = "HTTP/1.1\r\nhost: x\r\ncontent-encoding: x\r\ncontent-length: 2\r\n\r\n";
+        stream.write_all(format!("{method} {path} {head}").as_bytes()).unwrap();
+        // Nothing is answered before the body is there.
+        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert_eq!(stream.peek(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "{method} {path}");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"{}").unwrap();
+        assert_eq!(answer(&mut stream), status, "{method} {path}");
+    }
+    assert_eq!(ask(&mut stream), 200);
 }
 
 /// Whether the server has closed a connection, with nothing more to say.
@@ -151,10 +174,12 @@ fn those_who_find_no_place_wait_and_all_are_answered() {
 #[test]
 fn connections_that_rest_give_way() {
     let server = serve(linear(), Limits { connections: 4, ..patient() });
-    let mut resting: Vec<TcpStream> = (0..4).map(|_| connect(&server)).collect();
-    for stream in &mut resting {
-        assert_eq!(ask(stream), 200);
-    }
+    let rests = |_| {
+        let mut stream = connect(&server);
+        assert_eq!(ask(&mut stream), 200);
+        stream
+    };
+    let mut resting: Vec<TcpStream> = (0..4).map(rests).collect();
     let mut half = connect(&server);
     half.write_all(b"GET /v2 HT").unwrap();
     // Twelve in a row, on four places, each of which someone else holds for an hour.

@@ -419,3 +419,32 @@ fn the_client_explains_what_is_wrong() {
     assert_eq!(error.advice(), Some("is it running? `ropeway serve` starts one"));
     assert_eq!(error.whose().exit_code(), 3);
 }
+
+#[test]
+fn a_connection_that_the_server_closed_is_opened_again() {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = Client::new(&listener.local_addr().unwrap().to_string()).unwrap();
+    let server = std::thread::spawn(move || {
+        let answer = r#"{"name": "s", "version": "1", "extensions": []}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{answer}", answer.len());
+        // Each connection has one answer and then ends, the first of them after it has got another request.
+        for requests in [2, 1] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            for request in 0..requests {
+                let mut line = String::new();
+                while line != "\r\n" {
+                    line.clear();
+                    assert!(reader.read_line(&mut line).unwrap() > 0);
+                }
+                if request == 0 {
+                    stream.write_all(answer.as_bytes()).unwrap();
+                }
+            }
+        }
+    });
+    assert_eq!(client.server().unwrap().name, "s");
+    assert_eq!(client.server().unwrap().name, "s");
+    server.join().unwrap();
+}
