@@ -1,16 +1,20 @@
 //! The hard cap on memory: 10 GiB of artifacts through 256 MiB, in a chain (each made of the one before) and in a fan
 //! (all made at once and then read), with a store in memory and one in a folder. Every artifact is checked when it is
-//! read, against its digest and against what it must be.
+//! read, against its digest and against what it must be. Stages run in the process of the run, and then in two worker
+//! processes; the limit is each process's.
 //!
 //! `cargo bench --bench memory`, with 11 GiB free where temporary files are (`TMPDIR` says where else).
 
 #![allow(clippy::print_stdout, reason = "a benchmark says what it measured")]
 
+use ropeway::pipeline::Pool;
 use ropeway::prelude::*;
-use ropeway::run::{Line, Options, run};
+use ropeway::run::{Elsewhere, Line, Options, run};
 use ropeway::stage::TaskRequest;
+use ropeway::worker::Token;
 use serde_json::json;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,6 +26,9 @@ const EACH: u64 = 64 << 20;
 const CAP: u64 = 256 << 20;
 /// What the peak of a process may be.
 const LIMIT: u64 = 400 << 20;
+const WORKERS: u32 = 2;
+/// Names the folder where processes leave their peaks.
+const PEAKS: &str = "ROPEWAY_BENCH_PEAKS";
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct Number {
@@ -35,7 +42,8 @@ fn words(number: u64) -> impl Iterator<Item = u64> {
 }
 
 fn make(Params(p): Params<Number>) -> Result<Tensors> {
-    Ok(Tensors::new().with("words", Tensor::from_vec(vec![(EACH / 8) as usize], words(p.number).collect())?))
+    let made = Tensors::new().with("words", Tensor::from_vec(vec![(EACH / 8) as usize], words(p.number).collect())?);
+    note_peak().map(|()| made)
 }
 
 fn check(artifact: &Tensors, number: u64) -> Result<()> {
@@ -79,21 +87,35 @@ fn pipeline(shape: &str, registry: &Registry) -> Result<Pipeline> {
     chain.resolve(registry)
 }
 
-/// Runs one case in this process and says its peak.
-fn case(shape: &str, url: &str) -> Result<()> {
-    let registry = Registry::new()
+fn registry() -> Registry {
+    Registry::new()
         .stage("make", stage(make).version(1))
         .stage("next", stage(next).version(1))
-        .stage("fan", stage(fan).version(1));
-    let registry = Arc::new(registry);
+        .stage("fan", stage(fan).version(1))
+}
+
+/// A run that computes in so many worker processes, or in this one.
+fn options(workers: u32) -> Result<Options> {
+    if workers == 0 {
+        return Ok(Options::default());
+    }
+    let pool = Pool { name: "local".into(), min: workers, max: workers, ..Pool::default() };
+    let (listen, token) = ("127.0.0.1:0".to_owned(), Token::generate()?);
+    let elsewhere = Elsewhere { listen, open: false, token, pools: vec![pool], memory: CAP, cache: None };
+    Ok(Options { cores: 0, elsewhere: Some(elsewhere), ..Options::default() })
+}
+
+/// Runs one case in this process and says how long it took.
+fn case(shape: &str, url: &str, workers: u32) -> Result<()> {
+    let registry = Arc::new(registry());
     let pipeline = pipeline(shape, &registry)?;
     let store = ropeway::runtime()?.block_on(Store::open(url))?.with_memory(CAP);
     let begun = Instant::now();
-    let report = run(&pipeline, &registry, &store, &Options::default(), &mut |_: &Line| {})?;
+    let report = run(&pipeline, &registry, &store, &options(workers)?, &mut |_: &Line| {})?;
     let failed = report.stages.iter().find_map(|stage| stage.error.as_deref());
     assert!(report.succeeded(), "{}", failed.unwrap_or("a stage failed"));
-    println!("{} {}", begun.elapsed().as_secs_f64(), peak()?);
-    Ok(())
+    println!("{}", begun.elapsed().as_secs_f64());
+    note_peak()
 }
 
 /// The most memory that this process had, in bytes.
@@ -103,26 +125,56 @@ fn peak() -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>().map_err(Error::new)? << 10)
 }
 
-fn main() -> Result<()> {
+/// Leaves this process's peak where all are looked at.
+fn note_peak() -> Result<()> {
+    let Some(folder) = std::env::var_os(PEAKS) else { return Ok(()) };
+    std::fs::write(Path::new(&folder).join(std::process::id().to_string()), peak()?.to_string())?;
+    Ok(())
+}
+
+/// The largest of the peaks that processes left in a folder.
+fn largest_peak(folder: &Path) -> Result<u64> {
+    let read = |entry: std::io::Result<std::fs::DirEntry>| -> Result<u64> {
+        std::fs::read_to_string(entry?.path())?.parse().map_err(Error::new)
+    };
+    let peaks = std::fs::read_dir(folder)?.map(read).collect::<Result<Vec<_>>>()?;
+    peaks.into_iter().max().context("processes leave their peaks")
+}
+
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    if let [_, role, shape, url] = arguments.as_slice()
-        && role == "case"
-    {
-        return case(shape, url);
+    let arguments: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
+    let done = match arguments.as_slice() {
+        ["worker", ..] => return ropeway::main(registry()),
+        ["case", shape, url, workers] => {
+            workers.parse().map_err(Error::new).and_then(|workers| case(shape, url, workers))
+        }
+        _ => measure(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{error}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn measure() -> Result<()> {
     let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
     println!("{ARTIFACTS} artifacts of {} MiB through a cap of {} MiB:", mib(EACH), mib(CAP));
-    for shape in ["chain", "fan"] {
+    for (shape, workers) in [("chain", 0), ("fan", 0), ("chain", WORKERS), ("fan", WORKERS)] {
         let folder = tempfile::tempdir()?;
         for url in ["memory://".to_owned(), format!("file://{}", folder.path().display())] {
+            let peaks = tempfile::tempdir()?;
             // A process of its own, for a peak of its own.
-            let output = Command::new(std::env::current_exe()?).args(["case", shape, &url]).output()?;
+            let mut command = Command::new(std::env::current_exe()?);
+            let output = command.args(["case", shape, &url, &workers.to_string()]).env(PEAKS, peaks.path()).output()?;
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-            let (seconds, peak) = said.trim().split_once(' ').context("a case says its time and peak")?;
-            let (seconds, peak): (f64, u64) = (seconds.parse().map_err(Error::new)?, peak.parse().map_err(Error::new)?);
+            let (seconds, peak) = (said.trim().parse::<f64>().map_err(Error::new)?, largest_peak(peaks.path())?);
             println!(
-                "{shape:5} {:9} peak {:5.1} MiB, {:.2} of {} MiB; {:.2} GiB/s",
+                "{shape:5} {workers} workers {:9} largest peak {:5.1} MiB, {:.2} of {} MiB; {:.2} GiB/s",
                 url.split("//").next().unwrap_or_default(),
                 mib(peak),
                 peak as f64 / LIMIT as f64,

@@ -120,5 +120,6 @@ fn main() -> Result<()> {
             "  {workers:>6} workers: {micros:.2} µs, {ratio:.2} times that of 10; if only 10 are busy {algorithm:.2}"
         );
     }
+    assert!(decisions >= LEAST && bytes <= MOST_BYTES, "a limit is missed");
     Ok(())
 }

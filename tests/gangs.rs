@@ -1,7 +1,7 @@
 //! Training by several workers together: the same bytes at any number of them, whoever dies or comes meanwhile.
 
 use crate::kills::{children, kill};
-use crate::support::{Ended, Process, Project, Running, TOKEN};
+use crate::support::{Ended, Process, Project, Running, TOKEN, free_address, skip};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -99,9 +99,12 @@ fn a_gang_that_dies_whole_goes_on_from_its_checkpoint() {
     let project = project(2, EPOCHS);
     let mut running = Running::start(&project, &[&RUN, &["--workers", "2"][..]].concat());
     let run = running.process.id();
-    // There is a checkpoint once the training has said how far it is.
-    let far = |said: &Value| is(said, "progress") && said["done"].as_u64().is_some_and(|done| done >= 100);
-    running.until(far);
+    running.until(|said| is(said, "progress"));
+    // Another thread writes it, while the training goes on.
+    let checkpoints = project.path().join(".ropeway/checkpoints");
+    while !std::fs::read_dir(&checkpoints).is_ok_and(|mut tasks| tasks.next().is_some()) {
+        std::thread::yield_now();
+    }
     assert!(children(run).into_iter().filter(|member| kill(*member)).count() == 2);
     let ended = running.end().ok();
     same(&ended, &expected);
@@ -109,12 +112,32 @@ fn a_gang_that_dies_whole_goes_on_from_its_checkpoint() {
 }
 
 #[test]
+fn a_gang_that_workers_are_lost_with_again_and_again_is_given_up() {
+    let project = Project::new();
+    // Without checkpoints none of its lives gets further than the one before.
+    project.write("p.toml", pipeline(2, 1_000_000).replace("steps = 20", "steps = 1_000_000"));
+    let mut running = Running::start(&project, &[&RUN, &["--workers", "2"][..]].concat());
+    let run = running.process.id();
+    // As if the training ended its workers before it had done anything.
+    while let Some(said) = running.next() {
+        if is(&said, "attempt_started") {
+            for member in children(run) {
+                kill(member);
+            }
+        }
+    }
+    let ended = running.end();
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    assert_eq!(ended.outcomes()["fit"], "failed");
+    assert!(ended.stdout.contains("workers were lost while they had it, and it got no further"), "{}", ended.stdout);
+}
+
+#[test]
 fn a_gang_outlives_its_coordinator() {
     const EPOCHS: u32 = 300;
     let expected = reference(EPOCHS);
     let project = project(2, EPOCHS);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
+    let address = free_address();
     let arguments = [&RUN, &["--workers", "0", "--listen", &address, "--token", TOKEN][..]].concat();
     let mut first = Running::start(&project, &arguments);
     first.address();
@@ -133,8 +156,7 @@ fn members_that_share_no_memory_use_connections() {
     // In a namespace of its own a worker sees no other process.
     let apart = ["--fork", "--pid", "--mount-proc", "--kill-child"];
     if !Command::new("unshare").args(apart).arg("true").status().is_ok_and(|status| status.success()) {
-        println!("skipped: namespaces of processes can't be made here");
-        return;
+        return skip("pid", "namespaces of processes can't be made here");
     }
     let expected = reference(12);
     let project = project(2, 12);

@@ -1,6 +1,6 @@
 //! Small networks of network namespaces: a coordinator's and some workers', on a switch of their own.
 
-use crate::support::{Project, root};
+use crate::support::{Project, root, skip};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -43,7 +43,7 @@ impl Lab {
         let name = format!("ropeway-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let mut lab = Self { name, namespaces: Vec::new(), wires: Vec::new() };
         if let Err(reason) = lab.namespace("hub") {
-            println!("skipped: no network namespaces here ({reason})");
+            skip("net", &format!("no network namespaces here ({reason})"));
             return None;
         }
         let hub = lab.hub();

@@ -19,6 +19,7 @@ mod kills;
 mod lab;
 mod layers;
 mod live;
+mod locality;
 mod network;
 mod pools;
 mod readme;

@@ -1,15 +1,18 @@
 //! Runs over a network that is slow, loses much, and breaks: the bytes stay the same, and nobody waits for ever.
 
 use crate::lab::{COORDINATOR, Lab};
-use crate::support::{Ended, Process, Project, Running, TOKEN, all_digits, digits};
+use crate::support::{Ended, MUCH, Process, Project, Running, TOKEN, all_digits, digits};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::Duration;
 
+/// So much that one worker alone is busy for longer than a silent one is waited for.
+const MORE: [&str; 2] = ["--set", "best.trials=240"];
+
 /// The outputs of a run in one process.
-fn reference() -> BTreeMap<String, Value> {
-    Project::new().run(&all_digits(&[])).ok().digests()
+fn reference(work: [&str; 2]) -> BTreeMap<String, Value> {
+    Project::new().run(&all_digits(&work)).ok().digests()
 }
 
 /// A run that computes nothing itself and takes workers from the network.
@@ -66,8 +69,8 @@ fn a_slow_wire_that_loses_much_changes_nothing() {
 #[test]
 fn a_worker_that_is_cut_off_comes_back_with_what_it_has_done() {
     let Some(lab) = Lab::new(1) else { return };
-    let reference = reference();
-    for more in [&[][..], &["--store", "memory://"]] {
+    let reference = reference(MUCH);
+    for more in [&MUCH[..], &[&MUCH[..], &["--store", "memory://"]].concat()] {
         let (project, elsewhere) = (Project::new(), Project::new());
         let mut run = start(&lab, &project, more);
         let worker = join(&lab, 0, &elsewhere, &[]);
@@ -84,15 +87,15 @@ fn a_worker_that_is_cut_off_comes_back_with_what_it_has_done() {
 #[test]
 fn a_short_break_is_nobodys_loss() {
     let Some(lab) = Lab::new(1) else { return };
-    let reference = reference();
-    for more in [&[][..], &["--store", "memory://"]] {
+    let reference = reference(MUCH);
+    for more in [&MUCH[..], &[&MUCH[..], &["--store", "memory://"]].concat()] {
         let (project, elsewhere) = (Project::new(), Project::new());
         let mut run = start(&lab, &project, more);
         let worker = join(&lab, 0, &elsewhere, &[]);
         run.until(is_result);
         lab.cut(0);
         // Shorter than anybody's patience.
-        sleep(Duration::from_millis(1500));
+        sleep(Duration::from_millis(1100));
         lab.heal(0);
         let run = run.end().ok();
         same(&run, &reference);
@@ -106,11 +109,11 @@ fn a_short_break_is_nobodys_loss() {
 fn others_do_the_work_of_one_that_is_cut_off() {
     let Some(lab) = Lab::new(2) else { return };
     let (project, elsewhere) = (Project::new(), Project::new());
-    let mut run = start(&lab, &project, &[]);
+    let mut run = start(&lab, &project, &MUCH);
     let workers = [0, 1].map(|worker| join(&lab, worker, &elsewhere, &["--patience", "3"]));
     run.until(is_result);
     lab.cut(0);
-    same(&run.end().ok(), &reference());
+    same(&run.end().ok(), &reference(MUCH));
     let [cut_off, other] = workers.map(Process::end);
     other.ok();
     // Nothing told it: it noticed by itself.
@@ -121,10 +124,10 @@ fn others_do_the_work_of_one_that_is_cut_off() {
 #[test]
 fn a_worker_that_slept_is_no_danger_when_it_wakes() {
     let Some(lab) = Lab::new(2) else { return };
-    let reference = reference();
+    let reference = reference(MORE);
     for workers in [1, 2] {
         let (project, elsewhere) = (Project::new(), Project::new());
-        let mut run = start(&lab, &project, &[]);
+        let mut run = start(&lab, &project, &MORE);
         let sleeper = join(&lab, 0, &elsewhere, &["--patience", "1"]);
         let other = (workers == 2).then(|| join(&lab, 1, &elsewhere, &[]));
         run.until(is_result);
@@ -145,14 +148,14 @@ fn a_worker_that_slept_is_no_danger_when_it_wakes() {
 fn a_worker_outlives_a_coordinator_that_vanishes_from_the_network() {
     let Some(lab) = Lab::new(1) else { return };
     let (project, elsewhere) = (Project::new(), Project::new());
-    let mut run = start(&lab, &project, &[]);
+    let mut run = start(&lab, &project, &MUCH);
     let worker = join(&lab, 0, &elsewhere, &[]);
     run.until(is_result);
     lab.cut(0);
     // Nothing of its end reaches the worker.
     run.process.kill();
     lab.heal(0);
-    same(&start(&lab, &project, &[]).end().ok(), &reference());
+    same(&start(&lab, &project, &MUCH).end().ok(), &reference(MUCH));
     let worker = worker.end().ok();
     assert_eq!(joins(&worker), 2, "{}", worker.stderr);
 }

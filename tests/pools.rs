@@ -16,8 +16,8 @@ fn held(name: &str, from: &str, needs: &str) -> String {
 
 /// A pipeline over the wines with two pools: small workers of one core, and a large one of little memory.
 fn pipeline(stages: &[String]) -> String {
-    let small = "[pool.small]\nmax = 2\ncpus = 1\nidle = \"50ms\"\nprice = 1.0\n";
-    let large = "[pool.large]\nmax = 1\ncpus = 3\nmemory = \"64MiB\"\nidle = \"50ms\"\nprice = 4.0\nstart = \"5s\"\n";
+    let small = "[pool.small]\nmax = 2\ncpus = 1\nidle = \"1s\"\nprice = 1.0\n";
+    let large = "[pool.large]\nmax = 1\ncpus = 3\nmemory = \"64MiB\"\nidle = \"1s\"\nprice = 4.0\nstart = \"5s\"\n";
     let head = "name = \"elastic\"\nseed = 1\n";
     format!("{head}{small}{large}[stage.rows]\nuse = \"dataset.wine\"\n{}", stages.concat())
 }

@@ -274,7 +274,7 @@ fn a_run_can_be_scraped_while_it_runs() {
 }
 
 /// What is served for Prometheus.
-fn scrape(url: &str) -> BTreeMap<String, f64> {
+pub(crate) fn scrape(url: &str) -> BTreeMap<String, f64> {
     let mut answer = ureq::get(url).call().unwrap();
     let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
     assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");

@@ -3,8 +3,10 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
 /// The checkout.
@@ -94,6 +96,26 @@ impl Ended {
     }
 }
 
+/// An address of this machine that nobody else is given: its port is none of those that the system gives away.
+pub(crate) fn free_address() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let address = format!("127.0.0.1:{}", 12_000 + number % 18_000);
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// Says that a test does nothing, since this machine lacks something. Whoever knows that it does not says so in
+/// `ROPEWAY_MUST`: there the test fails.
+pub(crate) fn skip(kind: &str, reason: &str) {
+    let must = std::env::var("ROPEWAY_MUST").unwrap_or_default();
+    assert!(!must.split(' ').any(|one| one == kind), "this machine is said to have {kind}: {reason}");
+    println!("skipped: {reason}");
+}
+
 /// The secret of runs that are tested.
 pub(crate) const TOKEN: &str = "rw1-00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
@@ -102,6 +124,9 @@ pub(crate) fn all_digits<'a>(more: &[&'a str]) -> Vec<&'a str> {
     let config: &'static str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/digits.toml");
     [&["run", config, "--format", "json"], more].concat()
 }
+
+/// So much work that a run is still under way when something has happened to it.
+pub(crate) const MUCH: [&str; 2] = ["--set", "best.trials=96"];
 
 /// How to run the digits pipeline, smaller: where it is used, nobody asks how good the model is.
 pub(crate) fn digits<'a>(more: &[&'a str]) -> Vec<&'a str> {

@@ -70,6 +70,7 @@
 #[cfg(test)]
 mod damage;
 mod error;
+mod machine;
 mod nearest;
 mod process_folder;
 mod runtime;

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 const LOCK: &str = "lock";
+/// What other processes write to in such a folder.
+pub(crate) const EXCHANGE: &str = "exchange";
 
 /// A folder of this process, with all that is in it; it is removed when this is dropped.
 ///
@@ -96,8 +98,15 @@ impl Orphan {
     pub(crate) fn remove(self) {
         match self.lock {
             Some(lock) => remove(&self.path, Some(lock)),
-            // Only if it is empty: by now it may have a lock.
-            None => drop(fs::remove_dir(&self.path)),
+            // If it is empty: by now it may have a lock. But what stands there without one, where a lock comes before all
+            // else and goes after it, a worker made that outlived its run.
+            None => {
+                let made = self.path.join(EXCHANGE);
+                if made.exists() && !self.path.join(LOCK).exists() {
+                    let _ = fs::remove_dir_all(made);
+                }
+                let _ = fs::remove_dir(&self.path);
+            }
         }
     }
 }
@@ -134,9 +143,11 @@ mod tests {
         let living = ProcessFolder::create(parent.path(), "p").unwrap();
         fs::write(living.path().join("file"), "x").unwrap();
         // Killed before it had a lock, with one, at work, and as it removed what it had made.
-        let dead = ["pnew", "plocked", "pworked", "premoved"].map(|name| parent.path().join(name));
+        let dead = ["pnew", "plocked", "pworked", "premoved", "pmadeagain"].map(|name| parent.path().join(name));
         dead.iter().for_each(|folder| fs::create_dir(folder).unwrap());
-        dead[1..].iter().for_each(|folder| fs::write(folder.join(LOCK), "").unwrap());
+        dead[1..4].iter().for_each(|folder| fs::write(folder.join(LOCK), "").unwrap());
+        // Somebody who did not know that it was gone wrote there.
+        fs::create_dir_all(dead[4].join(EXCHANGE).join("blobs")).unwrap();
         fs::write(dead[2].join("rest.arrow"), "x").unwrap();
         fs::create_dir(dead[2].join("folder")).unwrap();
         fs::write(dead[2].join("folder/file"), "x").unwrap();
@@ -146,7 +157,7 @@ mod tests {
         fs::write(parent.path().join("pfile"), "x").unwrap();
 
         sweep(parent.path());
-        assert_eq!(dead.map(|folder| folder.exists()), [false; 4]);
+        assert_eq!(dead.map(|folder| folder.exists()), [false; 5]);
         assert!(living.path().join("file").exists());
         assert!(parent.path().join("other").exists() && parent.path().join("pfile").exists());
         let path = living.path().to_owned();

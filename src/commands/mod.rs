@@ -10,6 +10,7 @@ pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod serve;
 pub(crate) mod show;
+mod signals;
 pub(crate) mod stages;
 mod trace;
 pub(crate) mod worker;

@@ -1,5 +1,6 @@
 //! `ropeway run`
 
+use super::signals::Signals;
 use super::trace::TraceFile;
 use super::{gpus, load, open_store, print, print_json, serve_metrics};
 use crate::cli::{Context, Exit, Format, PipelineArgs, TierArgs, complain};
@@ -56,8 +57,9 @@ struct ElsewhereArgs {
     /// Let workers join from elsewhere, at this address, such as 0.0.0.0:7777
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// The secret that workers must have [default: a new one, which is printed]
-    #[arg(long, env = "ROPEWAY_TOKEN", hide_env_values = true, requires = "listen")]
+    /// The secret that workers that join must have [default: a new one, which is printed]
+    // From the environment it may be there for other runs, so that it asks for no --listen.
+    #[arg(long, env = "ROPEWAY_TOKEN", hide_env_values = true)]
     token: Option<String>,
 }
 
@@ -72,8 +74,8 @@ impl ElsewhereArgs {
                 .help("add --listen ADDRESS, or give --workers a number"));
         }
         let token = match &self.token {
-            Some(text) => text.parse()?,
-            None => Token::generate()?,
+            Some(text) if self.listen.is_some() => text.parse()?,
+            _ => Token::generate()?,
         };
         let pools = match self.workers {
             Some(ref workers) => local(workers, cores, *here),
@@ -146,17 +148,15 @@ impl Run {
     }
 }
 
-/// The first Ctrl-C stops the run in good order, the second at once. What is committed stays either way.
+/// The first Ctrl-C or SIGTERM stops the run in good order, the second at once. What is committed stays either way.
 fn interrupt_with(cancel: Cancel) -> Result<()> {
+    let mut signals = Signals::new()?;
     runtime()?.spawn(async move {
-        if tokio::signal::ctrl_c().await.is_err() {
-            return;
-        }
-        cancel.cancel();
+        signals.next().await;
         complain("stopping; what is committed stays (again to stop at once)");
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(Fault::Interrupted.exit_code().into());
-        }
+        cancel.cancel();
+        signals.next().await;
+        std::process::exit(Fault::Interrupted.exit_code().into());
     });
     Ok(())
 }

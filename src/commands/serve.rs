@@ -1,5 +1,6 @@
 //! `ropeway serve`
 
+use super::signals::Signals;
 use super::{load, open_store, read};
 use crate::cli::{Context, Exit, Format, PipelineArgs, complain};
 use crate::data::{Artifact, Model};
@@ -86,7 +87,8 @@ impl Serve {
         let served: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name().to_owned()).collect();
         let server = Server::new(endpoints).limits(self.limits.limits()).bind(&self.listen)?;
         let address = server.local_addr();
-        let stop = stop_requested()?;
+        let mut signals = Signals::new()?;
+        let stop = async move { signals.next().await };
         match self.format {
             Format::Text => {
                 for name in &served {
@@ -138,24 +140,4 @@ fn fitted(planned: &[Planned], stage: &str, output: &str, store: &Store, file: &
             Err(Error::usage(format!("stage {stage:?} gave {what}, which can't be served")))
         }
     }
-}
-
-/// A future that completes when the process is asked to stop. From here on, such a request ends it in good order.
-#[cfg(unix)]
-fn stop_requested() -> Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let _runtime = runtime()?.enter();
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
-
-/// A future that completes when the process is asked to stop.
-#[cfg(not(unix))]
-fn stop_requested() -> Result<impl Future<Output = ()>> {
-    Ok(async { drop(tokio::signal::ctrl_c().await) })
 }

@@ -1,10 +1,11 @@
 //! `ropeway worker`
 
+use super::signals::Signals;
 use super::{gpus, serve_metrics};
 use crate::cli::{Context, Exit, TierArgs, complain};
 use crate::units;
-use crate::worker::{Token, WorkerMetrics, WorkerOptions, work};
-use crate::{Error, Result};
+use crate::worker::{Leave, Token, WorkerMetrics, WorkerOptions, work};
+use crate::{Error, Fault, Result, runtime};
 use ropeway_framework::parse_size;
 use std::io::Read;
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub(crate) struct Worker {
     /// How many of this machine's CUDA devices to compute on [default: all]
     #[arg(long, value_name = "N")]
     gpus: Option<usize>,
-    /// How much memory its stages may take together, as they say under `needs` [default: nobody counts]
+    /// How much memory its stages may take together, as they say under `needs` [default: the machine's]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     room: Option<u64>,
     /// The pool of the run's pipeline that it is started for
@@ -73,6 +74,7 @@ impl Worker {
             patience: Duration::from_secs(self.patience),
             store_options: std::env::vars().collect(),
             metrics,
+            leave: leave_when_asked()?,
         };
         let quiet = self.quiet;
         let mut say = |line: String| {
@@ -83,6 +85,20 @@ impl Worker {
         work(&context.registry, &options, &mut say)?;
         Ok(0)
     }
+}
+
+/// Has the worker leave in good order at the first SIGTERM or Ctrl-C, and at once at the second.
+fn leave_when_asked() -> Result<Leave> {
+    let leave = Leave::default();
+    let asked = leave.clone();
+    let mut signals = Signals::new()?;
+    runtime()?.spawn(async move {
+        signals.next().await;
+        asked.ask();
+        signals.next().await;
+        std::process::exit(Fault::Interrupted.exit_code().into());
+    });
+    Ok(leave)
 }
 
 fn all_cores() -> f64 {

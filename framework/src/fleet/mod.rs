@@ -22,7 +22,8 @@ pub struct Recipe {
     pub cores: f64,
     /// CUDA devices that each computes on.
     pub gpus: usize,
-    /// Bytes that the tasks of each may take together, as they say under `needs`; nothing if nobody counts them.
+    /// Bytes that the tasks of each may take together, as they say under `needs`; nothing for what the machine
+    /// has.
     pub room: Option<u64>,
     /// Bytes of artifacts that each holds in memory.
     pub memory: u64,

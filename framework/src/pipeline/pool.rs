@@ -30,7 +30,8 @@ pub struct Pool {
     /// The cores of one worker.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub cpus: f64,
-    /// The memory of one worker: `"4GiB"`, `"512MB"` or a number of bytes; 0 if it is not limited.
+    /// The memory of one worker: `"4GiB"`, `"512MB"` or a number of bytes; 0 for as much as
+    /// others have, of this machine's.
     #[serde(with = "units::size")]
     #[schemars(schema_with = "units::size::schema")]
     pub memory: u64,

@@ -8,7 +8,7 @@ use super::task::{Live, Made, Request, Task, Waiter};
 use super::voice::{Looked, Voice};
 use super::watch::{attempt_span, reserved_cores};
 use super::window::Reply;
-use crate::schedule::{self, Action, Device, Needs, Share, TaskId, WHOLE, WorkerId};
+use crate::schedule::{self, Action, Device, GroupId, Needs, Share, TaskId, WHOLE, WorkerId};
 use crate::stage::{self, Cancel, Gang, Models, Pace, Progress, Report as Step, Seed, TaskRequest, Tasks};
 use crate::worker::Assignment;
 use crate::{Context, Error, Result};
@@ -58,6 +58,8 @@ impl Coordinator<'_> {
             // What is small travels with the attempt, wherever it goes.
             inputs: inputs().filter(|one| one.bytes >= LARGE).map(|one| ((&one.digest).into(), one.bytes)).collect(),
             size: request.size(),
+            // What different stages ask for shares the workers fairly.
+            group: GroupId(stage.0),
             stage,
             members,
             ..schedule::Task::new(
@@ -67,6 +69,18 @@ impl Coordinator<'_> {
         };
         self.tell_of_waiting(id, &task.needs)?;
         self.step(schedule::Event::Submitted(task))
+    }
+
+    /// Says what waits for another worker than the first one that came.
+    pub(super) fn tell_of_all_that_wait(&mut self) -> Result<()> {
+        let waits = |task: &Task| task.key.is_some() && !task.leads && task.live.is_empty();
+        let kind = |task: &Task| {
+            let needs = needs(&task.request.task.needs, task.device, task.files);
+            Needs { peers: task.request.task.needs.workers > 1, ..needs }
+        };
+        let waiting = self.tasks.iter().filter(|(_, task)| waits(task)).map(|(id, task)| (*id, kind(task)));
+        let waiting: Vec<(TaskId, Needs)> = waiting.collect();
+        waiting.into_iter().try_for_each(|(id, needs)| self.tell_of_waiting(id, &needs))
     }
 
     /// Says, once for each kind of needs, that no worker of those that are here or may be started can run a task, but one
@@ -204,7 +218,8 @@ impl Coordinator<'_> {
     }
 
     pub(super) fn said(&mut self, id: TaskId, step: Step) -> Result<()> {
-        let Some(task) = self.tasks.get(&id) else { return Ok(()) };
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        task.losses.note(task.request.task.needs.workers, &step);
         let name = task.label().to_owned();
         self.tell(match step.line {
             Some(line) => Event::Log { name, line },

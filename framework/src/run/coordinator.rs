@@ -12,7 +12,6 @@ use super::nodes::{Node, request};
 use super::rests::Rests;
 use super::task::{Live, Request, Task, Waiter};
 use super::voice::Message;
-use super::watch::worker_info;
 use crate::data::{Artifact, Kind, Metrics, Ref};
 use crate::pipeline::Pipeline;
 use crate::schedule::{self, Costs, Needs, Scheduler, StageId, TaskId};
@@ -229,18 +228,22 @@ impl<'a> Coordinator<'a> {
     fn heard(&mut self, heard: Heard) -> Result<()> {
         match heard {
             Heard::Joined(worker) => {
-                let info = worker_info(&worker.name, &worker.has, &worker.pool, worker.has.files);
-                let joined = self.crew.join(worker);
+                let is_first = self.crew.is_empty();
+                let (info, joined) = self.crew.join(self.options.clock.elapsed(), worker);
                 self.tell_joined(info)?;
-                self.step(joined)
+                self.step(joined)?;
+                if is_first { self.tell_of_all_that_wait() } else { Ok(()) }
             }
             Heard::Lost { worker, reason } => self.lost(worker, reason),
-            Heard::Ended { worker, task, attempt, result } if self.crew.has(worker) => {
-                self.ended(worker, task, attempt, result)
+            Heard::Leaving(worker) => self.leaves(worker),
+            Heard::Ended { worker, task, attempt, result } => {
+                let Some(leaves) = self.crew.hears(worker, result.is_ok()) else { return Ok(()) };
+                self.ended(worker, task, attempt, result)?;
+                if leaves { self.part_if_idle(worker) } else { Ok(()) }
             }
-            Heard::Ended { .. } => Ok(()),
             Heard::Present { worker, task, attempt, present } => self.present(worker, task, attempt, present),
             Heard::Said { worker, task, attempt, report } => {
+                self.crew.hears(worker, true);
                 match self.tasks.get(&task).is_some_and(|task| task.runs(attempt, worker)) {
                     true => self.said(task, report),
                     false => Ok(()),
@@ -382,7 +385,7 @@ impl<'a> Coordinator<'a> {
             match self.inbox.recv_timeout(PULSE) {
                 Ok(Message::Heard(Heard::Lost { worker, .. })) => self.crew.forget(worker),
                 Ok(Message::Heard(Heard::Joined(worker))) => {
-                    self.crew.join(worker);
+                    self.crew.join(self.options.clock.elapsed(), worker);
                     self.crew.dismiss();
                 }
                 _ => {}

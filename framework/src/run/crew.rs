@@ -14,7 +14,7 @@ use crate::store::{Store, kernel};
 use crate::worker::{
     Assignment, Circle, EmbeddedWorker, Failure, Hands, Hub, RemoteWorker, Terms, Token, machine_number, program,
 };
-use crate::{Error, Fault, Result};
+use crate::{Error, Fault, Result, machine};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
@@ -30,6 +30,9 @@ const ANY: PoolId = PoolId(u32::MAX);
 /// How often a worker shows that it lives, and how long one may be silent.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who falls so soon after coming, without having said a word of what it does, came for nothing.
+const BRIEF: Duration = Duration::from_secs(5);
 
 /// Workers in other processes.
 #[derive(Clone, Debug)]
@@ -69,7 +72,8 @@ impl Crew {
         let left = if options.cores > 0 { Dealt::of(&options.gpus, pools).left } else { 0 };
         let gpus = options.gpus.clone().first(left)?;
         let (devices, machine) = (gpus.memory(), machine_number(&kernel()));
-        let has = Capacity { millicores, memory: u64::MAX, devices, files: true, machine, ..Capacity::default() };
+        let memory = machine::memory().unwrap_or(u64::MAX);
+        let has = Capacity { millicores, memory, devices, files: true, machine, ..Capacity::default() };
         let mut crew = Self {
             here: Hands::new(EmbeddedWorker::new(store.clone(), has.clone())?.with_gpus(gpus)),
             has,
@@ -102,7 +106,7 @@ impl Crew {
 
     /// What the worker inside this process presents itself as.
     pub(super) fn describe(&self) -> WorkerInfo {
-        worker_info(EMBEDDED, &self.has, "", true)
+        worker_info(EMBEDDED, &machine::name(), &self.has, "")
     }
 
     /// A worker's name.
@@ -138,24 +142,36 @@ impl Crew {
         self.hub.as_ref().map(|hub| hub.reached_at().to_string())
     }
 
-    /// A worker has come: what the scheduler hears of it.
-    pub(super) fn join(&mut self, mut worker: RemoteWorker) -> schedule::Event {
-        worker.has.pool = self.pools.as_mut().and_then(|pools| pools.join(&worker.name));
+    /// A worker has come: what is told of it, and what the scheduler hears.
+    pub(super) fn join(&mut self, now: Time, mut worker: RemoteWorker) -> (WorkerInfo, schedule::Event) {
+        worker.has.pool = self.pools.as_mut().and_then(|pools| pools.join(&worker.called, &worker.pool));
+        // One that comes back may be here before it is known that it was gone.
+        if self.there.values().any(|other| other.name == worker.name) {
+            worker.name = format!("{}#{}", worker.name, worker.id.0);
+        }
+        worker.since = now;
+        let pool = if worker.has.pool.is_some() { &*worker.pool } else { "" };
+        let info = worker_info(&worker.name, &worker.host, &worker.has, pool);
         let joined = schedule::Event::Joined { worker: worker.id, has: worker.has.clone() };
         self.there.insert(worker.id, worker);
-        joined
+        (info, joined)
     }
 
     /// A worker is gone.
     ///
     /// # Errors
     /// Its process can't be stopped.
-    pub(super) fn lose(&mut self, worker: WorkerId) -> Result<()> {
+    pub(super) fn lose(&mut self, now: Time, worker: WorkerId) -> Result<()> {
         let leaves = self.leaving.remove(&worker);
         self.holders.forget(worker);
-        match (self.there.remove(&worker), &mut self.pools) {
-            // One that leaves ends by itself.
-            (Some(there), Some(pools)) if !leaves => pools.lose(&there.name),
+        let Some(there) = self.there.remove(&worker) else { return Ok(()) };
+        let is_back = self.there.values().any(|other| other.has.pool.is_some() && other.called == there.called);
+        match (there.has.pool, &mut self.pools) {
+            // One that leaves ends by itself, and one that is back must live.
+            (Some(pool), Some(pools)) if !leaves && !is_back => {
+                let served = there.served || now.saturating_sub(there.since) > BRIEF;
+                pools.lose(now, pool, &there.called, served)
+            }
             _ => Ok(()),
         }
     }
@@ -183,6 +199,24 @@ impl Crew {
         worker == HERE || self.there.contains_key(&worker)
     }
 
+    /// A worker elsewhere says something of an attempt; `gave` tells whether it was of use. Gives whether it means to leave,
+    /// if it is one of the crew.
+    pub(super) fn hears(&mut self, worker: WorkerId, gave: bool) -> Option<bool> {
+        let there = self.there.get_mut(&worker)?;
+        there.served |= gave;
+        Some(there.leaves)
+    }
+
+    /// A worker means to leave; whether that is news.
+    pub(super) fn will_leave(&mut self, worker: WorkerId) -> bool {
+        self.there.get_mut(&worker).is_some_and(|there| !std::mem::replace(&mut there.leaves, true))
+    }
+
+    /// Whether a worker said that it means to leave.
+    pub(super) fn means_to_leave(&self, worker: WorkerId) -> bool {
+        self.there.get(&worker).is_some_and(|there| there.leaves)
+    }
+
     /// Hands an attempt to a worker.
     pub(super) fn start(&mut self, worker: WorkerId, work: Assignment) {
         let (task, attempt) = (work.task, work.attempt);
@@ -200,7 +234,7 @@ impl Crew {
         }
     }
 
-    /// A worker holds artifacts that it made.
+    /// A worker holds artifacts that it made or read.
     pub(super) fn holds(&mut self, worker: WorkerId, made: impl Iterator<Item = Digest>) {
         if self.there.contains_key(&worker) {
             made.for_each(|digest| self.holders.add(worker, digest));
@@ -213,7 +247,11 @@ impl Crew {
         let holders = inputs.flat_map(|input| self.holders.of(input.digest));
         let others = holders.filter(|holder| *holder != worker).filter_map(|holder| self.there.get(&holder));
         let addresses: BTreeSet<&String> = others.map(|peer| &peer.peer).filter(|peer| !peer.is_empty()).collect();
-        addresses.into_iter().cloned().collect()
+        let mut addresses: Vec<String> = addresses.into_iter().cloned().collect();
+        // Not all ask the same one first.
+        let first = worker.0 as usize % addresses.len().max(1);
+        addresses.rotate_left(first);
+        addresses
     }
 
     /// Where others reach a worker, and on which machine it is.

@@ -49,8 +49,11 @@ impl Coordinator<'_> {
             Ok(outcome) => {
                 seconds = outcome.seconds;
                 let large: Vec<&Ref> = outcome.outputs.values().filter(|one| one.bytes >= LARGE).collect();
-                made.extend(large.iter().map(|one| ((&one.digest).into(), one.bytes)));
-                self.crew.holds(worker, large.into_iter().map(|one| one.digest));
+                // What it read it has as well.
+                let read = task.request.task.inputs.values().flatten().filter(|one| one.bytes >= LARGE);
+                let has = || large.iter().copied().chain(read.clone());
+                made.extend(has().map(|one| ((&one.digest).into(), one.bytes)));
+                self.crew.holds(worker, has().map(|one| one.digest));
                 let worker::Outcome { outputs, seconds, device, .. } = outcome;
                 task.outcome = Some(Made { outputs, seconds, device });
                 if outcome.differs {
@@ -73,9 +76,13 @@ impl Coordinator<'_> {
                     self.free(worker, id, attempt)?;
                     return self.recover(id, lost, maker, failure.error);
                 }
-                let passes = failure.error.whose() != Fault::Usage && failure.error.whose() != Fault::Interrupted;
+                let end = match failure.error.whose() {
+                    Fault::Usage | Fault::Interrupted => End::Failed,
+                    Fault::Unavailable => End::Unavailable,
+                    Fault::Stage | Fault::Device | Fault::Bug => End::Transient,
+                };
                 task.failure = Some(failure.error);
-                if passes { End::Transient } else { End::Failed }
+                end
             }
         };
         match self.tasks.get(&id).is_some_and(|task| task.leads) {
@@ -94,12 +101,11 @@ impl Coordinator<'_> {
     fn led(&mut self, id: TaskId, attempt: u32, end: End) -> Result<()> {
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         match end {
-            End::Transient if attempt <= task.request.task.needs.retries => {
+            End::Transient | End::Unavailable if attempt <= task.request.task.needs.retries => {
                 self.rests.begin(self.options.clock.elapsed(), id, attempt);
                 Ok(())
             }
-            End::Done | End::Failed | End::Transient | End::Stopped => match (task.outcome.take(), task.failure.take())
-            {
+            _ => match (task.outcome.take(), task.failure.take()) {
                 (Some(made), _) => {
                     self.learn(id, made.seconds);
                     self.succeed(id, Outcome::Done, made)

@@ -83,7 +83,7 @@ mod tests {
     use crate::run::{Elsewhere, Line, Options, Report, run};
     use crate::stage::{Devices, FnStage, Registry, stage};
     use crate::store::Store;
-    use crate::worker::{Gpu, Token, WorkerMetrics, WorkerOptions, work};
+    use crate::worker::{Gpu, Leave, Token, WorkerMetrics, WorkerOptions, work};
     use crate::{Error, Fault};
     use std::sync::Arc;
     use std::time::Duration;
@@ -208,6 +208,7 @@ mod tests {
             patience: Duration::from_secs(60),
             store_options: Vec::new(),
             metrics: WorkerMetrics::default(),
+            leave: Leave::default(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Who made large artifacts, and so may still hold them.
+//! Who made or read large artifacts, and so may still hold them.
 
 use crate::data::Digest;
 use crate::schedule::WorkerId;
@@ -13,7 +13,7 @@ pub(super) struct Holders {
 }
 
 impl Holders {
-    /// A worker made an artifact.
+    /// A worker made an artifact, or read it.
     pub(super) fn add(&mut self, worker: WorkerId, digest: Digest) {
         if self.of.entry(digest).or_default().insert(worker) {
             self.by.entry(worker).or_default().push(digest);

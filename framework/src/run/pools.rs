@@ -7,7 +7,7 @@ use crate::fleet::{Fleet, LocalFleet, Recipe};
 use crate::pipeline;
 use crate::schedule::{self, Autoscaler, Capacity, OrderId, Pool, PoolId, Scale, Scheduler, Time, View, WorkerId};
 use crate::worker::Gpus;
-use crate::{Error, Result};
+use crate::{Error, Result, machine};
 use std::collections::BTreeMap;
 
 /// How long a worker on this machine takes to its first task, unless the pool says.
@@ -50,6 +50,17 @@ impl Pools {
     /// each.
     pub(super) fn new(elsewhere: &Elsewhere, join: &str, gpus: &Gpus) -> Self {
         let dealt = Dealt::of(gpus, &elsewhere.pools).pools;
+        let most = |pool: &pipeline::Pool, devices: &[usize]| match pool.gpus {
+            gpus if gpus > 0 && !devices.is_empty() => (pool.max as usize).min(devices.len() / gpus as usize),
+            _ => pool.max as usize,
+        };
+        let unsaid = elsewhere.pools.iter().zip(&dealt).filter(|(pool, _)| pool.memory == 0);
+        let sharing: usize = unsaid.map(|(pool, devices)| most(pool, devices)).sum();
+        // What its tasks may take: what the pool says, or else as much as others, of this machine, where all are.
+        let room = |pool: &pipeline::Pool| match pool.memory {
+            0 => machine::memory().map(|memory| memory / sharing.max(1) as u64),
+            memory => Some(memory),
+        };
         let started = |(id, (pool, devices)): (u32, (&pipeline::Pool, Vec<usize>))| {
             let each = if devices.is_empty() { 0 } else { pool.gpus as usize };
             let recipe = Recipe {
@@ -58,14 +69,14 @@ impl Pools {
                 pool: pool.name.clone(),
                 cores: pool.cpus,
                 gpus: each,
-                room: (pool.memory > 0).then_some(pool.memory),
+                room: room(pool),
                 memory: elsewhere.memory,
                 cache: elsewhere.cache.clone(),
             };
             let memory = gpus.memory().into_iter().enumerate().filter(|(device, _)| devices.contains(device));
             let memory = vec![memory.map(|(_, memory)| memory).min().unwrap_or(0); each];
-            let most = devices.len().checked_div(each).unwrap_or(pool.max as usize);
-            let (pool, name) = (described(PoolId(id), pool, memory, most), pool.name.clone());
+            let most = u32::try_from(most(pool, &devices)).unwrap_or(u32::MAX);
+            let (pool, name) = (described(PoolId(id), pool, (room(pool), memory), most), pool.name.clone());
             Started { pool, name, fleet: Box::new(LocalFleet::new(recipe, devices)), count: 0 }
         };
         let pools: Vec<Started> = (0..).zip(elsewhere.pools.iter().zip(dealt)).map(started).collect();
@@ -84,9 +95,12 @@ impl Pools {
         self.pools.iter().map(|started| &started.pool)
     }
 
-    /// A worker has come; its pool, if it was started for one.
-    pub(super) fn join(&mut self, name: &str) -> Option<PoolId> {
+    /// A worker has come that says what it is called and which pool it was started for; the pool, if that is so.
+    pub(super) fn join(&mut self, name: &str, pool: &str) -> Option<PoolId> {
         let worker = self.workers.get_mut(name)?;
+        if self.pools.get(worker.pool.0 as usize).is_none_or(|started| started.name != pool) {
+            return None;
+        }
         if !worker.joined {
             worker.joined = true;
             self.stillborn = 0;
@@ -95,11 +109,17 @@ impl Pools {
         Some(worker.pool)
     }
 
-    /// A worker is lost: its process ends too, should it live yet, so that there are never more than the pool's most.
+    /// A worker is lost that had come; `served` tells whether it had done anything. Its process ends too, should it live
+    /// yet, so that there are never more than the pool's most.
     ///
     /// # Errors
     /// It can't be stopped.
-    pub(super) fn lose(&mut self, name: &str) -> Result<()> {
+    pub(super) fn lose(&mut self, now: Time, pool: PoolId, name: &str, served: bool) -> Result<()> {
+        self.scaler.lost(now, pool, served);
+        self.end(name)
+    }
+
+    fn end(&mut self, name: &str) -> Result<()> {
         self.stir();
         match self.workers.remove(name) {
             Some(worker) => self.started(worker.pool).map_or(Ok(()), |started| started.fleet.stop(name)),
@@ -166,7 +186,7 @@ impl Pools {
     fn abandon(&mut self, order: OrderId) -> Result<()> {
         let name = self.workers.iter().find(|(_, worker)| worker.order == order).map(|(name, _)| name.clone());
         let Some(name) = name else { return Ok(()) };
-        self.lose(&name)?;
+        self.end(&name)?;
         self.miss("no sign of life")
     }
 
@@ -186,18 +206,17 @@ impl Pools {
     }
 }
 
-/// A pool for the autoscaler, of so many workers at most, each with devices of so much memory.
-fn described(id: PoolId, pool: &pipeline::Pool, devices: Vec<u64>, most: usize) -> Pool {
+/// A pool for the autoscaler, of so many workers at most, each with so much memory and devices of so much.
+fn described(id: PoolId, pool: &pipeline::Pool, (room, devices): (Option<u64>, Vec<u64>), max: u32) -> Pool {
     let capacity = Capacity {
         millicores: (pool.cpus * 1000.0).round() as u64,
-        memory: if pool.memory > 0 { pool.memory } else { u64::MAX },
+        memory: room.unwrap_or(u64::MAX),
         devices,
         files: true,
         peers: true,
         pool: Some(id),
         ..Capacity::default()
     };
-    let max = pool.max.min(u32::try_from(most).unwrap_or(u32::MAX));
     let (idle, startup) = (pool.idle, pool.start.unwrap_or(LOCAL_START));
     Pool { id, capacity, min: pool.min.min(max), max, idle, startup, price: pool.price }
 }
@@ -292,9 +311,10 @@ mod tests {
         assert!(names.all().is_empty());
         pools.step(at(1), &View { workers: Vec::new(), demand: demand(2) }).unwrap();
         assert_eq!(names.all(), ["small-1", "small-2"]);
-        assert_eq!(pools.join("small-1"), Some(PoolId(0)));
-        assert_eq!(pools.join("small-2"), Some(PoolId(0)));
-        assert_eq!(pools.join("guest"), None);
+        assert_eq!(pools.join("small-1", "small"), Some(PoolId(0)));
+        assert_eq!(pools.join("small-2", "small"), Some(PoolId(0)));
+        assert_eq!(pools.join("guest", "small"), None);
+        assert_eq!(pools.join("small-1", ""), None, "somebody else is called so");
         let workers = vec![idle(1, 10), idle(2, 10)];
         assert_eq!(pools.step(at(11), &View { workers: workers.clone(), demand: Vec::new() }).unwrap(), []);
         // Of those that were idle equally long the newest goes first.
@@ -306,8 +326,8 @@ mod tests {
     fn a_lost_worker_is_replaced_and_never_lives_beside_its_successor() {
         let (mut pools, names) = pools(1, false);
         pools.step(Time::ZERO, &View::default()).unwrap();
-        pools.join("small-1").unwrap();
-        pools.lose("small-1").unwrap();
+        pools.join("small-1", "small").unwrap();
+        pools.lose(Time::ZERO, PoolId(0), "small-1", true).unwrap();
         assert!(names.all().is_empty(), "its process may live yet");
         pools.step(Time::from_secs(1), &View::default()).unwrap();
         assert_eq!(names.all(), ["small-2"]);

@@ -1,5 +1,6 @@
 //! A task while it is under way.
 
+use super::losses::Losses;
 use super::window::Reply;
 use crate::Error;
 use crate::data::Ref;
@@ -100,8 +101,7 @@ pub(super) struct Task {
     pub(super) ready: Duration,
     /// Run it even though its result is known: its bytes are lost.
     pub(super) again: bool,
-    /// How many workers were lost while they had it.
-    pub(super) losses: u32,
+    pub(super) losses: Losses,
     /// How often an input of it was lost and made again.
     pub(super) recoveries: u32,
     /// The last attempt's error, until the scheduler has decided what becomes of the task.
@@ -132,7 +132,7 @@ impl Task {
             ready: Duration::ZERO,
             span,
             again: false,
-            losses: 0,
+            losses: Losses::default(),
             recoveries: 0,
             failure: None,
             outcome: None,

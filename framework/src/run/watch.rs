@@ -198,32 +198,17 @@ pub(super) fn reserved_cores(needs: Needs, threads: usize) -> f64 {
     }
 }
 
-/// What a worker presents itself as: `here` if it is on this machine.
-pub(super) fn worker_info(worker: &str, has: &Capacity, pool: &str, here: bool) -> WorkerInfo {
-    let known = (has.memory != u64::MAX).then_some(has.memory);
+/// What a worker presents itself as.
+pub(super) fn worker_info(worker: &str, machine: &str, has: &Capacity, pool: &str) -> WorkerInfo {
     WorkerInfo {
         worker: worker.to_owned(),
-        machine: if here { machine() } else { "elsewhere".to_owned() },
+        machine: if machine.is_empty() { "elsewhere".to_owned() } else { machine.to_owned() },
         cores: has.millicores as f64 / 1000.0,
-        memory: if here { known.or_else(memory) } else { known },
+        memory: (has.memory != u64::MAX).then_some(has.memory),
         devices: (0..has.devices.len()).map(|index| format!("cuda:{index}")).collect(),
         pool: (!pool.is_empty()).then(|| pool.to_owned()),
         price: None,
     }
-}
-
-/// The name of this machine.
-fn machine() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = name.trim();
-    if name.is_empty() { "this machine".to_owned() } else { name.to_owned() }
-}
-
-/// Bytes of memory of this machine, where the system tells.
-fn memory() -> Option<u64> {
-    let told = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let kib = told.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"))?;
-    kib.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ const LATE: u32 = 3;
 const LATE_FLOOR: Time = Time::from_secs(1);
 /// Tasks of a stage that must have ended before it is said to be known.
 const KNOWN: u32 = 3;
+/// How often a task goes to another worker because one lacks what is none of the task's own.
+pub(super) const MOST_MOVES: u32 = 3;
 /// Longer than any attempt.
 const LONGEST: f64 = 1e9;
 
@@ -62,6 +64,7 @@ impl Scheduler {
             }
         }
         entry.attempts += 1;
+        let avoided = entry.avoids.is_some();
         entry.live.push(Live {
             attempt: attempt.1,
             slot,
@@ -73,6 +76,9 @@ impl Scheduler {
         });
         self.starts += 1;
         let line = entry.line;
+        if avoided {
+            self.avoid(id, None);
+        }
         self.lines.use_more(line);
         self.workers.changed(slot);
         let needed = self.lines.get(line).needs.millicores.div_ceil(1000);
@@ -170,9 +176,10 @@ impl Scheduler {
         let Some(live) = self.clear(attempt, slot) else { return };
         made.iter().for_each(|(blob, _)| self.workers.hold(slot, *blob));
         let id = attempt.0;
-        let Some(entry) = self.tasks.get_mut(&id) else { return };
-        let line = self.lines.get(entry.line);
+        let Some(line) = self.tasks.get(&id).map(|entry| self.lines.get(entry.line)) else { return };
         let members = line.members;
+        let is_alone = end == End::Unavailable && !self.has_another(&line.needs, slot);
+        let Some(entry) = self.tasks.get_mut(&id) else { return };
         match end {
             End::Done if entry.state == State::Active => {
                 let took = Time::from_secs_f64(if seconds.is_finite() { seconds.clamp(0.0, LONGEST) } else { 0.0 });
@@ -180,13 +187,19 @@ impl Scheduler {
                 self.decide(id, Some(Action::Done(id)));
             }
             // What a stopped attempt says of its failure says that it was stopped.
-            End::Failed | End::Transient if entry.state == State::Active && !live.stopping => {
+            End::Failed | End::Transient | End::Unavailable if entry.state == State::Active && !live.stopping => {
                 let twin = members == 1 && entry.live.iter().any(|live| !live.stopping);
-                if end == End::Failed || (entry.failures >= entry.retries && !twin) {
+                let may_move = members == 1 && !entry.once && !is_alone && entry.moves < MOST_MOVES;
+                let moves = end == End::Unavailable && may_move;
+                if end == End::Failed || (!moves && entry.failures >= entry.retries && !twin) {
                     self.decide(id, Some(Action::Failed(id)));
                 } else if !twin {
-                    entry.failures += 1;
+                    entry.moves += u32::from(moves);
+                    entry.failures += u32::from(!moves);
                     entry.state = State::Retry;
+                    if moves {
+                        self.avoid(id, Some(worker));
+                    }
                     self.fill(id);
                     self.stop_all(id);
                 }
@@ -215,6 +228,7 @@ impl Scheduler {
             }
             self.close(id);
         }
+        self.offer_avoided();
         self.look_for_stranded();
     }
 

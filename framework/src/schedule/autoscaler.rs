@@ -86,6 +86,9 @@ const PATIENCE: u32 = 3;
 const SLACK: Time = Time::from_secs(10);
 const FIRST_BACKOFF: Time = Time::from_secs(1);
 const LONGEST_BACKOFF: Time = Time::from_secs(300);
+/// So many workers of a pool may come and fall without having done anything; then their successors are waited for.
+const MOST_FALLEN: u32 = 5;
+const FIRST_REST: Time = Time::from_millis(50);
 /// Work that is done sooner than this needs no further worker, however fast workers start.
 const LEAST_HORIZON: Time = Time::from_secs(1);
 
@@ -103,6 +106,8 @@ struct State {
     /// Orders whose worker has not come, and when they were given.
     ordered: BTreeMap<OrderId, Time>,
     failures: u32,
+    /// Workers that came and fell without having done anything, one after the other.
+    fallen: u32,
     /// No order is given before.
     pause: Time,
 }
@@ -110,7 +115,7 @@ struct State {
 impl Autoscaler {
     /// Of these pools.
     pub fn new(pools: Vec<Pool>) -> Self {
-        let state = |pool| State { pool, ordered: BTreeMap::new(), failures: 0, pause: Time::ZERO };
+        let state = |pool| State { pool, ordered: BTreeMap::new(), failures: 0, fallen: 0, pause: Time::ZERO };
         let mut pools: Vec<State> = pools.into_iter().map(state).collect();
         pools.sort_by(|a, b| a.pool.price.total_cmp(&b.pool.price).then(a.pool.id.cmp(&b.pool.id)));
         Self { pools, orders: 0 }
@@ -123,6 +128,17 @@ impl Autoscaler {
         state.ordered.remove(&order);
         state.failures = 0;
         true
+    }
+
+    /// A worker of a pool is lost that had come; `served` tells whether it had done anything. While they only come to
+    /// fall, more and more time passes before another is asked for.
+    pub fn lost(&mut self, now: Time, pool: PoolId, served: bool) {
+        let Some(state) = self.pools.iter_mut().find(|state| state.pool.id == pool) else { return };
+        state.fallen = if served { 0 } else { state.fallen.saturating_add(1) };
+        if let Some(more) = state.fallen.checked_sub(MOST_FALLEN + 1) {
+            let rest = FIRST_REST.saturating_mul(1 << more.min(16)).min(LONGEST_BACKOFF);
+            state.pause = state.pause.max(now + rest);
+        }
     }
 
     /// The worker of an order can't be started, or died before it came.
@@ -327,6 +343,26 @@ mod tests {
         assert!(orders.len() - abandoned <= 1);
         let waits: Vec<u64> = orders.windows(2).map(|pair| pair[1] - pair[0] - 70).collect();
         assert_eq!(waits[..7], [1, 2, 4, 8, 16, 32, 64]);
+    }
+
+    #[test]
+    fn workers_that_only_come_to_fall_are_replaced_with_pauses() {
+        let mut scaler = Autoscaler::new(vec![pool(1, 1)]);
+        let (mut now, mut waits) = (0, Vec::new());
+        for round in 0..20 {
+            let begun = now;
+            let order = loop {
+                match scaler.step(Time::from_millis(now), &View::default())[..] {
+                    [Scale::Start { order, .. }] => break order,
+                    _ => now += 1,
+                }
+            };
+            waits.push(now - begun);
+            assert!(scaler.came(order));
+            scaler.lost(Time::from_millis(now), CPU, round == 12);
+        }
+        assert_eq!(waits[..13], [0, 0, 0, 0, 0, 0, 50, 100, 200, 400, 800, 1600, 3200]);
+        assert_eq!(waits[13..], [0, 0, 0, 0, 0, 0, 50], "one that did something is what they were waited for");
     }
 
     #[test]

@@ -20,7 +20,8 @@ pub struct WorkerId(pub u64);
 #[serde(transparent)]
 pub struct StageId(pub u32);
 
-/// Tasks that share the workers fairly with those of other groups: a run. The caller numbers them from 0.
+/// Tasks that share the workers fairly with those of other groups: what one stage of a pipeline asks for. The caller
+/// numbers them from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub u32);
 
@@ -143,6 +144,8 @@ pub enum End {
     Failed,
     /// It failed in a way that may pass.
     Transient,
+    /// It failed for want of what is none of its own: a disk, the store. Another worker may have it.
+    Unavailable,
     /// It was stopped because [`Action::Stop`] said so, or never started. That counts as nothing.
     Stopped,
 }

@@ -1,14 +1,18 @@
 //! Where waiting tasks go, and what a worker with room is given.
 
+use super::lines::Line;
 use super::reserve::LOOK_EVERY;
-use super::scheduler::Scheduler;
+use super::scheduler::{Scheduler, backoff};
+use super::timers::Due;
 use super::workers::{Attempt, QUEUE_MICROS};
-use super::{Capacity, TaskId, WorkerId};
+use super::{Capacity, Needs, TaskId, Time, WorkerId};
 
 /// Tasks at the front of a line among which a worker may choose the one that is nearest to its inputs…
 const WINDOW: usize = 8;
 /// …until the very first was passed over so often.
 const MOST_PASSED: u32 = 16;
+/// How long a task waits for another worker than the one that failed it.
+const CHOOSY: Time = Time::from_secs(5);
 /// How many attempts are taken back from a lane at once, at most.
 const MOST_RECALLED: usize = 512;
 
@@ -25,6 +29,7 @@ impl Scheduler {
         self.changes += 1;
         self.forget_reserved(slot);
         self.recall(slot, usize::MAX);
+        self.offer_avoided();
         self.look_for_stranded();
     }
 
@@ -86,15 +91,27 @@ impl Scheduler {
     }
 
     fn place(&mut self, line: u32, id: TaskId) -> bool {
+        let avoided = self.tasks.get(&id).and_then(|entry| self.workers.slot(entry.avoids?.0));
+        let avoided = avoided.filter(|slot| self.avoids(id, *slot));
+        let placed = self.place_beside(line, id, avoided);
+        if !placed {
+            // Others of its line may run there.
+            self.roomy.extend(avoided);
+        }
+        placed
+    }
+
+    fn place_beside(&mut self, line: u32, id: TaskId, avoided: Option<u32>) -> bool {
         let Some(entry) = self.tasks.get(&id) else { return false };
         let needs = self.lines.get(line).needs;
         let near = if entry.inputs.is_empty() { None } else { self.workers.near(&needs, &entry.inputs) };
-        if let Some(slot) = near.or_else(|| self.workers.with_room(&needs, None)) {
+        let near = near.filter(|slot| Some(*slot) != avoided);
+        if let Some(slot) = near.or_else(|| self.workers.with_room(&needs, avoided)) {
             return self.start(id, slot, 0);
         }
         let Some(micros) = self.queue_micros(line, id) else { return false };
         let Some(slot) = self.workers.with_queue(&needs, u64::from(micros)) else { return false };
-        self.next_in_lane(slot) == Some(line) && self.start(id, slot, micros)
+        Some(slot) != avoided && self.next_in_lane(slot) == Some(line) && self.start(id, slot, micros)
     }
 
     /// What a task takes of its cores, in microseconds, if it is known to be short enough to wait in a lane.
@@ -146,21 +163,23 @@ impl Scheduler {
     fn first_that_fits(&mut self, slot: u32) -> Option<u32> {
         let worker = self.workers.get(slot)?;
         let kept = self.reservation.is_some();
-        let fits = |_, line: &super::lines::Line| !(kept && line.members > 1) && worker.has_room(&line.needs);
+        let takes = |line: &Line| worker.has_room(&line.needs) && self.takes(line, slot);
+        let fits = |_, line: &Line| !(kept && line.members > 1) && takes(line);
         let best = self.lines.best(self.workers.total(), fits)?;
         if self.lines.get(best).members == 1 || self.possible_now(best) {
             return Some(best);
         }
         // Not all of the gang's members can be placed at present: it must not keep others from running.
         let worker = self.workers.get(slot)?;
-        let fits = |_, line: &super::lines::Line| line.members == 1 && worker.has_room(&line.needs);
-        self.lines.best(self.workers.total(), fits)
+        let takes = |line: &Line| worker.has_room(&line.needs) && self.takes(line, slot);
+        self.lines.best(self.workers.total(), |_, line| line.members == 1 && takes(line))
     }
 
     /// The first task of a line, or one near the front whose inputs the worker holds.
     fn pick(&mut self, line: u32, slot: u32) -> Option<TaskId> {
         let (.., first) = self.lines.get(line).first()?;
-        if self.lines.get(line).passed >= MOST_PASSED || self.lines.get(line).len() == 1 {
+        let waited = self.lines.get(line).passed >= MOST_PASSED || self.lines.get(line).len() == 1;
+        if waited && !self.avoids(first, slot) {
             return Some(first);
         }
         let held = |id: TaskId| {
@@ -168,7 +187,8 @@ impl Scheduler {
             let held = if inputs.is_empty() { 0 } else { self.workers.bytes_held(inputs, slot) };
             Some((held, std::cmp::Reverse(self.tasks.get(&id)?.order), id))
         };
-        let (.., best) = self.lines.get(line).front(WINDOW).filter_map(held).max()?;
+        let front = self.lines.get(line).front(WINDOW).filter(|id| !self.avoids(*id, slot));
+        let (.., best) = front.filter_map(held).max()?;
         if best != first {
             self.lines.get_mut(line).passed += 1;
         }
@@ -179,7 +199,7 @@ impl Scheduler {
     fn fill_lane(&mut self, slot: u32) {
         while let Some(line) = self.next_in_lane(slot) {
             let Some((.., id)) = self.lines.get(line).first() else { return };
-            let Some(micros) = self.queue_micros(line, id) else { return };
+            let Some(micros) = self.queue_micros(line, id).filter(|_| !self.avoids(id, slot)) else { return };
             let needs = self.lines.get(line).needs;
             if !self.workers.may_queue(slot, &needs, u64::from(micros)) || !self.start(id, slot, micros) {
                 return;
@@ -222,6 +242,55 @@ impl Scheduler {
             self.late.remove(&attempt);
             self.start(attempt.0, slot, 0);
         }
+    }
+
+    /// Notes which worker a task avoids, for a while after it rests. The one that it avoided may be given more, once it does
+    /// not.
+    pub(super) fn avoid(&mut self, id: TaskId, worker: Option<WorkerId>) {
+        let Some(entry) = self.tasks.get_mut(&id) else { return };
+        let until = self.now + backoff(entry.failures + entry.moves) + CHOOSY;
+        let before = std::mem::replace(&mut entry.avoids, worker.map(|worker| (worker, until)));
+        if let Some(worker) = worker {
+            *self.avoided.entry(worker).or_default() += 1;
+            self.timers.set(until, Due::Choosy(id));
+        }
+        let Some((before, until)) = before else { return };
+        self.timers.unset(until, Due::Choosy(id));
+        if let Some(tasks) = self.avoided.get_mut(&before) {
+            *tasks -= 1;
+            if *tasks == 0 {
+                self.avoided.remove(&before);
+            }
+        }
+        self.roomy.extend(self.workers.slot(before));
+    }
+
+    /// Whether a task is not given to a worker that failed it, since another one could have it.
+    fn avoids(&self, id: TaskId, slot: u32) -> bool {
+        if self.avoided.is_empty() {
+            return false;
+        }
+        let Some(entry) = self.tasks.get(&id) else { return false };
+        let is_here = |(worker, _)| self.workers.slot(worker) == Some(slot);
+        entry.avoids.is_some_and(is_here) && self.has_another(&self.lines.get(entry.line).needs, slot)
+    }
+
+    /// Whether another worker than this one could ever have what is needed.
+    pub(super) fn has_another(&self, needs: &Needs, slot: u32) -> bool {
+        let able = self.workers.kinds().iter().filter(|(kind, _)| kind.fits(needs));
+        let this = self.workers.get(slot).is_some_and(|worker| !worker.draining && worker.has.fits(needs));
+        able.map(|(_, workers)| *workers).sum::<u32>() > u32::from(this)
+    }
+
+    /// Whether a worker would be given one of the first tasks of a line.
+    pub(super) fn takes(&self, line: &Line, slot: u32) -> bool {
+        self.avoided.is_empty() || line.front(WINDOW).any(|id| !self.avoids(id, slot))
+    }
+
+    /// Those that tasks avoid may be the last ones that there are.
+    pub(super) fn offer_avoided(&mut self) {
+        let slots: Vec<u32> = self.avoided.keys().filter_map(|worker| self.workers.slot(*worker)).collect();
+        self.roomy.extend(slots);
     }
 
     fn double_any(&mut self) {

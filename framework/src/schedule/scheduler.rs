@@ -6,7 +6,7 @@ use super::reserve::Reservation;
 use super::task::{Entry, State};
 use super::timers::{Due, Timers};
 use super::workers::{Attempt, Workers};
-use super::{Action, Capacity, Costs, Event, PoolId, Task, TaskId, Time};
+use super::{Action, Capacity, Costs, Event, PoolId, Task, TaskId, Time, WorkerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(super) const FIRST_BACKOFF: Time = Time::from_millis(100);
@@ -21,8 +21,8 @@ pub(crate) fn backoff(failures: u32) -> Time {
 /// Places tasks on workers.
 ///
 /// Tasks are placed in the order of their priority; then those of the group that uses least come first, then those that
-/// came first. What one step costs depends on how many different needs wait, and hardly on how many workers and tasks
-/// there are.
+/// came first. What one step costs depends on how many different needs wait, of how many groups, and hardly on how many
+/// workers and tasks there are.
 #[derive(Debug)]
 pub struct Scheduler {
     pub(super) workers: Workers,
@@ -41,6 +41,8 @@ pub struct Scheduler {
     pub(super) look_at: u64,
     /// How often workers came or went.
     pub(super) changes: u64,
+    /// Workers that tasks avoid, and how many of them.
+    pub(super) avoided: BTreeMap<WorkerId, u32>,
     /// When a worker was lost last.
     pub(super) lost: Option<Time>,
     arrivals: u64,
@@ -76,6 +78,7 @@ impl Scheduler {
             starts: 0,
             look_at: 0,
             changes: 0,
+            avoided: BTreeMap::new(),
             lost: None,
             arrivals: 0,
             open: 0,
@@ -173,8 +176,8 @@ impl Scheduler {
         let (id, place) = (entry.id, entry.place());
         self.tasks.insert(id, Box::new(entry));
         self.lines.insert(line, place, self.starts);
-        // Behind another it need not be tried: there was no place for that one.
-        if self.lines.get(line).first() == Some(place) {
+        // Behind another it need not be tried: there was no place for that one, unless it was choosy.
+        if self.lines.get(line).first() == Some(place) || !self.avoided.is_empty() {
             self.hopeful.push(line);
         }
     }
@@ -196,6 +199,7 @@ impl Scheduler {
             State::Active | State::Retry | State::Over => {}
         }
         self.fill(id);
+        self.avoid(id, None);
         self.open -= 1;
         self.actions.extend(say);
         self.stop_all(id);
@@ -212,7 +216,7 @@ impl Scheduler {
             State::Over => drop(self.tasks.remove(&id)),
             State::Active => self.wait(id),
             State::Retry => {
-                let due = self.now + backoff(entry.failures);
+                let due = self.now + backoff(entry.failures + entry.moves);
                 entry.state = State::Backoff(due);
                 self.timers.set(due, Due::Retry(id));
             }
@@ -235,6 +239,7 @@ impl Scheduler {
             match due {
                 Due::Deadline(task) => self.expire(task),
                 Due::Retry(task) => self.wait(task),
+                Due::Choosy(task) => self.avoid(task, None),
                 Due::Late(attempt) => {
                     self.late.insert(attempt);
                     self.double(attempt);
@@ -249,7 +254,9 @@ impl Scheduler {
         let doing = match entry.state {
             State::Waiting if entry.attempts == 0 => "it was still waiting for a worker with room".to_owned(),
             State::Waiting => format!("it was waiting for a worker after {} attempts", entry.attempts),
-            State::Backoff(_) => format!("it was about to be tried again after {} failures", entry.failures),
+            State::Backoff(_) => {
+                format!("it was about to be tried again after {} failures", entry.failures + entry.moves)
+            }
             _ if entry.live.iter().all(|live| live.queued) => "it was next in a worker's lane".to_owned(),
             _ => format!("attempt {} was running", entry.attempts),
         };

@@ -1,7 +1,7 @@
 //! A task in the scheduler's books.
 
 use super::holders::MOST_INPUTS;
-use super::{Blob, Share, StageId, Task, TaskId, Time};
+use super::{Blob, Share, StageId, Task, TaskId, Time, WorkerId};
 use std::cmp::Reverse;
 
 /// A task that is open, or whose last attempts have not ended yet.
@@ -18,6 +18,10 @@ pub(super) struct Entry {
     pub(super) size: u64,
     pub(super) retries: u32,
     pub(super) failures: u32,
+    /// How often it went to another worker for want of something.
+    pub(super) moves: u32,
+    /// The worker that lacked something last, and until when others come first.
+    pub(super) avoids: Option<(WorkerId, Time)>,
     /// Attempts so far.
     pub(super) attempts: u32,
     pub(super) deadline: Option<Time>,
@@ -86,6 +90,8 @@ impl Entry {
             size: task.size,
             retries: task.retries,
             failures: 0,
+            moves: 0,
+            avoids: None,
             attempts: 0,
             deadline: task.deadline,
             inputs: inputs.into(),

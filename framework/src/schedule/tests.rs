@@ -191,6 +191,42 @@ fn higher_priority_goes_first() {
 }
 
 #[test]
+fn what_a_worker_lacks_is_tried_on_another_and_does_not_count_as_a_failure() {
+    let mut case = Case::new(&[cores(1), cores(1)]);
+    let [well, ill] = [1, 2].map(|id| started(&case.submit(task(id)))[0].1);
+    case.submit(task(3));
+    // The one that fails at once would get everything.
+    assert_eq!(started(&case.end(ill, 2, 1, End::Unavailable)), [(3, ill, false)]);
+    assert_eq!(started(&case.end(ill, 3, 1, End::Done)), []);
+    assert_eq!(started(&case.tick(Time::from_millis(100))), [], "it waits for the other one");
+    assert_eq!(started(&case.submit(task(4))), [(4, ill, false)], "others do not");
+    assert_eq!(started(&case.end(well, 1, 1, End::Done)), [(2, well, false)]);
+    // The last that there is gets it again.
+    case.end(well, 2, 2, End::Unavailable);
+    assert_eq!(started(&case.send(Event::Lost(WorkerId(ill)))), [(4, well, false)]);
+    assert_eq!(started(&case.tick(Time::from_millis(200))), []);
+    assert_eq!(started(&case.end(well, 4, 2, End::Done)), [(2, well, false)]);
+    assert_eq!(case.end(well, 2, 3, End::Unavailable), [Action::Failed(TaskId(2))], "there is nobody else");
+}
+
+#[test]
+fn a_task_does_not_wait_for_another_worker_for_ever() {
+    let mut case = Case::new(&[cores(1), cores(1), cores(0)]);
+    let [busy, ill] = [1, 2].map(|id| started(&case.submit(task(id)))[0].1);
+    case.end(ill, 2, 1, End::Unavailable);
+    assert_eq!(started(&case.tick(Time::from_secs(5))), [], "the other one is busy");
+    assert_eq!(started(&case.tick(Time::from_millis(100))), [(2, ill, false)]);
+    // What has an effect is not repeated, whatever it lacked; and a worker without cores is nowhere to go.
+    case.submit(Task { once: true, ..task(3) });
+    case.end(ill, 2, 2, End::Done);
+    assert_eq!(case.end(ill, 3, 1, End::Unavailable), [Action::Failed(TaskId(3))]);
+    case.submit(task(4));
+    case.send(Event::Lost(WorkerId(busy)));
+    let here = case.end(ill, 4, 1, End::Unavailable);
+    assert!(here.contains(&Action::Failed(TaskId(4))), "{here:?}");
+}
+
+#[test]
 fn runs_share_fairly_however_many_tasks_they_have() {
     let mut case = Case::new(&[cores(4)]);
     (0..20).for_each(|id| drop(case.submit(Task { group: GroupId(1), ..task(id) })));

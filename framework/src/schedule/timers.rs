@@ -10,6 +10,8 @@ pub(super) enum Due {
     Deadline(TaskId),
     /// A task that failed is tried again.
     Retry(TaskId),
+    /// A task has avoided a worker for long enough.
+    Choosy(TaskId),
     /// An attempt takes much longer than others of its stage.
     Late(Attempt),
     /// Tasks that no worker can run have waited long enough for one that can.

@@ -40,8 +40,11 @@ pub(super) async fn open(
     address: &str,
     options: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Backend, StoreError> {
-    match parse(address)? {
-        Place::Memory => Ok(Backend::Ram(memory())),
+    let place = parse(address)?;
+    // Whatever is opened, what killed runs left in this machine's memory goes.
+    let ram = memory();
+    match place {
+        Place::Memory => Ok(Backend::Ram(ram)),
         Place::Folder(path) => folder(address, &path).map(Backend::Files),
         Place::Remote(url) => {
             let objects = remote(address, &url, options)?;

@@ -2,6 +2,7 @@
 //! all of them map. As long as they are few they are in memory (`/dev/shm`), so that no hand-over waits for a disk.
 
 use super::staging::Staging;
+use crate::process_folder::EXCHANGE;
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
@@ -110,6 +111,3 @@ impl Exchange {
         self.files.folder(EXCHANGE)
     }
 }
-
-/// The folder of an exchange in that of its process.
-pub(super) const EXCHANGE: &str = "exchange";

@@ -43,10 +43,16 @@ impl Files {
         &self.0.root
     }
 
-    /// The kernel that serves the folder and the folder's number there; two paths with one identity are one folder.
+    /// Makes the folder, if there is none.
+    pub(super) fn make(&self) {
+        // Whoever writes there hears of it.
+        let _ = fs::create_dir_all(&self.0.root);
+    }
+
+    /// The kernel that serves the folder and the folder's number there, if there is one; two paths with one identity are
+    /// one folder.
     pub(super) fn identity(&self) -> Option<String> {
         use std::os::unix::fs::MetadataExt;
-        fs::create_dir_all(&self.0.root).ok()?;
         let folder = fs::metadata(&self.0.root).ok()?;
         Some(format!("{}:{}:{}", crate::store::kernel(), folder.dev(), folder.ino()))
     }

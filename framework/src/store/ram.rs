@@ -3,7 +3,7 @@
 use super::backend::{Created, Found, Leftovers};
 use super::blobs::BLOBS;
 use super::brief::{Brief, Common};
-use super::exchange::{EXCHANGE, Exchange, Surplus};
+use super::exchange::{Exchange, Surplus};
 use super::files::{link, open_file, read_part};
 use super::named::{Name, Named};
 use super::offload::{LONG, offload};
@@ -11,6 +11,7 @@ use super::staging::Staging;
 use super::tiers::Content;
 use super::{Key, Memo, StoreError};
 use crate::data::{Digest, Pieces};
+use crate::process_folder::EXCHANGE;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::io;

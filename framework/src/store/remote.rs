@@ -9,6 +9,7 @@ use super::log::RUNS;
 use super::named::Name;
 use super::offload::offload;
 use super::once::ONCE;
+use super::tiers::Lease;
 use super::{Store, StoreError};
 use crate::data::{Digest, Ref};
 use bytes::Bytes;
@@ -87,7 +88,13 @@ impl Remote for Store {
     fn read<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Bytes>> {
         async move {
             admit(self, path)?;
-            self.backend().read(path, self.backend().size(path).await?.unwrap_or_default()).await
+            let Some(bytes) = self.backend().size(path).await? else { return Ok(None) };
+            // What comes from far away is in this process's memory until it is passed on.
+            let Backend::Objects(_) = self.backend() else { return self.backend().read(path, bytes).await };
+            let mut passage = self.0.admit(bytes).await?;
+            let content = self.backend().read(path, bytes).await?;
+            // Whoever takes it may be slow: it is counted, but nobody waits until it is gone.
+            Ok(content.map(|content| Bytes::from_owner(Counted { content, _lease: passage.lease(bytes) })))
         }
         .boxed()
     }
@@ -130,6 +137,18 @@ impl Remote for Store {
             self.backend().set_aside(path).await
         }
         .boxed()
+    }
+}
+
+/// Content that is counted until nobody has any of it.
+struct Counted {
+    content: Bytes,
+    _lease: Lease,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.content
     }
 }
 
@@ -191,7 +210,15 @@ impl Store {
         }
     }
 
-    /// What tells whether a folder that another process sees is this store's; `None` for a store that is no folder.
+    /// Makes the store's folder if it has none yet, so that others can tell that it is the same one.
+    pub(crate) fn make_folder(&self) {
+        if let Backend::Files(files) = self.backend() {
+            files.make();
+        }
+    }
+
+    /// What tells whether a folder that another process sees is this store's; `None` for a store that is no folder, or
+    /// whose folder is not there.
     pub(crate) fn folder_identity(&self) -> Option<String> {
         match self.backend() {
             Backend::Files(files) => files.identity(),

@@ -19,7 +19,7 @@ use tracing::info_span;
 /// How long what runs waits to be asked for, when the coordinator that it was begun for is gone.
 const ORPHANS: Duration = Duration::from_secs(30);
 
-/// An attempt here: its key, and which of the members of a gang that are here it is.
+/// An attempt here: its key, and which of those of that key it is: members of a gang, or one after another that stops.
 type Name = (Key, u32);
 
 /// What an attempt's thread says.
@@ -35,8 +35,6 @@ pub(super) enum Spoken {
 /// An attempt that ended.
 pub(super) struct EndedHere {
     name: Name,
-    /// Which one of the attempts of that name.
-    serial: u64,
     stage: String,
     end: wire::ended::End,
 }
@@ -54,6 +52,7 @@ pub(super) struct Attempts {
 }
 
 struct Running {
+    /// What the line calls it.
     serial: u64,
     /// What the coordinator calls it; nothing if that coordinator is gone.
     number: Option<Number>,
@@ -88,8 +87,8 @@ impl Attempts {
     pub(super) fn begin(&mut self, start: wire::Start, registry: &Arc<Registry>, hands: &Hands<u64>) -> Result<()> {
         let number = wire::number(start.attempt)?;
         let key = wire::key(&start.key)?;
-        let name = if start.gang { self.free(key) } else { (key, 0) };
-        if let Some(running) = self.running.get_mut(&name).filter(|running| !running.cancel.is_cancelled()) {
+        let name = self.free(key, start.gang);
+        if let Some(running) = self.running.get_mut(&name) {
             // It was begun for a coordinator that is gone: the same key gives the same result.
             running.number = Some(number);
             running.seat.iter().for_each(|seat| seat.greet());
@@ -139,7 +138,7 @@ impl Attempts {
         };
         let outbox = self.outbox.clone();
         hands.give(serial, work, move |result| {
-            let ended = EndedHere { name, serial, stage: start.stage, end: wire::from_end(result) };
+            let ended = EndedHere { name, stage: start.stage, end: wire::from_end(result) };
             // The process may be about to end; then nobody waits.
             let _ = outbox.send(Spoken::Ended(ended));
         })?;
@@ -147,13 +146,14 @@ impl Attempts {
         Ok(())
     }
 
-    /// The name for one more member of a gang: that of one whose coordinator is gone, or a new one.
-    fn free(&self, key: Key) -> Name {
-        let names = (0..).map(|member| (key, member));
-        let is_free = |name: &Name| {
-            self.running.get(name).is_none_or(|running| running.number.is_none() && !running.cancel.is_cancelled())
+    /// The name for one more attempt: that of one whose coordinator is gone, or a new one. One that was told to stop keeps
+    /// its name until it has ended, and so does every member of a gang: each of them has an end to tell.
+    fn free(&self, key: Key, gang: bool) -> Name {
+        let wanted = |running: &Running| {
+            running.number.is_none() && running.seat.is_some() == gang && !running.cancel.is_cancelled()
         };
-        names.into_iter().find(is_free).unwrap_or((key, 0))
+        let mut names = (0..).map(|number| (key, number));
+        names.find(|name| self.running.get(name).is_none_or(wanted)).unwrap_or((key, 0))
     }
 
     /// A gang has a new circle.
@@ -166,10 +166,8 @@ impl Attempts {
 
     /// An attempt is over: what the coordinator hears of it.
     pub(super) fn close(&mut self, ended: EndedHere) -> wire::Ended {
-        // One that was stopped may end after another was begun for its key.
-        let current = self.running.get(&ended.name).is_some_and(|running| running.serial == ended.serial);
-        let running = if current { self.running.remove(&ended.name) } else { None };
-        let attempt = running.and_then(|running| running.number).map(wire::Attempt::from);
+        let number = self.running.remove(&ended.name).and_then(|running| running.number);
+        let attempt = number.map(wire::Attempt::from);
         wire::Ended { attempt, key: wire::key_bytes(ended.name.0), stage: ended.stage, end: Some(ended.end) }
     }
 
@@ -197,15 +195,15 @@ impl Attempts {
     }
 
     /// The coordinator that asked for what runs is gone, and its numbers with it.
-    pub(super) fn orphan(&mut self) {
+    pub(super) fn orphan(&mut self, now: Instant) {
         self.running.values_mut().for_each(|one| one.number = None);
-        self.orphaned = Some(Instant::now());
+        self.orphaned = Some(now);
     }
 
     /// Stops what was begun for a coordinator that is gone, once nobody has asked for it for a while: it takes room that
     /// the one that is there now counts on.
-    pub(super) fn stop_unwanted(&mut self) {
-        if self.orphaned.is_some_and(|since| since.elapsed() > ORPHANS) {
+    pub(super) fn stop_unwanted(&mut self, now: Instant) {
+        if self.orphaned.is_some_and(|since| now.duration_since(since) > ORPHANS) {
             self.orphaned = None;
             self.running.values().filter(|one| one.number.is_none()).for_each(|one| one.cancel.cancel());
         }
@@ -225,5 +223,102 @@ impl ReportSink for Voice {
         if report.is_final() || self.pace.is_due() {
             let _ = self.outbox.send(Spoken::Said(self.name, report));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::EmbeddedWorker;
+    use super::*;
+    use crate::data::{Digest, Metrics};
+    use crate::schedule::{Capacity, TaskId};
+    use crate::stage::stage;
+    use crate::store::Store;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    struct Here {
+        attempts: Attempts,
+        hands: Hands<u64>,
+        registry: Arc<Registry>,
+        spoken: UnboundedReceiver<Spoken>,
+    }
+
+    impl Here {
+        fn new() -> Self {
+            let endless = |cancel: Cancel| -> Result<Metrics> {
+                loop {
+                    cancel.check()?;
+                    std::thread::yield_now();
+                }
+            };
+            let (outbox, spoken) = unbounded_channel();
+            let has = Capacity { millicores: 8000, memory: u64::MAX, ..Capacity::default() };
+            Self {
+                attempts: Attempts::new(outbox, Arc::default(), Token::generate().unwrap()),
+                hands: Hands::new(EmbeddedWorker::new(Store::memory(), has).unwrap()),
+                registry: Arc::new(Registry::new().stage("endless", stage(endless).version(1))),
+                spoken,
+            }
+        }
+
+        fn begin(&mut self, task: u64, key: &str) {
+            let start = wire::Start {
+                attempt: Some((TaskId(task), 1).into()),
+                stage: "endless".into(),
+                key: wire::key_bytes(Key(Digest::of(key.as_bytes()))),
+                params: b"null".as_slice().into(),
+                millicores: 1000,
+                threads: 1,
+                ..wire::Start::default()
+            };
+            self.attempts.begin(start, &self.registry, &self.hands).unwrap();
+        }
+
+        /// What the coordinator calls the next one that ends.
+        fn ended(&mut self) -> Option<u64> {
+            loop {
+                if let Some(Spoken::Ended(ended)) = self.spoken.blocking_recv() {
+                    return self.attempts.close(ended).attempt.map(|attempt| attempt.task);
+                }
+            }
+        }
+
+        fn stop(&mut self, task: u64) {
+            assert!(self.attempts.stop((TaskId(task), 1), &self.hands).is_none(), "it runs");
+        }
+    }
+
+    #[test]
+    fn what_nobody_asks_for_again_is_stopped_after_a_while() {
+        let (mut here, gone) = (Here::new(), Instant::now());
+        here.begin(1, "a");
+        here.begin(2, "b");
+        here.attempts.orphan(gone);
+        // The next coordinator has other numbers.
+        here.begin(7, "a");
+        assert_eq!((here.attempts.running.len(), here.hands.load().0), (2, 2), "it is the same one");
+        here.attempts.stop_unwanted(gone + ORPHANS);
+        assert!(here.attempts.running.values().all(|one| !one.cancel.is_cancelled()));
+        here.attempts.stop_unwanted(gone + ORPHANS + Duration::from_millis(1));
+        assert_eq!(here.ended(), None);
+        here.stop(7);
+        assert_eq!(here.ended(), Some(7));
+        assert!(here.attempts.running.is_empty());
+    }
+
+    #[test]
+    fn each_that_was_begun_has_an_end_to_tell_also_of_one_key() {
+        let mut here = Here::new();
+        here.begin(1, "a");
+        here.stop(1);
+        // It may still run.
+        here.begin(2, "a");
+        here.begin(3, "a");
+        here.stop(2);
+        here.stop(3);
+        let mut ends = [here.ended(), here.ended(), here.ended()];
+        ends.sort_unstable();
+        assert_eq!(ends, [1, 2, 3].map(Some));
+        assert!(here.attempts.running.is_empty());
     }
 }

@@ -53,8 +53,8 @@ fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>>
             Ok(Heard::Said { report, .. }) => work.progress.pass_on(report),
             Ok(Heard::Ended { result, .. }) => return Ok(result),
             Ok(Heard::Lost { reason, .. }) => return Err(cell.lost(&reason)),
-            // It is alone: nobody waits for it.
-            Ok(Heard::Present { .. }) => {}
+            // It is alone: nobody waits for it, and it goes when this ends.
+            Ok(Heard::Present { .. } | Heard::Leaving(_)) => {}
             Err(_) if cell.worker.is_none() => {
                 if let Some(status) = cell.process.try_wait()? {
                     return Err(ended(status));
@@ -92,6 +92,7 @@ impl Cell {
         }
         let process = command
             .arg(format!("--cores={cores}"))
+            .arg(format!("--room={}", work.needs.memory))
             // What this process may hold, its own may too.
             .arg(format!("--memory={}", store.memory_limit()))
             // Who is given a device finds all of them: they are told apart by number.

@@ -11,12 +11,34 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Endpoint;
 
 /// The first pause before a coordinator is dialled again; each is twice the one before, up to the last.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(20);
 pub(super) const LAST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How a worker is asked to leave a run in good order: it takes nothing new and goes when what it runs has ended. Cloning
+/// shares it.
+#[derive(Clone, Debug, Default)]
+pub struct Leave(Arc<watch::Sender<bool>>);
+
+impl Leave {
+    /// Asks.
+    pub fn ask(&self) {
+        self.0.send_replace(true);
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Ends when it is asked.
+    pub(super) async fn asked(&self) {
+        drop(self.0.subscribe().wait_for(|asked| *asked).await);
+    }
+}
 
 /// How a worker process works.
 #[derive(Clone, Debug)]
@@ -31,7 +53,7 @@ pub struct WorkerOptions {
     pub cores: f64,
     /// The CUDA devices that it computes on.
     pub gpus: Gpus,
-    /// Bytes that its tasks may take together, as they say under `needs`; nothing if nobody counts them.
+    /// Bytes that its tasks may take together, as they say under `needs`; nothing for what the machine has.
     pub room: Option<u64>,
     /// Bytes of artifacts that it holds in memory.
     pub memory: u64,
@@ -46,9 +68,11 @@ pub struct WorkerOptions {
     pub store_options: Vec<(String, String)>,
     /// What counts what it does.
     pub metrics: WorkerMetrics,
+    /// How it is asked to leave.
+    pub leave: Leave,
 }
 
-/// Works for a coordinator until the run is over. `say` hears in words what happens, for a log.
+/// Works for a coordinator until the run is over, or it is asked to leave. `say` hears in words what happens, for a log.
 ///
 /// A connection that breaks is made again, and what runs meanwhile goes on: its result is brought along.
 ///
@@ -81,24 +105,33 @@ pub fn work(registry: &Arc<Registry>, options: &WorkerOptions, say: &mut dyn FnM
                 }
             }
         })?;
-        let broke = match parted {
+        // A connection that broke is tried again at least once, however long ago anything was heard on it.
+        let (broke, tried) = match parted {
             Ok(Parted::Farewell) => return Ok(()),
             Ok(Parted::Broken(heard, reason)) => {
                 last_heard = heard;
                 pause = FIRST_PAUSE;
-                Error::unavailable(reason)
+                (Error::unavailable(reason), false)
             }
-            Err(error) if error.whose() == Fault::Unavailable => error,
+            Err(error) if error.whose() == Fault::Unavailable => (error, true),
             Err(error) => return Err(error),
         };
-        if last_heard.elapsed() > options.patience {
+        if options.leave.is_asked() {
+            return Ok(());
+        }
+        if tried && last_heard.elapsed() > options.patience {
             let waited = options.patience.as_secs_f64();
             return Err(broke
                 .context(format!("no coordinator at {} for {waited:.0} s", options.join))
                 .help("is the run still going on, and are these the address and the token that it printed?"));
         }
         say(format!("{broke}; trying again"));
-        runtime.block_on(sleep(pause));
+        runtime.block_on(async {
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = options.leave.asked() => {}
+            }
+        });
         pause = (pause * 2).min(LAST_PAUSE);
     }
 }

@@ -17,7 +17,7 @@ use tonic::{Request, Status};
 
 /// Connections that have shown no token yet. Where one more comes, the oldest goes: a worker needs milliseconds, and a
 /// crowd that only stands there must neither keep it out nor take the descriptors that the store needs.
-const STRANGERS: usize = 128;
+pub(super) const STRANGERS: usize = 128;
 /// What is waited after the system could not give a connection.
 const PAUSE: Duration = Duration::from_millis(50);
 

@@ -1,10 +1,11 @@
 //! Those who mean harm: strangers, and workers that have the token but talk nonsense, lie or flood.
 
 use super::client::endpoint;
+use super::door::STRANGERS;
 use super::token::DOMAIN;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, FromWorker, ToWorker, ended, from_worker, to_worker};
-use super::{Heard, Hub, Terms, Token, WorkerMetrics, WorkerOptions, program, work};
+use super::{Heard, Hub, Leave, Terms, Token, WorkerMetrics, WorkerOptions, program, work};
 use crate::damage::damaged;
 use crate::data::{Digest, Metrics};
 use crate::pipeline::{SourceFile, resolve};
@@ -104,6 +105,7 @@ fn options(address: SocketAddr, token: &Token) -> WorkerOptions {
         patience: LONG,
         store_options: Vec::new(),
         metrics: WorkerMetrics::default(),
+        leave: Leave::default(),
     }
 }
 
@@ -225,13 +227,20 @@ fn who_says_that_it_left_something_and_did_not_fails_the_attempt() {
     if let Some(ended::End::Done(done)) = &mut escape.end {
         done.left[0].digest = Bytes::from_static(b"../../../etc/passwd");
     }
-    scene.say(vec![hello(), ended_word(lie), ended_word(escape)]);
+    let mut nothing = lie.clone();
+    if let Some(ended::End::Done(done)) = &mut nothing.end {
+        done.left = Vec::new();
+    }
+    scene.say(vec![hello(), ended_word(lie), ended_word(nothing), ended_word(escape)]);
     let (heard, reason) = scene.listen();
-    let failed = heard.iter().any(|heard| match heard {
-        Heard::Ended { result: Err(failure), .. } => failure.error.to_string().contains("left no bytes"),
-        _ => false,
-    });
-    assert!(failed && reason.contains("a digest has 32 bytes"), "{reason}");
+    let failed = |why: &str| {
+        heard.iter().any(|heard| match heard {
+            Heard::Ended { result: Err(failure), .. } => failure.error.to_string().contains(why),
+            _ => false,
+        })
+    };
+    assert!(failed("left no bytes") && failed("which the store does not have"), "{reason}");
+    assert!(reason.contains("a digest has 32 bytes"), "{reason}");
     scene.is_well();
 }
 
@@ -351,9 +360,9 @@ fn nobody_without_the_token_is_answered() {
 #[test]
 fn a_crowd_that_only_stands_there_keeps_nobody_out() {
     let scene = Scene::new();
-    let crowd: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(scene.hub.address()).unwrap()).collect();
+    let crowd: Vec<TcpStream> = (0..STRANGERS + 20).map(|_| TcpStream::connect(scene.hub.address()).unwrap()).collect();
     // One says what it says very slowly.
-    let mut slow = &crowd[299];
+    let mut slow = &crowd[STRANGERS + 19];
     slow.write_all(&[0x16, 3, 1]).unwrap();
     scene.is_well();
     // The first of them had to go.

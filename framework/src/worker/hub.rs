@@ -67,6 +67,8 @@ pub(crate) enum Heard {
         /// Why, for people.
         reason: String,
     },
+    /// A worker takes nothing new, and goes when what it runs has ended.
+    Leaving(WorkerId),
     /// An attempt ended.
     Ended {
         /// Where.
@@ -270,6 +272,7 @@ impl Desk {
         let near = hello.machine == kernel();
         let Ok(store) = self.shelf.store() else { return };
         let exchange = near.then(|| store.exchange()).flatten();
+        store.make_folder();
         let welcome = wire::Welcome {
             worker: id.0,
             run: self.terms.run.clone(),
@@ -288,8 +291,9 @@ impl Desk {
             machine: machine_number(&hello.machine),
             ..Capacity::default()
         };
-        let worker =
-            RemoteWorker::new(id, hello.name, has, link).of_pool(hello.pool).serving_at(hello.peer, hello.machine);
+        let worker = RemoteWorker::new(id, wire::name(hello.name), has, link)
+            .of_pool(wire::name(hello.pool))
+            .serving_at(hello.peer, hello.machine, wire::name(hello.host));
         (self.ear)(Heard::Joined(worker));
         let reason = self.listen(id, words).await;
         (self.ear)(Heard::Lost { worker: id, reason });
@@ -307,6 +311,10 @@ impl Desk {
             };
             let taken = match word {
                 Some(from_worker::Word::Heartbeat(_)) => Ok(()),
+                Some(from_worker::Word::Leaving(_)) => {
+                    (self.ear)(Heard::Leaving(worker));
+                    Ok(())
+                }
                 Some(from_worker::Word::Ended(batch)) => self.ended(worker, batch).await,
                 Some(from_worker::Word::Progress(said)) => self.said(worker, &mut pace, said).await,
                 Some(from_worker::Word::Present(present)) => self.present(worker, present),
@@ -324,9 +332,12 @@ impl Desk {
             let ended = wire::ended(ended)?;
             // One without a number was begun for a coordinator that is gone: it is committed, and nobody waits for it.
             let number = ended.attempt.map(wire::Number::from);
-            let result = self.settle(ended).await?;
-            if let Some((task, attempt)) = number {
-                (self.ear)(Heard::Ended { worker, task, attempt, result });
+            match (self.settle(ended).await, number) {
+                (result, Some((task, attempt))) => {
+                    (self.ear)(Heard::Ended { worker, task, attempt, result: result? });
+                }
+                (Ok(_), None) => {}
+                (Err(error), None) => tracing::warn!("what was done for another coordinator is of no use: {error}"),
             }
             Ok(())
         };
@@ -384,6 +395,14 @@ impl Desk {
         };
         let committed = async {
             let store = self.shelf.store()?;
+            let brought = |made: &&Ref| left.left.contains(made) || left.blobs.iter().any(|(blob, _)| blob == *made);
+            // What it does not bring must be there: a memo is never written over less.
+            let there: Vec<Ref> = memo.outputs.values().filter(|made| !brought(made)).copied().collect();
+            for reference in there {
+                if !store.has(reference).await? {
+                    return Err(Error::new(format!("it names {reference:?}, which the store does not have")));
+                }
+            }
             for (reference, content) in left.blobs {
                 store.put_bytes(reference, content).await?;
             }

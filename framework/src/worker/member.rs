@@ -15,11 +15,12 @@ use crate::schedule::Capacity;
 use crate::soon::Soon;
 use crate::stage::Registry;
 use crate::store::{Store, kernel};
-use crate::{Error, Result, runtime};
+use crate::{Error, Result, machine, runtime};
 use bytes::Bytes;
 use prost::Message as _;
 use std::collections::VecDeque;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -105,7 +106,7 @@ impl Member {
         };
         // The coordinator commits what the hello brings before it welcomes.
         self.unsaved = Unsaved::default();
-        self.attempts.orphan();
+        self.attempts.orphan(std::time::Instant::now());
         self.open(&welcome).await?;
         self.options.metrics.connected();
         say(format!("joined run {} at {} as worker {}", welcome.run, self.options.join, welcome.worker));
@@ -118,7 +119,7 @@ impl Member {
     fn has(&self) -> Capacity {
         Capacity {
             millicores: (self.options.cores * 1000.0).round() as u64,
-            memory: self.options.room.unwrap_or(u64::MAX),
+            memory: self.options.room.or_else(machine::memory).unwrap_or(u64::MAX),
             devices: self.options.gpus.memory(),
             files: true,
             ..Capacity::default()
@@ -131,6 +132,7 @@ impl Member {
             build: program::identity()?,
             name: self.options.name.clone(),
             machine: kernel(),
+            host: machine::name(),
             millicores: has.millicores,
             memory: has.memory,
             devices: has.devices,
@@ -147,6 +149,8 @@ impl Member {
         if self.hands.as_ref().is_some_and(|(known, _)| *known == place) {
             return Ok(());
         }
+        // What still runs would leave its result where nobody looks for it.
+        self.attempts.stop_all();
         let direct = self.direct(welcome).await;
         let near = direct.is_some() && !welcome.folder.is_empty();
         let store = match direct {
@@ -204,10 +208,17 @@ impl Member {
         let mut pulse = interval(Duration::from_millis(u64::from(welcome.heartbeat_millis.max(10))));
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut spoken, mut soon) = (Vec::new(), Soon::default());
+        let leave = self.options.leave.clone();
+        let (mut asked, mut leaves) = (pin!(leave.asked()), false);
         loop {
             let inbox = &mut self.inbox;
             let next = async {
                 tokio::select! {
+                    () = &mut asked, if !leaves => {
+                        leaves = true;
+                        send(&words, from_worker::Word::Leaving(wire::Leaving {}));
+                        None
+                    }
                     order = orders.message() => Some(order),
                     _ = inbox.recv_many(&mut spoken, BATCH) => None,
                     _ = pulse.tick() => {
@@ -218,7 +229,7 @@ impl Member {
             };
             let order = soon.wait(next).await;
             self.pass_on(&mut spoken, &words)?;
-            self.attempts.stop_unwanted();
+            self.attempts.stop_unwanted(std::time::Instant::now());
             if let Some(order) = order
                 && let Some(parted) = self.take(order, &words)
             {

@@ -31,7 +31,7 @@ mod token;
 mod unsaved;
 mod wire;
 
-pub use client::{WorkerOptions, work};
+pub use client::{Leave, WorkerOptions, work};
 pub use embedded::EmbeddedWorker;
 pub use execute::{Failure, Outcome};
 pub(crate) use gang::{Chair, Circle, Present};
@@ -49,9 +49,15 @@ use crate::store::Key;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The folder that relative paths are meant from.
+/// What the paths of files mean to this process: the folder that relative ones are meant from, and which file systems it
+/// sees where. Two containers of one machine may call different folders the same.
 fn current_folder() -> String {
-    std::env::current_dir().map(|folder| folder.display().to_string()).unwrap_or_default()
+    use std::os::unix::fs::MetadataExt;
+    let folder = std::env::current_dir().map(|folder| folder.display().to_string()).unwrap_or_default();
+    let number = std::fs::metadata(".").map(|here| format!("{}:{}", here.dev(), here.ino())).unwrap_or_default();
+    // Each mount namespace has a name of its own (namespaces(7)).
+    let mounts = std::fs::read_link("/proc/self/ns/mnt").map(|name| name.display().to_string()).unwrap_or_default();
+    format!("{folder} {number} {mounts}")
 }
 
 /// One attempt of a task, with all that it needs.

@@ -27,6 +27,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 /// How long a peer may take for each piece; then the store is asked.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What is reserved for an artifact before anything of it has come.
+const RESERVED: usize = 256 << 20;
 /// Artifacts whose holders are remembered.
 const REMEMBERED: usize = 4096;
 
@@ -189,7 +191,8 @@ pub(super) fn peer(address: &str, token: &Token) -> Result<PeerClient<Channel>> 
 /// The pieces of an artifact, aligned so that arrays can be used where they lie.
 async fn read(mut chunks: Streaming<wire::Chunk>, bytes: u64) -> Result<Bytes> {
     let length = usize::try_from(bytes)?;
-    let mut whole = MutableBuffer::with_capacity(length);
+    // What somebody claims to have is not believed before it comes.
+    let mut whole = MutableBuffer::with_capacity(length.min(RESERVED));
     while whole.len() < length {
         let chunk = timeout(PATIENCE, chunks.message()).await.context("it stopped in the middle")??;
         let chunk = chunk.context("it ended too soon")?;

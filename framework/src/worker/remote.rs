@@ -4,6 +4,7 @@ use super::wire::{self, ToWorker, to_worker};
 use super::{Assignment, Circle};
 use crate::schedule::{Capacity, TaskId, WorkerId};
 use crate::{Result, trace_parent};
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tonic::Status;
 
@@ -14,16 +15,26 @@ const BATCH: usize = 1024;
 pub(crate) struct RemoteWorker {
     /// Who, for the scheduler; one that comes back is another.
     pub(crate) id: WorkerId,
-    /// Who, for people.
+    /// Who, for people: no other that is here at the same time has the name.
     pub(crate) name: String,
+    /// What it calls itself.
+    pub(crate) called: String,
+    /// When it came.
+    pub(crate) since: Duration,
+    /// Whether it ever gave a result, or said how far one is.
+    pub(crate) served: bool,
+    /// Whether it means to leave.
+    pub(crate) leaves: bool,
     /// What it has.
     pub(crate) has: Capacity,
     /// Which pool it was started for.
     pub(crate) pool: String,
     /// Where other workers fetch what it holds; empty if nowhere.
     pub(crate) peer: String,
-    /// The machine that it is on.
+    /// The kernel that it runs on.
     pub(crate) machine: String,
+    /// What its machine is called.
+    pub(crate) host: String,
     starts: Vec<wire::Start>,
     link: UnboundedSender<Result<ToWorker, Status>>,
 }
@@ -38,11 +49,16 @@ impl RemoteWorker {
     ) -> Self {
         Self {
             id,
+            called: name.clone(),
             name,
+            since: Duration::ZERO,
+            served: false,
+            leaves: false,
             has,
             pool: String::new(),
             peer: String::new(),
             machine: String::new(),
+            host: String::new(),
             starts: Vec::new(),
             link,
         }
@@ -54,8 +70,8 @@ impl RemoteWorker {
     }
 
     /// Says where other workers fetch what it holds, and on which machine it is.
-    pub(super) fn serving_at(self, peer: String, machine: String) -> Self {
-        Self { peer, machine, ..self }
+    pub(super) fn serving_at(self, peer: String, machine: String, host: String) -> Self {
+        Self { peer, machine, host, ..self }
     }
 
     /// Hands an attempt over with the next [`flush`](Self::flush); `peers` are workers that hold inputs of it.

@@ -185,8 +185,8 @@ pub(super) fn from_end(end: Result<Outcome, Failure>) -> ended::End {
             })
         }
         Err(failure) => ended::End::Failed(Failed {
-            message: failure.error.to_string(),
-            help: failure.error.advice().unwrap_or_default().to_owned(),
+            message: short(failure.error.to_string(), REPORT_LINE),
+            help: short(failure.error.advice().unwrap_or_default().to_owned(), REPORT_LINE),
             fault: FAULTS.iter().position(|fault| *fault == failure.error.whose()).unwrap_or_default() as u32,
             lost: failure.lost.map(|lost| Artifact::from(*lost)),
             moved: failure.moved,
@@ -223,6 +223,11 @@ pub(super) fn report(wire: Progress) -> Report {
     }
 }
 
+/// What somebody is called, as far as anybody would read it.
+pub(super) fn name(text: String) -> String {
+    short(text, REPORT_NAME)
+}
+
 /// A text, cut off where it is too long.
 fn short(mut text: String, most: usize) -> String {
     if text.len() > most {
@@ -233,12 +238,13 @@ fn short(mut text: String, most: usize) -> String {
 }
 
 pub(super) fn from_report(number: Number, report: Report) -> Progress {
+    let metric = |(name, value)| Metric { name: short(name, REPORT_NAME), value };
     Progress {
         attempt: Some(number.into()),
         done: report.done,
         total: report.total,
         unit: report.unit.into_owned(),
-        metrics: report.metrics.into_iter().map(|(name, value)| Metric { name, value }).collect(),
+        metrics: report.metrics.into_iter().take(REPORT_METRICS).map(metric).collect(),
         line: report.line.map(|line| short(line, REPORT_LINE)),
     }
 }

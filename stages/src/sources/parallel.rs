@@ -84,6 +84,12 @@ mod tests {
         }
     }
 
+    /// As slow as what this is for: no thread takes many while another can't take one.
+    fn slow(item: u64) -> Result<u64, String> {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        Ok(item)
+    }
+
     #[test]
     fn results_are_in_the_order_of_the_items() {
         for threads in 1..5 {
@@ -96,7 +102,7 @@ mod tests {
     #[test]
     fn the_first_failure_and_all_before_it_are_there() {
         for threads in 1..5 {
-            let fail = |item: u64| if item % 30 == 29 { Err(format!("{item}")) } else { Ok(item) };
+            let fail = |item: u64| if item % 30 == 29 { Err(format!("{item}")) } else { slow(item) };
             let results = ordered(Threads(threads), None, count(1000), fail, |_| 1);
             assert_eq!(results.iter().find_map(|result| result.as_ref().err()).unwrap(), "29");
             assert!(results.len() < 100);
@@ -106,7 +112,7 @@ mod tests {
     #[test]
     fn it_stops_when_there_is_enough() {
         for threads in 1..5 {
-            let results = ordered(Threads(threads), Some(50), count(1000), Ok, |_| 10);
+            let results = ordered(Threads(threads), Some(50), count(1000), slow, |_| 10);
             assert!(results.len() >= 5 && results.len() < 5 + threads, "{}", results.len());
         }
     }

@@ -35,6 +35,8 @@ pub(super) struct Coordinator {
     pub(super) orders: BTreeSet<OrderId>,
     /// Those that have come, by their link.
     pub(super) ordered: BTreeMap<WorkerId, OrderId>,
+    /// Links over which a result came.
+    pub(super) served: BTreeSet<WorkerId>,
 }
 
 impl Coordinator {
@@ -62,6 +64,7 @@ impl Coordinator {
             submitted: 0,
             orders: BTreeSet::new(),
             ordered: BTreeMap::new(),
+            served: BTreeSet::new(),
         }
     }
 

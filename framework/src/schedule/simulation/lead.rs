@@ -8,7 +8,7 @@ use super::scenario::{Fate, key};
 use super::world::{Happening, Order, Word, World};
 use crate::data::Digest;
 use crate::runtime;
-use crate::schedule::{Action, Event, Scale, TaskId, WorkerId};
+use crate::schedule::{Action, End, Event, Scale, TaskId, WorkerId};
 use rand::RngExt;
 
 impl World {
@@ -67,6 +67,9 @@ impl World {
                 if let Some(task) = coordinator.known(TaskId(name)) {
                     self.ledger.ended(self.now, name, &self.scenario.tasks[task], (attempt, link), end);
                 }
+                if end == End::Done {
+                    coordinator.served.insert(link);
+                }
                 let made = result.iter().map(|digest| (digest.into(), 1000)).collect();
                 let seconds = micros as f64 / 1e6;
                 self.tell(Event::Ended { worker: link, task: TaskId(name), attempt, end, seconds, made });
@@ -78,6 +81,10 @@ impl World {
         let Some(coordinator) = &mut self.coordinator else { return };
         coordinator.loses(link);
         let order = coordinator.ordered.remove(&link);
+        let served = coordinator.served.remove(&link);
+        if let Some(pool) = self.scenario.pool.as_ref().filter(|_| order.is_some()) {
+            coordinator.autoscaler.lost(self.now, pool.id, served);
+        }
         self.ledger.lost(link);
         self.tell(Event::Lost(link));
         if order.is_some() {
@@ -95,12 +102,12 @@ impl World {
             self.ledger.drains(link);
         }
         let taken_back = !matches!(event, Event::Draining(_) | Event::Cancelled(_));
-        let kept = coordinator.scheduler.reservation.as_ref().map(|kept| kept.task);
+        let before = rules::Before::of(&coordinator.scheduler);
         let actions = coordinator.scheduler.step(now, event);
         actions.iter().for_each(|action| self.note(action));
         let Some(coordinator) = &self.coordinator else { return };
         if self.scenario.check_every == 1 {
-            rules::check(&coordinator.scheduler, &actions, kept);
+            rules::check(&coordinator.scheduler, &actions, before);
         }
         self.count(&actions, taken_back);
         self.act(actions);

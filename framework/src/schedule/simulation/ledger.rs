@@ -3,6 +3,7 @@
 
 use super::scenario::{Fate, Spec};
 use super::world::LATE;
+use crate::schedule::attempts::MOST_MOVES;
 use crate::schedule::scheduler::{FIRST_BACKOFF, LONGEST_BACKOFF};
 use crate::schedule::{End, Time, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,7 +94,7 @@ impl Ledger {
         let alone = spec.members > 1 || task.live.values().all(|twin| twin.stopping);
         match end {
             End::Done => task.done = true,
-            End::Transient if alone && !live.stopping => {
+            End::Transient | End::Unavailable if alone && !live.stopping => {
                 task.failures += 1;
                 let doubled = FIRST_BACKOFF.saturating_mul(1 << (task.failures - 1).min(16));
                 task.rests = now + doubled.min(LONGEST_BACKOFF);
@@ -120,6 +121,7 @@ impl Ledger {
             "{name} fails after {tries} tries of {}",
             spec.retries
         );
+        assert!(tries <= spec.retries.saturating_add(1 + MOST_MOVES), "{name} was tried {tries} times");
     }
 
     pub(super) fn expired(&self, now: Time, name: u64) {

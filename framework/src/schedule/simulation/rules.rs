@@ -34,10 +34,29 @@ struct Choice<'a> {
     queued: bool,
 }
 
-/// Checks what one step left behind and what it started. `kept` is the task that workers were kept for before.
-pub(super) fn check(scheduler: &Scheduler, actions: &[Action], kept: Option<TaskId>) {
+/// What a step found.
+#[derive(Clone, Copy)]
+pub(super) struct Before {
+    /// The task that workers were kept for.
+    kept: Option<TaskId>,
+    /// Whether a task avoided a worker.
+    choosy: bool,
+}
+
+impl Before {
+    pub(super) fn of(scheduler: &Scheduler) -> Self {
+        let kept = scheduler.reservation.as_ref().map(|kept| kept.task);
+        Self { kept, choosy: !scheduler.avoided.is_empty() }
+    }
+}
+
+/// Checks what one step left behind and what it started.
+pub(super) fn check(scheduler: &Scheduler, actions: &[Action], before: Before) {
     nobody_waits_beside_room(scheduler);
-    the_first_in_rank_starts(scheduler, actions, kept);
+    // Behind one that avoids a worker others may have stood that come later in rank.
+    if !before.choosy {
+        the_first_in_rank_starts(scheduler, actions, before.kept);
+    }
 }
 
 /// What is free on a worker for one who comes now.
@@ -56,9 +75,9 @@ fn waiting(scheduler: &Scheduler) -> impl Iterator<Item = &Line> {
 }
 
 fn nobody_waits_beside_room(scheduler: &Scheduler) {
-    for (_, worker) in scheduler.workers.iter().filter(|(_, worker)| worker.is_open()) {
+    for (slot, worker) in scheduler.workers.iter().filter(|(_, worker)| worker.is_open()) {
         let free = room(scheduler, worker);
-        for Line { needs, .. } in waiting(scheduler) {
+        for Line { needs, .. } in waiting(scheduler).filter(|line| scheduler.takes(line, slot)) {
             let behind = worker.lane.waiting().len() > 0 && (needs.millicores > 0 || needs.memory > 0);
             let here = !behind && free.fits(needs) && worker.devices.fit(needs) && worker.has.is_where(needs);
             assert!(!here, "{needs} wait although {:?} has room", worker.id);
@@ -100,6 +119,9 @@ fn is_first(scheduler: &Scheduler, choice: &Choice<'_>, usage: &BTreeMap<GroupId
     for other in waiting(scheduler).filter(|other| !std::ptr::eq(*other, choice.line)) {
         let Some((priority, _, first)) = other.first() else { continue };
         let fits = if choice.queued { worker.has.fits(&other.needs) } else { free.fits(&other.needs) };
+        if !scheduler.takes(other, slot) {
+            continue;
+        }
         if !fits || other.needs.on_device() || !worker.has.is_where(&other.needs) || kept == Some(first) {
             continue;
         }

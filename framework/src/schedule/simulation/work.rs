@@ -63,7 +63,8 @@ impl World {
             return self.ended(machine, link, attempt, End::Failed, micros, None);
         }
         if spec.fate == Fate::NeverPasses || self.chance(self.scenario.chaos.failures) {
-            return self.ended(machine, link, attempt, End::Transient, micros, None);
+            let end = if self.chance(200) { End::Unavailable } else { End::Transient };
+            return self.ended(machine, link, attempt, end, micros, None);
         }
         match self.commit(&run, attempt) {
             Some(result) => self.ended(machine, link, attempt, End::Done, micros, Some(result)),

@@ -143,7 +143,7 @@ impl Drop for Lease {
 
 impl Passage {
     /// Takes part of its bytes out, to be counted for longer than the operation; more if it turned out to need more.
-    pub(super) fn lease(&mut self, bytes: u64) -> Lease {
+    pub(in crate::store) fn lease(&mut self, bytes: u64) -> Lease {
         let taken = bytes.min(self.lease.bytes);
         self.lease.bytes -= taken;
         let mut lease = Lease { budget: self.lease.budget.clone(), bytes: taken };

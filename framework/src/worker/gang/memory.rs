@@ -6,6 +6,7 @@ use crate::{Context, Error, Result};
 use memmap2::{Mmap, MmapMut, MmapOptions, UncheckedAdvice};
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
@@ -78,8 +79,9 @@ impl Memory {
         file.set_len(HEADER)?;
         // SAFETY: nobody else changes this memory: others have it for reading only.
         let map = unsafe { MmapMut::map_mut(&file) }?;
-        let seed = [key.0.as_bytes().as_slice(), &std::process::id().to_le_bytes(), &file.as_raw_fd().to_le_bytes()];
-        let digest = blake3::hash(&seed.concat());
+        // Processes of two containers may have one number, but no two files of a machine do.
+        let number = [file.metadata()?.dev(), file.metadata()?.ino()].map(u64::to_le_bytes);
+        let digest = blake3::hash(&[key.0.as_bytes().as_slice(), number.as_flattened()].concat());
         let nonce = digest.as_bytes().first_chunk().map_or(1, |bytes| u64::from_le_bytes(*bytes));
         let this = Self { file, map, areas: [Area { begin: HEADER, ..Area::default() }; 2], nonce };
         this.header().nonce.store(nonce, Ordering::Release);
@@ -296,7 +298,6 @@ fn wake(_: &AtomicU32) {}
 mod tests {
     use super::*;
     use crate::data::Digest;
-    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn what_is_not_needed_any_more_is_given_back() {
@@ -321,6 +322,14 @@ mod tests {
         let slot = last as usize % 2;
         memory.write(slot, 8, (1 - slot, 0..0)).unwrap();
         assert!(!other.is_whole(slot, stamp(1, last)));
+    }
+
+    #[test]
+    fn no_two_have_one_address_even_under_the_same_numbers() {
+        let address = || Memory::create(Key(Digest::of(b"gang"))).unwrap().address();
+        // Of process and descriptor, as in two containers; each is gone before the next one comes.
+        let addresses: std::collections::BTreeSet<String> = (0..50).map(|_| address()).collect();
+        assert_eq!(addresses.len(), 50);
     }
 
     #[test]
