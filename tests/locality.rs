@@ -53,11 +53,11 @@ fn tasks_go_to_what_they_read_and_workers_fetch_from_each_other() {
     let listen = ["run", "p.toml", "--format", "json", "--workers", "0", "--listen", "127.0.0.1:0", "--token", TOKEN];
     let mut running = Running::start(&project, &listen);
     let address = running.address();
-    // In folders of their own they reach the run's store through the coordinator only.
+    // In folders of their own they reach the run's store through the coordinator only, and they share no cache.
     let elsewhere = [Project::new(), Project::new()];
     let join = |at: usize, name: &str, cores: &str| {
         let join = ["worker", "--join", &address, "--token", TOKEN, "--name", name, "--cores", cores];
-        Process::start(elsewhere[at].command(&[&join[..], &["--metrics", "127.0.0.1:0"]].concat()))
+        Process::start(elsewhere[at].command(&[&join[..], &["--metrics", "127.0.0.1:0", "--cache", "cache"]].concat()))
     };
     let small = join(0, "small", "1");
     running.until(|said| said["event"] == "stage_finished" && said["name"] == "big");
