@@ -48,7 +48,7 @@ impl Coordinator<'_> {
             return self.start(id, 1, (HERE, self.options.cores.max(1)), Vec::new());
         }
         let request = &task.request;
-        let members = if self.crew.has_others() { request.task.needs.workers } else { 1 };
+        let (members, needs) = self.place_of(task);
         let inputs = || request.task.inputs.values().flatten();
         let task = schedule::Task {
             retries: request.task.needs.retries,
@@ -62,23 +62,23 @@ impl Coordinator<'_> {
             group: GroupId(stage.0),
             stage,
             members,
-            ..schedule::Task::new(
-                id,
-                Needs { peers: members > 1, ..needs(&request.task.needs, task.device, task.files) },
-            )
+            ..schedule::Task::new(id, needs)
         };
         self.tell_of_waiting(id, &task.needs)?;
         self.step(schedule::Event::Submitted(task))
     }
 
+    /// How many workers a task is placed on, and what it needs of each.
+    fn place_of(&self, task: &Task) -> (u32, Needs) {
+        let asked = &task.request.task.needs;
+        let members = if self.crew.has_others() { asked.workers } else { 1 };
+        (members, Needs { peers: members > 1, ..needs(asked, task.device, task.files) })
+    }
+
     /// Says what waits for another worker than the first one that came.
     pub(super) fn tell_of_all_that_wait(&mut self) -> Result<()> {
         let waits = |task: &Task| task.key.is_some() && !task.leads && task.live.is_empty();
-        let kind = |task: &Task| {
-            let needs = needs(&task.request.task.needs, task.device, task.files);
-            Needs { peers: task.request.task.needs.workers > 1, ..needs }
-        };
-        let waiting = self.tasks.iter().filter(|(_, task)| waits(task)).map(|(id, task)| (*id, kind(task)));
+        let waiting = self.tasks.iter().filter(|(_, task)| waits(task)).map(|(id, task)| (*id, self.place_of(task).1));
         let waiting: Vec<(TaskId, Needs)> = waiting.collect();
         waiting.into_iter().try_for_each(|(id, needs)| self.tell_of_waiting(id, &needs))
     }

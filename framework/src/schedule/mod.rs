@@ -7,6 +7,7 @@
 
 mod attempts;
 mod autoscaler;
+mod avoid;
 #[cfg(test)]
 mod check;
 mod cost;
