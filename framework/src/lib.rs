@@ -70,6 +70,7 @@
 #[cfg(test)]
 mod damage;
 mod error;
+mod fast_map;
 mod machine;
 mod nearest;
 mod process_folder;

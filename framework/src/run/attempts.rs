@@ -12,6 +12,7 @@ use crate::schedule::{self, Action, Device, GroupId, Needs, Share, TaskId, WHOLE
 use crate::stage::{self, Cancel, Gang, Models, Pace, Progress, Report as Step, Seed, TaskRequest, Tasks};
 use crate::worker::Assignment;
 use crate::{Context, Error, Result};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -161,7 +162,7 @@ impl Coordinator<'_> {
             gpus: needs.gpus as f64 / WHOLE as f64,
             device: device_names(&shares),
         };
-        task.live.insert(attempt, live);
+        task.live.insert(attempt, live.into());
         // An attempt elsewhere speaks through its worker.
         let (progress, tasks) = match worker {
             HERE => {
@@ -171,7 +172,7 @@ impl Coordinator<'_> {
             }
             _ => (Progress::default(), Tasks::default()),
         };
-        let work = Assignment {
+        let work = Box::new(Assignment {
             task: id,
             attempt,
             needs,
@@ -192,7 +193,7 @@ impl Coordinator<'_> {
             cancel,
             build: self.build.clone(),
             span: attempt_span(task, attempt, self.crew.name(worker), threads),
-        };
+        });
         // Before it can end, so that its end is not told first.
         self.tell_started(id, attempt, threads)?;
         self.crew.start(worker, work);
@@ -208,7 +209,7 @@ impl Coordinator<'_> {
             Ok(params) => {
                 let parent = self.tasks.get(&parent);
                 let _span = parent.map(|parent| parent.span.clone().entered());
-                let label = format!("{}/{}", parent.map(Task::label).unwrap_or_default(), task.label);
+                let label = format!("{}/{}", parent.map(|parent| parent.label()).unwrap_or_default(), task.label);
                 let task = TaskRequest { params, label, ..task };
                 self.look(Task::new(Request::new(task, stage, BTreeMap::new()), Waiter::Stage(reply)));
             }
@@ -235,9 +236,12 @@ impl Coordinator<'_> {
 }
 
 /// What an attempt is to compute on: `cpu`, `cuda:0`, `cuda:0+1`.
-fn device_names(shares: &[Share]) -> String {
+fn device_names(shares: &[Share]) -> Cow<'static, str> {
+    if shares.is_empty() {
+        return "cpu".into();
+    }
     let numbers: Vec<String> = shares.iter().map(|share| share.device.to_string()).collect();
-    if numbers.is_empty() { "cpu".to_owned() } else { format!("cuda:{}", numbers.join("+")) }
+    format!("cuda:{}", numbers.join("+")).into()
 }
 
 /// What a task takes of a worker if it computes on a device.

@@ -13,12 +13,13 @@ use super::rests::Rests;
 use super::task::{Live, Request, Task, Waiter};
 use super::voice::Message;
 use crate::data::{Artifact, Kind, Metrics, Ref};
+use crate::fast_map::FastMap;
 use crate::pipeline::Pipeline;
-use crate::schedule::{self, Costs, Needs, Scheduler, StageId, TaskId};
+use crate::schedule::{self, Costs, Needs, Scheduler, StageId, TaskId, WorkerId};
 use crate::soon::Soon;
 use crate::stage::{Fetch, Registry};
 use crate::store::{Key, Store, StoreError};
-use crate::worker::{Heard, program};
+use crate::worker::{self, Failure, Heard, program};
 use crate::{Error, Result, runtime};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, mpsc};
@@ -66,12 +67,12 @@ pub(super) struct Coordinator<'a> {
     pub(super) wanted: Vec<usize>,
     pub(super) nodes: Vec<Node>,
     pub(super) reports: BTreeMap<usize, StageReport>,
-    pub(super) tasks: BTreeMap<TaskId, Task>,
+    pub(super) tasks: BTreeMap<TaskId, Box<Task>>,
     pub(super) next_task: u64,
     /// The tasks under way by key, so that one that is asked for twice runs once.
-    pub(super) under_way: HashMap<Key, TaskId>,
+    pub(super) under_way: FastMap<Key, TaskId>,
     /// Who made what in this run, so that what the store loses can be made again.
-    pub(super) made: HashMap<Ref, Arc<Request>>,
+    pub(super) made: FastMap<Ref, Arc<Request>>,
     pub(super) lookup: Lookup,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) outbox: mpsc::Sender<Message>,
@@ -142,8 +143,8 @@ impl<'a> Coordinator<'a> {
             reports: BTreeMap::new(),
             tasks: BTreeMap::new(),
             next_task: 0,
-            under_way: HashMap::new(),
-            made: HashMap::new(),
+            under_way: FastMap::default(),
+            made: FastMap::default(),
             lookup: Lookup::new(),
             inbox,
             outbox,
@@ -220,7 +221,7 @@ impl<'a> Coordinator<'a> {
             Message::Ended(worker, id, attempt, result) => self.ended(worker, id, attempt, result),
             Message::Submitted(parent, task, reply) => self.submitted(parent, task, reply),
             Message::Said(id, step) => self.said(id, step),
-            Message::Heard(heard) => self.heard(heard),
+            Message::Heard(all) => all.into_iter().try_for_each(|heard| self.heard(heard)),
         }
     }
 
@@ -229,7 +230,7 @@ impl<'a> Coordinator<'a> {
         match heard {
             Heard::Joined(worker) => {
                 let is_first = self.crew.is_empty();
-                let (info, joined) = self.crew.join(self.options.clock.elapsed(), worker);
+                let (info, joined) = self.crew.join(self.options.clock.elapsed(), *worker);
                 self.tell_joined(info)?;
                 self.step(joined)?;
                 if is_first { self.tell_of_all_that_wait() } else { Ok(()) }
@@ -327,24 +328,38 @@ impl<'a> Coordinator<'a> {
         let until = self.options.clock.elapsed() + GRACE;
         while !self.tasks.is_empty() && self.options.clock.elapsed() < until {
             match self.inbox.recv_timeout(PULSE) {
-                Ok(
-                    Message::Ended(worker, id, attempt, result)
-                    | Message::Heard(Heard::Ended { worker, task: id, attempt, result }),
-                ) => {
-                    if let Some(live) = self.tasks.get_mut(&id).and_then(|task| task.take(attempt, worker)) {
-                        self.tell_ended(id, attempt, &live, &result)?;
+                Ok(Message::Ended(worker, id, attempt, result)) => self.ended_at_last(worker, id, attempt, &result)?,
+                Ok(Message::Heard(all)) => all.into_iter().try_for_each(|heard| match heard {
+                    Heard::Ended { worker, task, attempt, result } => {
+                        self.ended_at_last(worker, task, attempt, &result)
                     }
-                    self.part(|_, _, _| true);
-                }
-                // A worker that is told that the run is over stops what it does and goes.
-                Ok(Message::Heard(Heard::Lost { worker, .. })) => {
-                    self.crew.forget(worker);
-                    self.part(|_, _, live| live.worker != worker);
-                }
+                    // A worker that is told that the run is over stops what it does and goes.
+                    Heard::Lost { worker, .. } => {
+                        self.crew.forget(worker);
+                        self.part(|_, _, live| live.worker != worker);
+                        Ok(())
+                    }
+                    _ => Ok(()),
+                })?,
                 _ => {}
             }
             self.pulse()?;
         }
+        Ok(())
+    }
+
+    /// An attempt of an interrupted run has ended.
+    fn ended_at_last(
+        &mut self,
+        worker: WorkerId,
+        id: TaskId,
+        attempt: u32,
+        result: &Result<worker::Outcome, Failure>,
+    ) -> Result<()> {
+        if let Some(live) = self.tasks.get_mut(&id).and_then(|task| task.take(attempt, worker)) {
+            self.tell_ended(id, attempt, &live, result)?;
+        }
+        self.part(|_, _, _| true);
         Ok(())
     }
 
@@ -382,13 +397,16 @@ impl<'a> Coordinator<'a> {
         self.crew.dismiss();
         let until = self.options.clock.elapsed() + PARTING;
         while !self.crew.is_alone() && self.options.clock.elapsed() < until {
-            match self.inbox.recv_timeout(PULSE) {
-                Ok(Message::Heard(Heard::Lost { worker, .. })) => self.crew.forget(worker),
-                Ok(Message::Heard(Heard::Joined(worker))) => {
-                    self.crew.join(self.options.clock.elapsed(), worker);
-                    self.crew.dismiss();
+            let Ok(Message::Heard(all)) = self.inbox.recv_timeout(PULSE) else { continue };
+            for heard in all {
+                match heard {
+                    Heard::Lost { worker, .. } => self.crew.forget(worker),
+                    Heard::Joined(worker) => {
+                        self.crew.join(self.options.clock.elapsed(), *worker);
+                        self.crew.dismiss();
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
         }
     }

@@ -218,7 +218,7 @@ impl Crew {
     }
 
     /// Hands an attempt to a worker.
-    pub(super) fn start(&mut self, worker: WorkerId, work: Assignment) {
+    pub(super) fn start(&mut self, worker: WorkerId, work: Box<Assignment>) {
         let (task, attempt) = (work.task, work.attempt);
         let begun = if worker == HERE {
             let outbox = self.outbox.clone();
@@ -244,6 +244,9 @@ impl Crew {
     /// Where a worker can fetch inputs of an attempt from other workers.
     fn peers(&self, worker: WorkerId, work: &Assignment) -> Vec<String> {
         let inputs = work.request.inputs.values().flatten();
+        if inputs.clone().next().is_none() {
+            return Vec::new();
+        }
         let holders = inputs.flat_map(|input| self.holders.of(input.digest));
         let others = holders.filter(|holder| *holder != worker).filter_map(|holder| self.there.get(&holder));
         let addresses: BTreeSet<&String> = others.map(|peer| &peer.peer).filter(|peer| !peer.is_empty()).collect();

@@ -6,11 +6,11 @@ use super::event::{Event, Outcome};
 use super::nodes::Node;
 use super::task::{Made, Request, Task, Waiter};
 use crate::data::{Kind, Ref};
+use crate::fast_map::FastMap;
 use crate::schedule::{self, End, TaskId, WorkerId};
 use crate::store::{Entry, Store};
 use crate::worker::{self, Failure};
 use crate::{Error, Fault, Result, runtime};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How often an input of one task may be lost and made again before the store is given up.
@@ -220,7 +220,7 @@ impl Coordinator<'_> {
         self.advance()
     }
 
-    pub(super) fn forget(&mut self, id: TaskId) -> Option<Task> {
+    pub(super) fn forget(&mut self, id: TaskId) -> Option<Box<Task>> {
         let task = self.tasks.remove(&id)?;
         self.gangs.forget(id);
         if let Some(key) = task.key.filter(|key| self.under_way.get(key) == Some(&id)) {
@@ -231,7 +231,7 @@ impl Coordinator<'_> {
 }
 
 /// Who made an artifact: alone, or as an item of a list.
-fn maker(made: &HashMap<Ref, Arc<Request>>, store: &Store, lost: Ref) -> Option<Arc<Request>> {
+fn maker(made: &FastMap<Ref, Arc<Request>>, store: &Store, lost: Ref) -> Option<Arc<Request>> {
     let has = |list: &Ref| -> Result<bool> { Ok(runtime()?.block_on(store.items(*list))?.contains(&lost)) };
     let mut lists = made.iter().filter(|(reference, _)| reference.kind == Kind::List);
     // A list that can't be read is no help; whoever needs it finds that out.

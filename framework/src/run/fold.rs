@@ -3,7 +3,8 @@
 use super::Line;
 use super::event::{Event, Outcome};
 use super::placement::{AttemptEnd, AttemptStart, AttemptsFolded, Ended};
-use std::collections::{BTreeMap, HashMap};
+use crate::fast_map::FastMap;
+use std::collections::BTreeMap;
 
 /// How many tasks of one stage a run tells one by one. What comes after is counted, and told together once a second
 /// ([`Event::AttemptsFolded`], [`Event::TasksFolded`]); of failed tasks, as many again are still told with the reason.
@@ -16,9 +17,9 @@ const GATHER: f64 = 1.0;
 /// Takes the events of a run and holds back those that are told together.
 #[derive(Default)]
 pub(super) struct Fold {
-    stages: HashMap<String, Stage>,
+    stages: FastMap<String, Stage>,
     /// How long attempts under way have waited that were held back when they started, by task and attempt.
-    open: HashMap<(u64, u32), f64>,
+    open: FastMap<(u64, u32), f64>,
     /// Since when something is held back.
     since: Option<f64>,
 }
@@ -41,7 +42,7 @@ impl Fold {
         let at = line.at;
         let told = match &line.event {
             Event::AttemptStarted(start) => self.started(start, at),
-            Event::AttemptEnded(end) => self.ended(end, at),
+            Event::AttemptEnded(end) => !self.hold_end((&end.name, &end.worker), end, at),
             Event::TaskFinished { name, outcome, .. } => self.finished(name, *outcome, at),
             _ => true,
         };
@@ -94,6 +95,21 @@ impl Fold {
         true
     }
 
+    /// Counts the end of an attempt, of a task and on a worker of these names, whose start was held back; whether it was.
+    pub(super) fn hold_end(&mut self, (name, worker): (&str, &str), end: &AttemptEnd, at: f64) -> bool {
+        let Some(waited) = self.open.remove(&(end.task, end.attempt)) else { return false };
+        let name = stage_of(name).unwrap_or(name);
+        let Some(Stage { folded, .. }) = self.stage(name) else { return false };
+        if !folded.contains_key(worker) {
+            folded.insert(worker.to_owned(), AttemptsFolded::none(name, worker, at));
+        }
+        if let Some(folded) = folded.get_mut(worker) {
+            folded.add(waited, end, at);
+        }
+        self.since.get_or_insert(at);
+        true
+    }
+
     fn started(&mut self, start: &AttemptStart, at: f64) -> bool {
         if self.hold_start(&start.name, (start.task, start.attempt), start.waited, at) {
             return false;
@@ -102,19 +118,6 @@ impl Fold {
             stage.attempts += 1;
         }
         true
-    }
-
-    fn ended(&mut self, end: &AttemptEnd, at: f64) -> bool {
-        let Some(waited) = self.open.remove(&(end.task, end.attempt)) else { return true };
-        let name = stage_of(&end.name).unwrap_or(&end.name);
-        let Some(Stage { folded, .. }) = self.stage(name) else { return true };
-        if !folded.contains_key(&end.worker) {
-            folded.insert(end.worker.clone(), AttemptsFolded::none(name, &end.worker, at));
-        }
-        if let Some(folded) = folded.get_mut(&end.worker) {
-            folded.add(waited, end, at);
-        }
-        false
     }
 
     fn finished(&mut self, name: &str, outcome: Outcome, at: f64) -> bool {

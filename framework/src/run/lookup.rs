@@ -62,7 +62,8 @@ impl Lookup {
 
 impl Coordinator<'_> {
     /// Takes a task on; what is known of it is looked up soon.
-    pub(super) fn look(&mut self, task: Task) {
+    pub(super) fn look(&mut self, task: impl Into<Box<Task>>) {
+        let task = task.into();
         let id = TaskId(self.next_task);
         self.next_task += 1;
         self.lookup.waiting.push((id, task.request.clone()));
@@ -130,7 +131,7 @@ impl Coordinator<'_> {
 
     /// What is wrong with the numbers of a stage's result, which its report shows and nobody else may ever read.
     fn lost_numbers(&self, id: TaskId, memo: &Memo) -> Result<Option<String>> {
-        let is_stage = |task: &Task| task.waiters.iter().any(|waiter| matches!(waiter, Waiter::Node(_)));
+        let is_stage = |task: &Box<Task>| task.waiters.iter().any(|waiter| matches!(waiter, Waiter::Node(_)));
         if !self.tasks.get(&id).is_some_and(is_stage) {
             return Ok(None);
         }

@@ -73,7 +73,7 @@ impl Coordinator<'_> {
     /// given up.
     fn suspect(&mut self, worker: WorkerId) -> Result<Vec<TaskId>> {
         let (mut suspects, mut doomed) = (Vec::new(), Vec::new());
-        let had = |(_, task): &(&TaskId, &mut Task)| task.live.values().any(|live| live.worker == worker);
+        let had = |(_, task): &(&TaskId, &mut Box<Task>)| task.live.values().any(|live| live.worker == worker);
         for (id, task) in self.tasks.iter_mut().filter(had) {
             task.losses.count += 1;
             let members = task.request.task.needs.workers;

@@ -7,6 +7,7 @@ use crate::data::Ref;
 use crate::schedule::{Device, WorkerId};
 use crate::stage::{Cancel, Output, Stage, TaskRequest, Template};
 use crate::store::Key;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +82,7 @@ pub(super) struct Live {
     /// Devices that are reserved for it.
     pub(super) gpus: f64,
     /// What it is to compute on.
-    pub(super) device: String,
+    pub(super) device: Cow<'static, str>,
 }
 
 /// A task under way.
@@ -92,7 +93,7 @@ pub(super) struct Task {
     pub(super) files: bool,
     pub(super) waiters: Vec<Waiter>,
     /// The attempts under way, by number.
-    pub(super) live: BTreeMap<u32, Live>,
+    pub(super) live: BTreeMap<u32, Box<Live>>,
     /// Whether it runs other tasks: then it runs in this process and takes no room of any worker.
     pub(super) leads: bool,
     /// What it computes on.
@@ -145,7 +146,7 @@ impl Task {
     }
 
     /// Takes an attempt that a worker says has ended.
-    pub(super) fn take(&mut self, attempt: u32, worker: WorkerId) -> Option<Live> {
+    pub(super) fn take(&mut self, attempt: u32, worker: WorkerId) -> Option<Box<Live>> {
         self.runs(attempt, worker).then(|| self.live.remove(&attempt))?
     }
 

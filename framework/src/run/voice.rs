@@ -17,7 +17,7 @@ pub(super) enum Message {
     /// An attempt in this process ended.
     Ended(WorkerId, TaskId, u32, Result<Outcome, Failure>),
     /// A worker in another process says something, or comes or goes.
-    Heard(Heard),
+    Heard(Vec<Heard>),
     /// A task asks for another one.
     Submitted(TaskId, TaskRequest, Reply),
     /// A task says how far it is.

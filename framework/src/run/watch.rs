@@ -81,7 +81,7 @@ impl Coordinator<'_> {
             task: id.0,
             attempt,
             worker: self.crew.name(live.worker).to_owned(),
-            device: live.device.clone(),
+            device: live.device.to_string(),
             threads: threads.try_into().unwrap_or(u32::MAX),
             cores: live.cores,
             gpus: live.gpus,
@@ -128,7 +128,7 @@ impl Coordinator<'_> {
 
     /// Tells that a worker is lost, and with it what it was doing.
     pub(super) fn tell_lost(&mut self, worker: WorkerId, name: String, reason: String) -> Result<()> {
-        let lost: Vec<(TaskId, u32, Live)> = self
+        let lost: Vec<(TaskId, u32, Box<Live>)> = self
             .tasks
             .iter_mut()
             .flat_map(|(id, task)| {
@@ -148,11 +148,12 @@ impl Coordinator<'_> {
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         // If there is another attempt, it waits from now on.
         task.ready = now;
-        let end = AttemptEnd {
-            name: task.label().to_owned(),
+        let (name, worker) = (task.label(), self.crew.name(live.worker));
+        let mut end = AttemptEnd {
+            name: String::new(),
             task: id.0,
             attempt,
-            worker: self.crew.name(live.worker).to_owned(),
+            worker: String::new(),
             end,
             seconds: counted.seconds.unwrap_or_else(|| now.saturating_sub(live.since).as_secs_f64()),
             cores: live.cores,
@@ -161,6 +162,11 @@ impl Coordinator<'_> {
             written: counted.written,
             moved: counted.moved,
         };
+        // Metrics see all.
+        if self.options.metrics.is_none() && self.fold.hold_end((name, worker), &end, now.as_secs_f64()) {
+            return Ok(());
+        }
+        (end.name, end.worker) = (name.to_owned(), worker.to_owned());
         self.tell(Event::AttemptEnded(end))
     }
 

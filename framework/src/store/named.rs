@@ -5,6 +5,7 @@ use super::commit::{MEMO, memo_path};
 use crate::data::Digest;
 use crate::store::Key;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 
 /// The name of an object, read from its path.
@@ -73,6 +74,15 @@ impl<T> Named<T> {
         }
     }
 
+    /// What is under a name already; if nothing is, what `make` gives is put there.
+    pub(super) fn get_or_insert(&mut self, name: Name<'_>, make: impl FnOnce() -> T) -> Option<&mut T> {
+        match name {
+            Name::Blob(digest) => get_or_insert(self.blobs.entry(digest), make),
+            Name::Memo(key) => get_or_insert(self.memos.entry(key), make),
+            Name::Other(path) => get_or_insert(self.others.entry(path.to_owned()), make),
+        }
+    }
+
     /// Puts something under a name; gives what was there.
     pub(super) fn insert(&mut self, name: Name<'_>, object: T) -> Option<T> {
         match name {
@@ -101,6 +111,17 @@ impl<T> Named<T> {
         let others = self.others.range(format!("{folder}/")..).take_while(move |(path, _)| is_in(path, folder));
         let others = others.map(|(path, object)| (path.clone(), object));
         digests.filter(move |(path, _)| is_in(path, folder)).chain(others)
+    }
+}
+
+/// What was there before; if there was nothing, now there is.
+fn get_or_insert<K: Ord, T>(entry: Entry<'_, K, T>, make: impl FnOnce() -> T) -> Option<&mut T> {
+    match entry {
+        Entry::Occupied(there) => Some(there.into_mut()),
+        Entry::Vacant(place) => {
+            place.insert(make());
+            None
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::data::{Digest, Pieces};
 use crate::process_folder::EXCHANGE;
 use bytes::Bytes;
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,6 +76,12 @@ impl Object {
         Self { place, modified: Millis::now() }
     }
 
+    /// Somebody would have created it now.
+    fn touch(&mut self) -> Created {
+        self.modified = Millis::now();
+        Created::Already
+    }
+
     fn bytes(&self) -> u64 {
         match &self.place {
             Place::Memory(content) => content.len() as u64,
@@ -117,8 +124,7 @@ impl Ram {
     pub(super) async fn create(&self, path: &str, content: Pieces, room: bool) -> Result<Created, StoreError> {
         let (name, length) = (Name::of(path), content.len() as u64);
         if let Some(object) = self.0.lock().named.get_mut(name) {
-            object.modified = Millis::now();
-            return Ok(Created::Already);
+            return Ok(object.touch());
         }
         let long = if path.starts_with(BLOBS) { PAGE } else { LONG };
         let place = match room {
@@ -133,14 +139,11 @@ impl Ram {
     /// Creates a memo.
     pub(super) fn create_memo(&self, key: Key, memo: &Memo) -> Created {
         let name = Name::Memo(key);
-        let objects = &mut *self.0.lock();
-        if let Some(object) = objects.named.get_mut(name) {
-            object.modified = Millis::now();
-            return Created::Already;
+        let Objects { named, common } = &mut *self.0.lock();
+        match named.get_or_insert(name, || Object::new(Place::Memo(common.shorten(memo)))) {
+            Some(object) => object.touch(),
+            None => Created::Now,
         }
-        let brief = objects.common.shorten(memo);
-        objects.named.insert(name, Object::new(Place::Memo(brief)));
-        Created::Now
     }
 
     /// The memo of a key, if there is one; `Err` if another process wrote it, so that it must be read.
@@ -158,13 +161,11 @@ impl Ram {
             return None;
         }
         let name = Name::Blob(digest);
-        let objects = &mut *self.0.lock();
-        if let Some(object) = objects.named.get_mut(name) {
-            object.modified = Millis::now();
-            return Some(Created::Already);
+        let make = || Object::new(Place::Memory(Bytes::copy_from_slice(content).into()));
+        match self.0.lock().named.get_or_insert(name, make) {
+            Some(object) => Some(object.touch()),
+            None => Some(Created::Now),
         }
-        objects.named.insert(name, Object::new(Place::Memory(Bytes::copy_from_slice(content).into())));
-        Some(Created::Now)
     }
 
     /// The folder in which other processes of this machine put blobs that are to be [adopted](Self::adopt).
@@ -343,9 +344,8 @@ impl Inner {
     /// Copies a blob to the disk; its names in the exchange lead there from then on.
     fn move_out(&self, exchange: &Exchange, path: &str, file: &Path) -> io::Result<()> {
         // That there is none any more is fine.
-        let Some(content) = found(open_file(file))? else { return Ok(()) };
-        let length = content.len() as u64;
-        let moved = self.files.write(&content.into_bytes().into())?;
+        let Some(from) = found(File::open(file))? else { return Ok(()) };
+        let (moved, length) = self.files.copy(from)?;
         match self.lock().named.get_mut(Name::of(path)) {
             Some(Object { place, .. }) => *place = Place::File(moved.clone(), length),
             // It was removed meanwhile.

@@ -42,6 +42,12 @@ impl Staging {
         self.make(&|file| Digest::while_writing(content, file))
     }
 
+    /// Copies what is left to read of a file to one of its own; gives that and its length. The system copies it: no page
+    /// of it is this process's meanwhile.
+    pub(super) fn copy(&self, from: File) -> io::Result<(PathBuf, u64)> {
+        self.make(&|to| io::copy(&mut &from, &mut &*to))
+    }
+
     /// Makes a file that nobody may write again.
     fn make<T>(&self, write: &dyn Fn(&File) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();

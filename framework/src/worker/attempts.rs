@@ -4,13 +4,13 @@ use super::gang::{AtSeat, Circle, Present, Seat, Seats};
 use super::hands::Hands;
 use super::wire::{self, Number};
 use super::{Assignment, Failure, Token, program};
+use crate::fast_map::FastMap;
 use crate::schedule::Needs;
 use crate::stage::{
     self, Cancel, Gang, Models, Pace, Progress, Registry, Report, ReportSink, Seed, TaskRequest, Tasks,
 };
 use crate::store::Key;
 use crate::{Context, Error, Fault, Result, join_trace};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
@@ -42,7 +42,7 @@ pub(super) struct EndedHere {
 /// Attempts under way.
 pub(super) struct Attempts {
     build: Arc<str>,
-    running: HashMap<Name, Running>,
+    running: FastMap<Name, Running>,
     begun: u64,
     /// Since when some may run that nobody has asked for.
     orphaned: Option<Instant>,
@@ -77,7 +77,15 @@ impl EndedHere {
 impl Attempts {
     /// Attempts whose threads speak to `outbox`.
     pub(super) fn new(outbox: UnboundedSender<Spoken>, seats: Arc<Seats>, token: Token) -> Self {
-        Self { build: program::build().into(), running: HashMap::new(), begun: 0, orphaned: None, seats, token, outbox }
+        Self {
+            build: program::build().into(),
+            running: FastMap::default(),
+            begun: 0,
+            orphaned: None,
+            seats,
+            token,
+            outbox,
+        }
     }
 
     /// Begins an attempt, or takes over the one that runs for the same key.
@@ -114,7 +122,7 @@ impl Attempts {
             seed: start.seed,
             needs: stage::Needs::default(),
         };
-        let work = Assignment {
+        let work = Box::new(Assignment {
             span,
             task: number.0,
             attempt: number.1,
@@ -135,7 +143,7 @@ impl Attempts {
             models: Models::new(registry.clone()),
             cancel: cancel.clone(),
             build: self.build.clone(),
-        };
+        });
         let outbox = self.outbox.clone();
         hands.give(serial, work, move |result| {
             let ended = EndedHere { name, stage: start.stage, end: wire::from_end(result) };

@@ -8,7 +8,7 @@ use crate::store::{CheckpointLog, Key, Store};
 use crate::{Result, runtime};
 use bytes::Bytes;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 impl Store {
     /// Reads artifacts, for threads that may block.
@@ -28,11 +28,24 @@ impl Store {
 
     /// Keeps the checkpoints of a task, for threads that may block.
     pub fn checkpoints(&self, key: Key) -> Arc<dyn Checkpoints> {
-        Arc::new(Blocking(self.checkpoint_log(key)))
+        Arc::new(Blocking(Log { store: self.clone(), key, log: OnceLock::new() }))
     }
 }
 
 struct Blocking<T>(T);
+
+/// A task's checkpoints. Most tasks keep none: they are not even named before somebody asks.
+struct Log {
+    store: Store,
+    key: Key,
+    log: OnceLock<CheckpointLog>,
+}
+
+impl Log {
+    fn log(&self) -> &CheckpointLog {
+        self.log.get_or_init(|| self.store.checkpoint_log(self.key))
+    }
+}
 
 impl Fetch for Blocking<Store> {
     fn fetch(&self, reference: Ref) -> Result<Artifact> {
@@ -74,12 +87,12 @@ impl Outcomes for Blocking<(Store, Key)> {
     }
 }
 
-impl Checkpoints for Blocking<CheckpointLog> {
+impl Checkpoints for Blocking<Log> {
     fn newest(&self, passed_over: &mut dyn FnMut(String)) -> Result<Option<Tensors>> {
-        runtime()?.block_on(self.0.newest(passed_over))
+        runtime()?.block_on(self.0.log().newest(passed_over))
     }
 
     fn save(&self, state: Tensors) -> Result<()> {
-        runtime()?.block_on(self.0.save(&state))
+        runtime()?.block_on(self.0.log().save(&state))
     }
 }

@@ -40,7 +40,8 @@ fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>>
         patience: PATIENCE,
     };
     // Once the attempt is over nobody listens.
-    let hub = Hub::listen("127.0.0.1:0", &token, terms, store.clone(), Arc::new(move |heard| drop(mouth.send(heard))))?;
+    let mouth = move |heard: Vec<Heard>| heard.into_iter().for_each(|heard| drop(mouth.send(heard)));
+    let hub = Hub::listen("127.0.0.1:0", &token, terms, store.clone(), Arc::new(mouth))?;
     let mut cell = Cell::start(&hub, &token, store, work)?;
     let (begun, mut stop_by) = (Instant::now(), None);
     loop {
@@ -48,7 +49,7 @@ fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>>
             Ok(Heard::Joined(mut worker)) => {
                 worker.start(&Assignment { isolate: false, ..work.clone() }, Vec::new())?;
                 worker.flush();
-                cell.worker = Some(worker);
+                cell.worker = Some(*worker);
             }
             Ok(Heard::Said { report, .. }) => work.progress.pass_on(report),
             Ok(Heard::Ended { result, .. }) => return Ok(result),

@@ -50,14 +50,15 @@ impl Scene {
         };
         // As a run does, it keeps a worker until that is lost.
         let joined = Mutex::new(BTreeMap::new());
-        let ear = Arc::new(move |heard| match heard {
+        let hear = move |heard| match heard {
             Heard::Joined(worker) => drop(joined.lock().unwrap().insert(worker.id, worker)),
             Heard::Lost { worker, .. } => {
                 joined.lock().unwrap().remove(&worker);
                 drop(ear.send(heard));
             }
             other => drop(ear.send(other)),
-        });
+        };
+        let ear = Arc::new(move |heard: Vec<Heard>| heard.into_iter().for_each(&hear));
         let hub = Hub::listen("127.0.0.1:0", &token, terms, store.clone(), ear).unwrap();
         Self { hub, token, store, heard: Mutex::new(heard) }
     }
@@ -508,7 +509,9 @@ fn messages() -> Vec<Vec<u8>> {
     let ended = wire::EndedBatch { attempts: ended.to_vec() };
     let up = [hello(), from_worker::Word::Ended(ended), from_worker::Word::Progress(progress)];
     let down = [
-        to_worker::Word::Start(wire::StartBatch { attempts: vec![start.clone(), start] }),
+        to_worker::Word::Start(wire::StartBatch {
+            attempts: [&start, &start].map(Message::encode_length_delimited_to_vec).concat().into(),
+        }),
         to_worker::Word::Stop(wire::Attempt { task: 1, attempt: 1 }),
         to_worker::Word::Welcome(wire::Welcome { worker: 1, run: "digits-1".into(), ..wire::Welcome::default() }),
     ];
@@ -526,7 +529,7 @@ fn damaged_messages_are_read_or_refused() {
         });
         read(bytes, |message: ToWorker| {
             if let Some(to_worker::Word::Start(batch)) = message.word {
-                for start in batch.attempts {
+                for start in wire::starts(batch).flatten() {
                     let params = serde_json::from_slice::<serde_json::Value>(&start.params);
                     drop((wire::number(start.attempt), wire::key(&start.key), wire::inputs(&start.inputs), params));
                     crate::join_trace(&tracing::Span::none(), &start.trace);

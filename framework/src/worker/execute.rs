@@ -147,7 +147,13 @@ fn attempt(
     drop(room);
     let given = promised(work, outputs)?;
     habits.note(&work.request.stage, given.values().map(made).sum());
-    runtime()?.block_on(commit(store, work, given, (seconds, devices.record())))
+    match unsaved::gather(store, given)? {
+        Ok((outputs, unsaved)) => {
+            let (device, differs, moved) = (devices.record(), false, 0);
+            Ok(Outcome { outputs, seconds, device, differs, unsaved: Some(unsaved), moved })
+        }
+        Err(given) => runtime()?.block_on(commit(store, work, given, (seconds, devices.record()))),
+    }
 }
 
 /// Blobs first, then the memo: whoever writes the memo first wins.
@@ -157,12 +163,6 @@ async fn commit(
     given: BTreeMap<String, Given>,
     (seconds, device): (f64, String),
 ) -> Result<Outcome> {
-    let given = match unsaved::gather(store, given).await? {
-        Ok((outputs, unsaved)) => {
-            return Ok(Outcome { outputs, seconds, device, differs: false, unsaved: Some(unsaved), moved: 0 });
-        }
-        Err(given) => given,
-    };
     let mut refs = BTreeMap::new();
     for (port, given) in given {
         let reference = match given {

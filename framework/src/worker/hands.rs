@@ -2,13 +2,14 @@
 
 use super::embedded::EmbeddedWorker;
 use super::{Assignment, Failure, Outcome};
+use crate::fast_map::FastMap;
 use crate::schedule::Lane;
 use crate::{Error, Result};
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Done = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
+type Job = (Box<Assignment>, Done);
 
 /// Runs attempts in the order in which they are given, as many at a time as there is room for, by the rule that the
 /// scheduler's books follow too ([`Lane`]). A thread that ends an attempt begins the next one itself.
@@ -23,7 +24,7 @@ struct Shared<T> {
 
 struct Line<T> {
     lane: Lane<T>,
-    waiting: HashMap<T, (Assignment, Done)>,
+    waiting: FastMap<T, Job>,
 }
 
 impl<T> Clone for Hands<T> {
@@ -37,7 +38,7 @@ impl<T: Copy + Ord + Hash + Send + 'static> Hands<T> {
     pub(crate) fn new(worker: EmbeddedWorker) -> Self {
         let has = worker.capacity();
         let lane = Lane::new(has.millicores, has.memory);
-        Self(Arc::new(Shared { worker, line: Mutex::new(Line { lane, waiting: HashMap::new() }) }))
+        Self(Arc::new(Shared { worker, line: Mutex::new(Line { lane, waiting: FastMap::default() }) }))
     }
 
     /// Puts an attempt in line; `done` hears how it ended, on the attempt's thread.
@@ -47,7 +48,7 @@ impl<T: Copy + Ord + Hash + Send + 'static> Hands<T> {
     pub(crate) fn give(
         &self,
         id: T,
-        work: Assignment,
+        work: Box<Assignment>,
         done: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
     ) -> Result<()> {
         let mut line = self.line();
@@ -95,10 +96,10 @@ impl<T: Copy + Ord + Hash + Send + 'static> Hands<T> {
     }
 
     /// Begins an attempt on a thread of its own; whether the system gives one. If not, the attempt has failed.
-    fn begin(&self, id: T, job: (Assignment, Done)) -> bool {
+    fn begin(&self, id: T, job: Job) -> bool {
         let this = self.clone();
         let job = Arc::new(Mutex::new(Some(job)));
-        let take = |job: &Mutex<Option<(Assignment, Done)>>| job.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let take = |job: &Mutex<Option<Job>>| job.lock().unwrap_or_else(PoisonError::into_inner).take();
         let given = job.clone();
         let begun = self.0.worker.spawn(move || {
             let (mut this, mut next) = (Some(this), take(&given).map(|job| (id, job)));
@@ -122,7 +123,7 @@ impl<T: Copy + Ord + Hash + Send + 'static> Hands<T> {
     }
 
     /// An attempt has ended: what its thread does next. Others that fit as well begin on threads of their own.
-    fn next(&self, ended: T) -> Option<(T, (Assignment, Done))> {
+    fn next(&self, ended: T) -> Option<(T, Job)> {
         let mut line = self.line();
         line.lane.end(ended);
         let first = line.lane.start_next()?;

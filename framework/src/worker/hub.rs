@@ -59,7 +59,7 @@ pub(crate) struct Terms {
 /// What a coordinator hears of its workers.
 pub(crate) enum Heard {
     /// A worker came.
-    Joined(RemoteWorker),
+    Joined(Box<RemoteWorker>),
     /// A worker is gone.
     Lost {
         /// Who.
@@ -104,8 +104,9 @@ pub(crate) enum Heard {
     },
 }
 
-/// Hears what workers say; called from the I/O threads, in order for each worker.
-pub(crate) type Ear = Arc<dyn Fn(Heard) + Send + Sync>;
+/// Hears what workers say; called from the I/O threads, in order for each worker. What one says at the same time is told
+/// at once: to be told of each of a million ends takes longer than the ends.
+pub(crate) type Ear = Arc<dyn Fn(Vec<Heard>) + Send + Sync>;
 
 /// Listens for workers until it is dropped.
 pub(crate) struct Hub {
@@ -294,9 +295,9 @@ impl Desk {
         let worker = RemoteWorker::new(id, wire::name(hello.name), has, link)
             .of_pool(wire::name(hello.pool))
             .serving_at(hello.peer, hello.machine, wire::name(hello.host));
-        (self.ear)(Heard::Joined(worker));
+        self.tell(Heard::Joined(Box::new(worker)));
         let reason = self.listen(id, words).await;
-        (self.ear)(Heard::Lost { worker: id, reason });
+        self.tell(Heard::Lost { worker: id, reason });
     }
 
     /// Hears a worker out; gives why it is no longer heard.
@@ -312,7 +313,7 @@ impl Desk {
             let taken = match word {
                 Some(from_worker::Word::Heartbeat(_)) => Ok(()),
                 Some(from_worker::Word::Leaving(_)) => {
-                    (self.ear)(Heard::Leaving(worker));
+                    self.tell(Heard::Leaving(worker));
                     Ok(())
                 }
                 Some(from_worker::Word::Ended(batch)) => self.ended(worker, batch).await,
@@ -328,28 +329,62 @@ impl Desk {
     }
 
     async fn ended(&self, worker: WorkerId, batch: wire::EndedBatch) -> Result<()> {
-        let settle = |ended: Bytes| async move {
-            let ended = wire::ended(ended)?;
-            // One without a number was begun for a coordinator that is gone: it is committed, and nobody waits for it.
-            let number = ended.attempt.map(wire::Number::from);
-            match (self.settle(ended).await, number) {
-                (result, Some((task, attempt))) => {
-                    (self.ear)(Heard::Ended { worker, task, attempt, result: result? });
-                }
-                (Ok(_), None) => {}
-                (Err(error), None) => tracing::warn!("what was done for another coordinator is of no use: {error}"),
+        let settle = |ended: Bytes| self.settle_of(worker, ended);
+        // Where nothing is waited for they are settled one after the other, and told together.
+        if self.shelf.store().is_ok_and(|store| store.is_here()) {
+            let mut settled = Vec::with_capacity(batch.attempts.len());
+            for ended in batch.attempts {
+                settled.push(settle(ended).await);
             }
-            Ok(())
-        };
-        let results: Vec<Result<()>> =
-            stream::iter(batch.attempts).map(settle).buffer_unordered(COMMITS).collect().await;
-        results.into_iter().collect()
+            return self.tell_all(settled);
+        }
+        let mut settled = stream::iter(batch.attempts).map(settle).buffer_unordered(COMMITS).ready_chunks(COMMITS);
+        let mut result = Ok(());
+        while let Some(settled) = settled.next().await {
+            result = result.and(self.tell_all(settled));
+        }
+        result
+    }
+
+    /// Commits what an attempt of a worker gave, and says how it ended if anybody waits for it.
+    async fn settle_of(&self, worker: WorkerId, ended: Bytes) -> Result<Option<Heard>> {
+        let ended = wire::ended(ended)?;
+        // One without a number was begun for a coordinator that is gone: it is committed, and nobody waits for it.
+        let number = ended.attempt.map(wire::Number::from);
+        match (self.settle(ended).await, number) {
+            (result, Some((task, attempt))) => Ok(Some(Heard::Ended { worker, task, attempt, result: result? })),
+            (Ok(_), None) => Ok(None),
+            (Err(error), None) => {
+                tracing::warn!("what was done for another coordinator is of no use: {error}");
+                Ok(None)
+            }
+        }
+    }
+
+    fn tell(&self, heard: Heard) {
+        (self.ear)(vec![heard]);
+    }
+
+    /// Tells what makes sense; fails if something does not.
+    fn tell_all(&self, all: Vec<Result<Option<Heard>>>) -> Result<()> {
+        let mut result = Ok(());
+        let mut heard = Vec::with_capacity(all.len());
+        for one in all {
+            match one {
+                Ok(one) => heard.extend(one),
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        if !heard.is_empty() {
+            (self.ear)(heard);
+        }
+        result
     }
 
     async fn said(&self, worker: WorkerId, pace: &mut Pace, said: wire::Progress) -> Result<()> {
         let (task, attempt) = wire::number(said.attempt)?;
         pace.step().await;
-        (self.ear)(Heard::Said { worker, task, attempt, report: wire::report(said) });
+        self.tell(Heard::Said { worker, task, attempt, report: wire::report(said) });
         Ok(())
     }
 
@@ -359,7 +394,7 @@ impl Desk {
         if after > MOST_CIRCLES {
             return Err(Error::new(format!("it was in circle {after} of a gang")));
         }
-        (self.ear)(Heard::Present { worker, task, attempt, present: Present { after, seat, memory } });
+        self.tell(Heard::Present { worker, task, attempt, present: Present { after, seat, memory } });
         Ok(())
     }
 

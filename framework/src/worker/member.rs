@@ -250,7 +250,12 @@ impl Member {
         };
         match word {
             Some(to_worker::Word::Start(batch)) => {
-                batch.attempts.into_iter().for_each(|start| self.start(start, words));
+                for start in wire::starts(batch) {
+                    match start {
+                        Ok(start) => self.start(start, words),
+                        Err(error) => return Some(Parted::Broken(heard, error.to_string())),
+                    }
+                }
             }
             Some(to_worker::Word::Stop(attempt)) => self.stop(attempt.into(), words),
             Some(to_worker::Word::Circle(circle)) => {

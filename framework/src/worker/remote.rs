@@ -3,13 +3,15 @@
 use super::wire::{self, ToWorker, to_worker};
 use super::{Assignment, Circle};
 use crate::schedule::{Capacity, TaskId, WorkerId};
-use crate::{Result, trace_parent};
+use crate::{Context, Result, trace_parent};
+use bytes::BytesMut;
+use prost::Message as _;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tonic::Status;
 
 /// Attempts in one message.
-const BATCH: usize = 1024;
+const BATCH: usize = 256;
 
 /// A worker in another process, as the coordinator sees it.
 pub(crate) struct RemoteWorker {
@@ -35,7 +37,8 @@ pub(crate) struct RemoteWorker {
     pub(crate) machine: String,
     /// What its machine is called.
     pub(crate) host: String,
-    starts: Vec<wire::Start>,
+    /// What goes out with the next [`flush`](Self::flush), and how many attempts that is.
+    starts: (BytesMut, usize),
     link: UnboundedSender<Result<ToWorker, Status>>,
 }
 
@@ -59,7 +62,7 @@ impl RemoteWorker {
             peer: String::new(),
             machine: String::new(),
             host: String::new(),
-            starts: Vec::new(),
+            starts: Default::default(),
             link,
         }
     }
@@ -76,7 +79,7 @@ impl RemoteWorker {
 
     /// Hands an attempt over with the next [`flush`](Self::flush); `peers` are workers that hold inputs of it.
     pub(crate) fn start(&mut self, work: &Assignment, peers: Vec<String>) -> Result<()> {
-        self.starts.push(wire::Start {
+        let start = wire::Start {
             attempt: Some((work.task, work.attempt).into()),
             stage: work.request.stage.clone(),
             key: wire::key_bytes(work.key),
@@ -92,7 +95,14 @@ impl RemoteWorker {
             threads: u32::try_from(work.threads).unwrap_or(u32::MAX),
             peers,
             trace: trace_parent(&work.span).unwrap_or_default(),
-        });
+        };
+        let (bytes, waiting) = &mut self.starts;
+        start.encode_length_delimited(bytes).context("an order is too long")?;
+        *waiting += 1;
+        // It may begin while others are still handed over.
+        if *waiting >= BATCH {
+            self.flush();
+        }
         Ok(())
     }
 
@@ -104,11 +114,10 @@ impl RemoteWorker {
 
     /// Sends what was handed over.
     pub(crate) fn flush(&mut self) {
-        let mut starts = std::mem::take(&mut self.starts);
-        while !starts.is_empty() {
-            let rest = starts.split_off(starts.len().min(BATCH));
-            self.say(to_worker::Word::Start(wire::StartBatch { attempts: starts }));
-            starts = rest;
+        let (bytes, waiting) = &mut self.starts;
+        if std::mem::take(waiting) > 0 {
+            let attempts = bytes.split().freeze();
+            self.say(to_worker::Word::Start(wire::StartBatch { attempts }));
         }
     }
 

@@ -5,7 +5,7 @@ use super::wire::SMALL_BYTES;
 use crate::data::{Artifact, Encoded, Ref, encode};
 use crate::stage::Given;
 use crate::store::{Store, size_hint};
-use crate::{Context, Result};
+use crate::{Context, Result, runtime};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ type Named = BTreeMap<String, Ref>;
 
 /// The names of some outputs and what of them is not stored yet. Gives the outputs back if the attempt is to store them
 /// and commit by itself: it reaches the store, or they are large and there is no exchange.
-pub(super) async fn gather(store: &Store, outputs: Outputs) -> Result<Result<(Named, Unsaved), Outputs>> {
+pub(super) fn gather(store: &Store, outputs: Outputs) -> Result<Result<(Named, Unsaved), Outputs>> {
     if !store.is_with_another() {
         return Ok(Err(outputs));
     }
@@ -64,7 +64,7 @@ pub(super) async fn gather(store: &Store, outputs: Outputs) -> Result<Result<(Na
             (_, Given::Stored(stored)) => stored.reference,
             (Some(encoded), _) => unsaved.carry(encoded),
             (None, Given::Artifact(artifact)) => {
-                let left = store.leave(artifact).await.context(output(&port))?;
+                let left = runtime()?.block_on(store.leave(artifact)).context(output(&port))?;
                 unsaved.left.extend(left.files);
                 left.reference
             }

@@ -132,6 +132,18 @@ pub(super) fn from_inputs(inputs: &BTreeMap<String, Vec<Ref>>) -> Vec<Input> {
     inputs.iter().map(port).collect()
 }
 
+/// The orders of a batch, up to one that can't be read.
+pub(super) fn starts(batch: StartBatch) -> impl Iterator<Item = Result<Start>> {
+    let mut bytes = batch.attempts;
+    std::iter::from_fn(move || {
+        let start = (!bytes.is_empty()).then(|| Start::decode_length_delimited(&mut bytes))?;
+        Some(start.map_err(|error| {
+            bytes.clear();
+            Error::new(format!("an order can't be read: {error}"))
+        }))
+    })
+}
+
 /// How an attempt ended, from its bytes in a batch.
 pub(super) fn ended(bytes: bytes::Bytes) -> Result<Ended> {
     Ended::decode(bytes).map_err(|error| Error::new(format!("how an attempt ended can't be read: {error}")))
