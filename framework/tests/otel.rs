@@ -1,13 +1,15 @@
-//! A collector, and a run that is traced. It is a program of its own, since a program has one subscriber.
+//! A collector, and runs that are traced, in this process and in workers. It is a program of its own, since a program has
+//! one subscriber, and since workers are processes of the program that runs.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests end where they fail")]
 
 use ropeway_framework::data::Metrics;
 use ropeway_framework::otel::Exporter;
-use ropeway_framework::pipeline::Pipeline;
-use ropeway_framework::run::{Line, Options, run};
+use ropeway_framework::pipeline::{Pipeline, Pool};
+use ropeway_framework::run::{Elsewhere, Line, Options, run};
 use ropeway_framework::stage::{Params, Registry, TaskRequest, Tasks, Template, stage};
 use ropeway_framework::store::Store;
+use ropeway_framework::worker::{Gpus, Leave, Token, WorkerMetrics, WorkerOptions, work};
 use ropeway_framework::{Result, join_trace, runtime, trace_parent};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,12 +17,17 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
+
+/// Where a process of this test finds the collector.
+const ENDPOINT: &str = "ROPEWAY_TEST_COLLECTOR";
 
 /// The part of OTLP that is looked at: `opentelemetry/proto/collector/trace/v1/trace_service.proto`.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -31,8 +38,30 @@ struct Export {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct ResourceSpans {
+    #[prost(message, optional, tag = "1")]
+    resource: Option<Resource>,
     #[prost(message, repeated, tag = "2")]
     scopes: Vec<ScopeSpans>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Resource {
+    #[prost(message, repeated, tag = "1")]
+    attributes: Vec<Attribute>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Attribute {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(message, optional, tag = "2")]
+    value: Option<Text>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Text {
+    #[prost(string, tag = "1")]
+    text: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -55,6 +84,9 @@ struct Span {
     start: u64,
     #[prost(fixed64, tag = "8")]
     end: u64,
+    /// In whose name it was sent: no field of the protocol's span.
+    #[prost(string, tag = "1000")]
+    service: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -73,9 +105,13 @@ impl UnaryService<Export> for Collector {
     type Future = Ready<Result<Response<Exported>, Status>>;
 
     fn call(&mut self, request: Request<Export>) -> Self::Future {
-        let resources = request.into_inner().resources.into_iter();
-        let spans = resources.flat_map(|resource| resource.scopes).flat_map(|scope| scope.spans);
-        self.0.lock().unwrap().extend(spans);
+        for ResourceSpans { resource, scopes } in request.into_inner().resources {
+            let attributes = resource.unwrap_or_default().attributes;
+            let service = attributes.into_iter().find(|attribute| attribute.key == "service.name").unwrap();
+            let service = service.value.unwrap().text;
+            let spans = scopes.into_iter().flat_map(|scope| scope.spans);
+            self.0.lock().unwrap().extend(spans.map(|span| Span { service: service.clone(), ..span }));
+        }
         ready(Ok(Response::new(Exported {})))
     }
 }
@@ -127,21 +163,64 @@ fn both(each: Template, tasks: Tasks) -> Result<Metrics> {
     Ok(Metrics::new())
 }
 
-#[test]
-fn a_run_is_one_trace_that_a_collector_gets() {
-    let collector = Collector::default();
-    let exporter = Exporter::start(&collect(collector.clone()), "a test").unwrap();
+fn registry() -> Arc<Registry> {
+    Arc::new(Registry::new().stage("number", stage(number)).stage("both", stage(both)))
+}
 
-    let registry = Arc::new(Registry::new().stage("number", stage(number)).stage("both", stage(both)));
-    let pipeline = Pipeline::build("traced")
+fn traced(name: &str, options: &Options) {
+    let registry = registry();
+    let pipeline = Pipeline::build(name)
         .stage("each", "number")
         .with(json!({ "number": 0 }))
         .stage("all", "both")
         .from("each")
         .resolve(&registry)
         .unwrap();
-    let report = run(&pipeline, &registry, &Store::memory(), &Options::default(), &mut |_: &Line| {}).unwrap();
+    let report = run(&pipeline, &registry, &Store::memory(), options, &mut |_: &Line| {}).unwrap();
     assert!(report.succeeded());
+}
+
+/// A run that computes in a worker process.
+fn elsewhere() -> Options {
+    let pool = Pool { name: "local".into(), min: 1, max: 1, ..Pool::default() };
+    let (listen, token) = ("127.0.0.1:0".to_owned(), Token::generate().unwrap());
+    let elsewhere = Elsewhere { listen, open: false, token, pools: vec![pool], memory: 64 << 20, cache: None };
+    Options { cores: 0, elsewhere: Some(elsewhere), ..Options::default() }
+}
+
+/// What the run starts: `worker --join ADDRESS --name NAME …`, with the token in the environment.
+fn work_for(arguments: &[String]) {
+    let after = |flag: &str| arguments.iter().skip_while(|argument| *argument != flag).nth(1).unwrap().clone();
+    // It ends with who started it.
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(1);
+    });
+    let exporter = Exporter::start(&std::env::var(ENDPOINT).unwrap(), "a worker").unwrap();
+    let options = WorkerOptions {
+        name: after("--name"),
+        join: after("--join"),
+        token: std::env::var("ROPEWAY_TOKEN").unwrap().parse().unwrap(),
+        cores: 1.0,
+        gpus: Gpus::default(),
+        room: None,
+        memory: 64 << 20,
+        cache: None,
+        pool: after("--pool"),
+        patience: Duration::from_secs(30),
+        store_options: Vec::new(),
+        metrics: WorkerMetrics::default(),
+        leave: Leave::default(),
+    };
+    work(&registry(), &options, &mut |_| {}).unwrap();
+    exporter.shutdown().unwrap();
+}
+
+/// What is traced: a run in this process, one in a worker, and what joins other traces.
+fn trace() {
+    let exporter = Exporter::start(&std::env::var(ENDPOINT).unwrap(), "a test").unwrap();
+    traced("traced", &Options::default());
+    traced("spread", &elsewhere());
 
     // What another process does for a span is in its trace.
     let here = tracing::info_span!(target: "ropeway", "here");
@@ -151,13 +230,28 @@ fn a_run_is_one_trace_that_a_collector_gets() {
     let strange = tracing::info_span!(target: "ropeway", parent: None, "strange");
     join_trace(&strange, "no traceparent");
     drop((here, there, strange));
+    assert_eq!(parent.split('-').collect::<Vec<_>>()[1].len(), 32);
     exporter.shutdown().unwrap();
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.get(1).map(String::as_str) {
+        Some("worker") => work_for(&arguments),
+        Some("trace") => trace(),
+        _ => runs_are_traces_that_a_collector_gets(),
+    }
+}
+
+fn runs_are_traces_that_a_collector_gets() {
+    let collector = Collector::default();
+    let endpoint = collect(collector.clone());
+    let traced = Command::new(std::env::current_exe().unwrap()).arg("trace").env(ENDPOINT, endpoint).status();
+    assert!(traced.unwrap().success());
 
     let spans = collector.0.lock().unwrap();
     let find =
         |name: &str| spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no {name}: {spans:#?}"));
-    let root = find("run traced-1");
-    assert!(root.parent.is_empty());
     let by_id: BTreeMap<&[u8], &Span> = spans.iter().map(|span| (&span.id[..], span)).collect();
     let line = |span: &Span| {
         let mut names = vec![span.name.clone()];
@@ -168,20 +262,39 @@ fn a_run_is_one_trace_that_a_collector_gets() {
         }
         names.join(" < ")
     };
-    let mine: Vec<&Span> = spans.iter().filter(|span| span.trace == root.trace).collect();
-    assert!(mine.iter().all(|span| span.start <= span.end && span.start >= root.start), "{mine:#?}");
-    let lines: Vec<String> = mine.iter().map(|span| line(span)).collect();
-    for expected in [
-        "attempt < all < run traced-1",
-        "attempt < all/1 < all < run traced-1",
-        "attempt < all/2 < all < run traced-1",
-        "store put < attempt < all/1 < all < run traced-1",
-        "store commit < attempt < all/2 < all < run traced-1",
-    ] {
-        assert!(lines.iter().any(|line| line == expected), "no {expected} in {lines:#?}");
-    }
+    let has = |run: &str, expected: &[(&str, &str)]| {
+        let root = find(run);
+        assert!(root.parent.is_empty());
+        let mine: Vec<&Span> = spans.iter().filter(|span| span.trace == root.trace).collect();
+        assert!(mine.iter().all(|span| span.start <= span.end && span.start >= root.start), "{mine:#?}");
+        let lines: Vec<(&str, String)> = mine.iter().map(|span| (&*span.service, line(span))).collect();
+        for (service, expected) in expected {
+            let expected = (*service, format!("{expected} < {run}"));
+            assert!(lines.contains(&expected), "no {expected:?} in {lines:#?}");
+        }
+    };
+    let (here, there) = ("a test", "a worker");
+    has(
+        "run traced-1",
+        &[
+            (here, "attempt < all"),
+            (here, "attempt < all/1 < all"),
+            (here, "attempt < all/2 < all"),
+            (here, "store put < attempt < all/1 < all"),
+            (here, "store commit < attempt < all/2 < all"),
+        ],
+    );
+    // What a worker does for an attempt is in the trace of the run.
+    has(
+        "run spread-1",
+        &[
+            (here, "attempt < all/1 < all"),
+            (here, "attempt < all/2 < all"),
+            (there, "number < attempt < all/1 < all"),
+            (there, "number < attempt < all/2 < all"),
+        ],
+    );
     let (here, there) = (find("here"), find("there"));
     assert_eq!((&there.parent, &there.trace), (&here.id, &here.trace));
-    assert_eq!(parent.split('-').collect::<Vec<_>>()[1].len(), 32);
     assert!(find("strange").parent.is_empty());
 }
