@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -191,10 +192,15 @@ fn elsewhere() -> Options {
 /// What the run starts: `worker --join ADDRESS --name NAME …`, with the token in the environment.
 fn work_for(arguments: &[String]) {
     let after = |flag: &str| arguments.iter().skip_while(|argument| *argument != flag).nth(1).unwrap().clone();
-    // It ends with who started it.
-    std::thread::spawn(|| {
+    let pool = arguments.iter().find_map(|argument| argument.strip_prefix("--pool=")).unwrap();
+    // It ends with who started it, but for its last words.
+    let is_over = Arc::new(AtomicBool::new(false));
+    let leaves = is_over.clone();
+    std::thread::spawn(move || {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        std::process::exit(1);
+        if !leaves.load(Ordering::Relaxed) {
+            std::process::exit(1);
+        }
     });
     let exporter = Exporter::start(&std::env::var(ENDPOINT).unwrap(), "a worker").unwrap();
     let options = WorkerOptions {
@@ -206,13 +212,14 @@ fn work_for(arguments: &[String]) {
         room: None,
         memory: 64 << 20,
         cache: None,
-        pool: after("--pool"),
+        pool: pool.to_owned(),
         patience: Duration::from_secs(30),
         store_options: Vec::new(),
         metrics: WorkerMetrics::default(),
         leave: Leave::default(),
     };
     work(&registry(), &options, &mut |_| {}).unwrap();
+    is_over.store(true, Ordering::Relaxed);
     exporter.shutdown().unwrap();
 }
 
@@ -236,7 +243,9 @@ fn trace() {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    match arguments.get(1).map(String::as_str) {
+    // Whoever starts the test may give it any argument.
+    let what = std::env::var_os(ENDPOINT).and(arguments.get(1));
+    match what.map(String::as_str) {
         Some("worker") => work_for(&arguments),
         Some("trace") => trace(),
         _ => runs_are_traces_that_a_collector_gets(),

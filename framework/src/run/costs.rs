@@ -112,7 +112,7 @@ mod tests {
 
     const STAGE: StageId = StageId(0);
 
-    fn task(deadline: Option<u64>) -> Task {
+    fn task(deadline: Option<u64>) -> Box<Task> {
         let registry = Registry::new().stage("fit", stage::stage(|rows: Frame| Ok::<_, Error>(rows)).version(1));
         let needs = Needs { deadline: deadline.map(Time::from_secs), ..Needs::default() };
         let task = TaskRequest {

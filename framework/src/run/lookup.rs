@@ -62,8 +62,7 @@ impl Lookup {
 
 impl Coordinator<'_> {
     /// Takes a task on; what is known of it is looked up soon.
-    pub(super) fn look(&mut self, task: impl Into<Box<Task>>) {
-        let task = task.into();
+    pub(super) fn look(&mut self, task: Box<Task>) {
         let id = TaskId(self.next_task);
         self.next_task += 1;
         self.lookup.waiting.push((id, task.request.clone()));

@@ -85,7 +85,8 @@ pub(super) struct Live {
     pub(super) device: Cow<'static, str>,
 }
 
-/// A task under way.
+/// A task under way. It is large, as are its attempts: in maps both are boxed, so that nothing of them moves when others
+/// come and go.
 pub(super) struct Task {
     pub(super) request: Arc<Request>,
     pub(super) key: Option<Key>,
@@ -114,7 +115,7 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub(super) fn new(request: impl Into<Arc<Request>>, waiter: Waiter) -> Self {
+    pub(super) fn new(request: impl Into<Arc<Request>>, waiter: Waiter) -> Box<Self> {
         let request: Arc<Request> = request.into();
         let kind = match waiter {
             Waiter::Node(_) => "stage",
@@ -122,7 +123,7 @@ impl Task {
             Waiter::Task(_) => "recovery",
         };
         let span = info_span!("task", otel.name = request.task.label, kind, uses = request.task.stage, outcome = Empty);
-        Self {
+        Box::new(Self {
             leads: request.stage.signature().submits,
             request,
             key: None,
@@ -137,7 +138,7 @@ impl Task {
             recoveries: 0,
             failure: None,
             outcome: None,
-        }
+        })
     }
 
     /// Whether an attempt is under way on a worker: no other may speak for it.

@@ -148,6 +148,7 @@ impl Coordinator<'_> {
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         // If there is another attempt, it waits from now on.
         task.ready = now;
+        // Its names are copied only if it is told by itself.
         let (name, worker) = (task.label(), self.crew.name(live.worker));
         let mut end = AttemptEnd {
             name: String::new(),

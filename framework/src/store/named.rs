@@ -74,12 +74,12 @@ impl<T> Named<T> {
         }
     }
 
-    /// What is under a name already; if nothing is, what `make` gives is put there.
-    pub(super) fn get_or_insert(&mut self, name: Name<'_>, make: impl FnOnce() -> T) -> Option<&mut T> {
+    /// Puts what `make` gives under a name that has nothing yet, and gives nothing; else gives what is there.
+    pub(super) fn insert_if_none(&mut self, name: Name<'_>, make: impl FnOnce() -> T) -> Option<&mut T> {
         match name {
-            Name::Blob(digest) => get_or_insert(self.blobs.entry(digest), make),
-            Name::Memo(key) => get_or_insert(self.memos.entry(key), make),
-            Name::Other(path) => get_or_insert(self.others.entry(path.to_owned()), make),
+            Name::Blob(digest) => insert_if_none(self.blobs.entry(digest), make),
+            Name::Memo(key) => insert_if_none(self.memos.entry(key), make),
+            Name::Other(path) => insert_if_none(self.others.entry(path.to_owned()), make),
         }
     }
 
@@ -114,8 +114,7 @@ impl<T> Named<T> {
     }
 }
 
-/// What was there before; if there was nothing, now there is.
-fn get_or_insert<K: Ord, T>(entry: Entry<'_, K, T>, make: impl FnOnce() -> T) -> Option<&mut T> {
+fn insert_if_none<K: Ord, T>(entry: Entry<'_, K, T>, make: impl FnOnce() -> T) -> Option<&mut T> {
     match entry {
         Entry::Occupied(there) => Some(there.into_mut()),
         Entry::Vacant(place) => {

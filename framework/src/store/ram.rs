@@ -140,7 +140,7 @@ impl Ram {
     pub(super) fn create_memo(&self, key: Key, memo: &Memo) -> Created {
         let name = Name::Memo(key);
         let Objects { named, common } = &mut *self.0.lock();
-        match named.get_or_insert(name, || Object::new(Place::Memo(common.shorten(memo)))) {
+        match named.insert_if_none(name, || Object::new(Place::Memo(common.shorten(memo)))) {
             Some(object) => object.touch(),
             None => Created::Now,
         }
@@ -162,7 +162,7 @@ impl Ram {
         }
         let name = Name::Blob(digest);
         let make = || Object::new(Place::Memory(Bytes::copy_from_slice(content).into()));
-        match self.0.lock().named.get_or_insert(name, make) {
+        match self.0.lock().named.insert_if_none(name, make) {
             Some(object) => Some(object.touch()),
             None => Some(Created::Now),
         }
@@ -345,7 +345,7 @@ impl Inner {
     fn move_out(&self, exchange: &Exchange, path: &str, file: &Path) -> io::Result<()> {
         // That there is none any more is fine.
         let Some(from) = found(File::open(file))? else { return Ok(()) };
-        let (moved, length) = self.files.copy(from)?;
+        let (moved, length) = self.files.copy(&from)?;
         match self.lock().named.get_mut(Name::of(path)) {
             Some(Object { place, .. }) => *place = Place::File(moved.clone(), length),
             // It was removed meanwhile.

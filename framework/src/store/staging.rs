@@ -4,7 +4,7 @@ use super::backend::Leftovers;
 use crate::data::{Digest, Pieces};
 use crate::process_folder::{Orphan, ProcessFolder};
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,10 +42,12 @@ impl Staging {
         self.make(&|file| Digest::while_writing(content, file))
     }
 
-    /// Copies what is left to read of a file to one of its own; gives that and its length. The system copies it: no page
-    /// of it is this process's meanwhile.
-    pub(super) fn copy(&self, from: File) -> io::Result<(PathBuf, u64)> {
-        self.make(&|to| io::copy(&mut &from, &mut &*to))
+    /// Copies a file that was just opened to one of its own; gives that and its length. The system copies it: no page of
+    /// it is this process's meanwhile.
+    pub(super) fn copy(&self, from: &File) -> io::Result<(PathBuf, u64)> {
+        // No more than this: whoever may still write it could go on for ever.
+        let length = from.metadata()?.len();
+        self.make(&|to| io::copy(&mut from.take(length), &mut &*to))
     }
 
     /// Makes a file that nobody may write again.

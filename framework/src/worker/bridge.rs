@@ -28,20 +28,20 @@ impl Store {
 
     /// Keeps the checkpoints of a task, for threads that may block.
     pub fn checkpoints(&self, key: Key) -> Arc<dyn Checkpoints> {
-        Arc::new(Blocking(Log { store: self.clone(), key, log: OnceLock::new() }))
+        Arc::new(Blocking(LazyCheckpoints { store: self.clone(), key, log: OnceLock::new() }))
     }
 }
 
 struct Blocking<T>(T);
 
-/// A task's checkpoints. Most tasks keep none: they are not even named before somebody asks.
-struct Log {
+/// A task's checkpoints, which are not looked for before somebody asks: most tasks keep none.
+struct LazyCheckpoints {
     store: Store,
     key: Key,
     log: OnceLock<CheckpointLog>,
 }
 
-impl Log {
+impl LazyCheckpoints {
     fn log(&self) -> &CheckpointLog {
         self.log.get_or_init(|| self.store.checkpoint_log(self.key))
     }
@@ -87,7 +87,7 @@ impl Outcomes for Blocking<(Store, Key)> {
     }
 }
 
-impl Checkpoints for Blocking<Log> {
+impl Checkpoints for Blocking<LazyCheckpoints> {
     fn newest(&self, passed_over: &mut dyn FnMut(String)) -> Result<Option<Tensors>> {
         runtime()?.block_on(self.0.log().newest(passed_over))
     }

@@ -36,6 +36,8 @@ use tonic::{Request, Response, Status, Streaming};
 const HELLO: Duration = Duration::from_secs(10);
 /// Results of one message that are committed at the same time.
 const COMMITS: usize = 16;
+/// Those that are committed and told together, at most.
+const TOLD: usize = 256;
 /// Reports of one worker that are heard in a second; the network holds back those that come faster.
 const REPORTS: u32 = 2000;
 /// A million cores: whoever says more can't count.
@@ -105,7 +107,7 @@ pub(crate) enum Heard {
 }
 
 /// Hears what workers say; called from the I/O threads, in order for each worker. What one says at the same time is told
-/// at once: to be told of each of a million ends takes longer than the ends.
+/// together: there may be millions of ends, and to hear each by itself takes longer than they do.
 pub(crate) type Ear = Arc<dyn Fn(Vec<Heard>) + Send + Sync>;
 
 /// Listens for workers until it is dropped.
@@ -330,20 +332,8 @@ impl Desk {
 
     async fn ended(&self, worker: WorkerId, batch: wire::EndedBatch) -> Result<()> {
         let settle = |ended: Bytes| self.settle_of(worker, ended);
-        // Where nothing is waited for they are settled one after the other, and told together.
-        if self.shelf.store().is_ok_and(|store| store.is_here()) {
-            let mut settled = Vec::with_capacity(batch.attempts.len());
-            for ended in batch.attempts {
-                settled.push(settle(ended).await);
-            }
-            return self.tell_all(settled);
-        }
-        let mut settled = stream::iter(batch.attempts).map(settle).buffer_unordered(COMMITS).ready_chunks(COMMITS);
-        let mut result = Ok(());
-        while let Some(settled) = settled.next().await {
-            result = result.and(self.tell_all(settled));
-        }
-        result
+        let settled = stream::iter(batch.attempts).map(settle).buffer_unordered(COMMITS).ready_chunks(TOLD);
+        settled.fold(Ok(()), async |result, settled| result.and(self.tell_all(settled))).await
     }
 
     /// Commits what an attempt of a worker gave, and says how it ended if anybody waits for it.
@@ -368,13 +358,13 @@ impl Desk {
     /// Tells what makes sense; fails if something does not.
     fn tell_all(&self, all: Vec<Result<Option<Heard>>>) -> Result<()> {
         let mut result = Ok(());
-        let mut heard = Vec::with_capacity(all.len());
-        for one in all {
-            match one {
-                Ok(one) => heard.extend(one),
-                Err(error) => result = result.and(Err(error)),
-            }
-        }
+        let sense = |one: Result<Option<Heard>>| {
+            one.unwrap_or_else(|error| {
+                result = Err(error);
+                None
+            })
+        };
+        let heard: Vec<Heard> = all.into_iter().filter_map(sense).collect();
         if !heard.is_empty() {
             (self.ear)(heard);
         }

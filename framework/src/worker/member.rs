@@ -253,7 +253,10 @@ impl Member {
                 for start in wire::starts(batch) {
                     match start {
                         Ok(start) => self.start(start, words),
-                        Err(error) => return Some(Parted::Broken(heard, error.to_string())),
+                        Err(error) => {
+                            tracing::warn!("the coordinator is left: {error}");
+                            return Some(Parted::Broken(heard, error.to_string()));
+                        }
                     }
                 }
             }

@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const RESERVED: usize = 256 << 20;
 /// Artifacts whose holders are remembered.
 const REMEMBERED: usize = 4096;
+/// Workers that connections are kept to.
+const DIALLED: usize = 256;
 
 /// Serves what this worker holds, as long as it is kept.
 pub(super) struct Counter {
@@ -161,6 +163,10 @@ impl Peers {
             return Ok(client.clone());
         }
         let client = peer(address, &self.token)?;
+        // Most of so many are gone; the others are dialled again.
+        if channels.len() >= DIALLED {
+            channels.clear();
+        }
         channels.insert(address.to_owned(), client.clone());
         Ok(client)
     }

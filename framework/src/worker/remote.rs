@@ -37,9 +37,15 @@ pub(crate) struct RemoteWorker {
     pub(crate) machine: String,
     /// What its machine is called.
     pub(crate) host: String,
-    /// What goes out with the next [`flush`](Self::flush), and how many attempts that is.
-    starts: (BytesMut, usize),
+    orders: Orders,
     link: UnboundedSender<Result<ToWorker, Status>>,
+}
+
+/// Attempts that are handed over and not sent yet, encoded.
+#[derive(Default)]
+struct Orders {
+    bytes: BytesMut,
+    count: usize,
 }
 
 impl RemoteWorker {
@@ -62,7 +68,7 @@ impl RemoteWorker {
             peer: String::new(),
             machine: String::new(),
             host: String::new(),
-            starts: Default::default(),
+            orders: Orders::default(),
             link,
         }
     }
@@ -77,7 +83,8 @@ impl RemoteWorker {
         Self { peer, machine, host, ..self }
     }
 
-    /// Hands an attempt over with the next [`flush`](Self::flush); `peers` are workers that hold inputs of it.
+    /// Hands an attempt over, with the next [`flush`](Self::flush) at the latest; `peers` are workers that hold inputs of
+    /// it.
     pub(crate) fn start(&mut self, work: &Assignment, peers: Vec<String>) -> Result<()> {
         let start = wire::Start {
             attempt: Some((work.task, work.attempt).into()),
@@ -96,11 +103,10 @@ impl RemoteWorker {
             peers,
             trace: trace_parent(&work.span).unwrap_or_default(),
         };
-        let (bytes, waiting) = &mut self.starts;
-        start.encode_length_delimited(bytes).context("an order is too long")?;
-        *waiting += 1;
+        start.encode_length_delimited(&mut self.orders.bytes).context("an order is too long")?;
+        self.orders.count += 1;
         // It may begin while others are still handed over.
-        if *waiting >= BATCH {
+        if self.orders.count >= BATCH {
             self.flush();
         }
         Ok(())
@@ -114,9 +120,8 @@ impl RemoteWorker {
 
     /// Sends what was handed over.
     pub(crate) fn flush(&mut self) {
-        let (bytes, waiting) = &mut self.starts;
-        if std::mem::take(waiting) > 0 {
-            let attempts = bytes.split().freeze();
+        if std::mem::take(&mut self.orders.count) > 0 {
+            let attempts = self.orders.bytes.split().freeze();
             self.say(to_worker::Word::Start(wire::StartBatch { attempts }));
         }
     }

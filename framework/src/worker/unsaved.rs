@@ -38,7 +38,7 @@ type Outputs = BTreeMap<String, Given>;
 type Named = BTreeMap<String, Ref>;
 
 /// The names of some outputs and what of them is not stored yet. Gives the outputs back if the attempt is to store them
-/// and commit by itself: it reaches the store, or they are large and there is no exchange.
+/// and commit by itself: it reaches the store, or they are large and there is no exchange. For threads that may block.
 pub(super) fn gather(store: &Store, outputs: Outputs) -> Result<Result<(Named, Unsaved), Outputs>> {
     if !store.is_with_another() {
         return Ok(Err(outputs));
