@@ -2,6 +2,7 @@
 
 use super::client::endpoint;
 use super::door::STRANGERS;
+use super::row::{Row, messages};
 use super::token::DOMAIN;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, FromWorker, ToWorker, ended, from_worker, to_worker};
@@ -146,8 +147,15 @@ fn hello() -> from_worker::Word {
     })
 }
 
+/// Messages in a row.
+fn in_row(all: Vec<Bytes>) -> Bytes {
+    let mut row = Row::default();
+    all.iter().for_each(|one| row.push(one));
+    row.take().unwrap_or_default()
+}
+
 fn ended_word(ended: wire::Ended) -> from_worker::Word {
-    from_worker::Word::Ended(wire::EndedBatch { attempts: vec![ended.encode_to_vec().into()] })
+    from_worker::Word::Ended(wire::EndedBatch { attempts: in_row(vec![ended.encode_to_vec().into()]) })
 }
 
 fn artifact(content: &'static [u8]) -> wire::Artifact {
@@ -214,6 +222,22 @@ fn a_lie_about_a_digest_fails_the_attempt_and_is_not_kept() {
     assert_eq!(results.len(), 2);
     assert!(matches!(&results[0], (1, Err(error)) if error.contains("has the digest")), "{results:?}");
     assert!(results[1].1.is_ok(), "{results:?}");
+    scene.is_well();
+}
+
+#[test]
+fn of_a_message_of_millions_of_ends_no_more_is_read_than_to_the_first_that_makes_no_sense() {
+    let scene = Scene::new();
+    // Each zero is an end that says nothing: of which attempt, or how.
+    let nothing = Bytes::from(vec![0; wire::MESSAGE_BYTES - 100]);
+    let word = from_worker::Word::Ended(wire::EndedBatch { attempts: nothing.clone() });
+    scene.say(vec![hello(), word]);
+    assert!(scene.listen().1.contains("makes no sense"));
+    let hello = match hello() {
+        from_worker::Word::Hello(hello) => from_worker::Word::Hello(wire::Hello { finished: nothing, ..hello }),
+        other => other,
+    };
+    scene.say(vec![hello]);
     scene.is_well();
 }
 
@@ -455,7 +479,7 @@ fn any_word() -> impl Strategy<Value = from_worker::Word> {
                 millicores,
                 memory,
                 pool,
-                finished,
+                finished: in_row(finished),
                 ..wire::Hello::default()
             })
         },
@@ -467,7 +491,7 @@ fn any_word() -> impl Strategy<Value = from_worker::Word> {
             from_worker::Word::Progress(wire::Progress { attempt, done, total, unit, metrics, line })
         });
     let ended = prop::collection::vec(any_ended_bytes(), 0..4)
-        .prop_map(|attempts| from_worker::Word::Ended(wire::EndedBatch { attempts }));
+        .prop_map(|attempts| from_worker::Word::Ended(wire::EndedBatch { attempts: in_row(attempts) }));
     let present = (any_attempt(), any::<u64>(), any::<u64>(), text()).prop_map(|(attempt, after, seat, memory)| {
         from_worker::Word::Present(wire::Present { attempt, after, seat, memory })
     });
@@ -482,7 +506,7 @@ fn read<M: Message + Default>(bytes: &[u8], convert: impl Fn(M)) {
 }
 
 /// One of each message that travels, with all that can be in it.
-fn messages() -> Vec<Vec<u8>> {
+fn all_messages() -> Vec<Vec<u8>> {
     let artifact = artifact(b"true");
     let attempt = Some(wire::Attempt { task: 7, attempt: 2 });
     let failed =
@@ -506,12 +530,10 @@ fn messages() -> Vec<Vec<u8>> {
     let metrics = vec![wire::Metric { name: "loss".into(), value: 0.5 }];
     let progress = wire::Progress { attempt, done: 3, total: Some(9), unit: "epochs".into(), metrics, line: None };
     let ended = [done(1, 1, artifact.clone(), b"true"), failed].map(|ended| Bytes::from(ended.encode_to_vec()));
-    let ended = wire::EndedBatch { attempts: ended.to_vec() };
+    let ended = wire::EndedBatch { attempts: in_row(ended.to_vec()) };
     let up = [hello(), from_worker::Word::Ended(ended), from_worker::Word::Progress(progress)];
     let down = [
-        to_worker::Word::Start(wire::StartBatch {
-            attempts: [&start, &start].map(Message::encode_length_delimited_to_vec).concat().into(),
-        }),
+        to_worker::Word::Start(wire::StartBatch { attempts: in_row(vec![start.encode_to_vec().into(); 2]) }),
         to_worker::Word::Stop(wire::Attempt { task: 1, attempt: 1 }),
         to_worker::Word::Welcome(wire::Welcome { worker: 1, run: "digits-1".into(), ..wire::Welcome::default() }),
     ];
@@ -521,9 +543,9 @@ fn messages() -> Vec<Vec<u8>> {
 
 #[test]
 fn damaged_messages_are_read_or_refused() {
-    damaged(1, 20_000, &messages(), |bytes| {
+    damaged(1, 20_000, &all_messages(), |bytes| {
         read(bytes, |message: FromWorker| match message.word {
-            Some(from_worker::Word::Ended(batch)) => batch.attempts.into_iter().for_each(read_end),
+            Some(from_worker::Word::Ended(batch)) => messages(batch.attempts).flatten().for_each(read_end),
             Some(from_worker::Word::Progress(progress)) => drop(wire::report(progress)),
             _ => {}
         });
@@ -562,7 +584,7 @@ proptest! {
             bytes[at] = byte;
         }
         read(&bytes, |message: FromWorker| match message.word {
-            Some(from_worker::Word::Ended(batch)) => batch.attempts.into_iter().for_each(read_end),
+            Some(from_worker::Word::Ended(batch)) => messages(batch.attempts).flatten().for_each(read_end),
             Some(from_worker::Word::Progress(progress)) => drop(wire::report(progress)),
             _ => {}
         });

@@ -5,6 +5,7 @@ use super::door::{greet, visitors};
 use super::execute::settle;
 use super::peers::own_address;
 use super::remote::RemoteWorker;
+use super::row::messages;
 use super::shelf::{Chunks, Shelf};
 use super::token::Token;
 use super::wire::coordinator_server::{Coordinator, CoordinatorServer};
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -265,10 +267,11 @@ impl Desk {
         link: UnboundedSender<Result<ToWorker, Status>>,
     ) {
         // What it finished while it had no coordinator is committed before anybody may ask it for the same again.
-        for ended in hello.finished {
-            let settled = async { self.settle(wire::ended(ended)?).await };
+        for ended in messages(hello.finished) {
+            let settled = async { self.settle(wire::ended(ended?)?).await };
             if let Err(error) = settled.await {
-                tracing::warn!("a result that worker {} brought is of no use: {error}", hello.name);
+                tracing::warn!("what worker {} brought is of no use from here on: {error}", hello.name);
+                break;
             }
         }
         let id = WorkerId(self.workers.fetch_add(1, Ordering::Relaxed));
@@ -331,14 +334,18 @@ impl Desk {
     }
 
     async fn ended(&self, worker: WorkerId, batch: wire::EndedBatch) -> Result<()> {
-        let settle = |ended: Bytes| self.settle_of(worker, ended);
-        let settled = stream::iter(batch.attempts).map(settle).buffer_unordered(COMMITS).ready_chunks(TOLD);
-        settled.fold(Ok(()), async |result, settled| result.and(self.tell_all(settled))).await
+        let settle = |ended| self.settle_of(worker, ended);
+        let settled = stream::iter(messages(batch.attempts)).map(settle).buffer_unordered(COMMITS);
+        let mut settled = pin!(settled.ready_chunks(TOLD));
+        while let Some(settled) = settled.next().await {
+            self.tell_all(settled)?;
+        }
+        Ok(())
     }
 
     /// Commits what an attempt of a worker gave, and says how it ended if anybody waits for it.
-    async fn settle_of(&self, worker: WorkerId, ended: Bytes) -> Result<Option<Heard>> {
-        let ended = wire::ended(ended)?;
+    async fn settle_of(&self, worker: WorkerId, ended: Result<Bytes>) -> Result<Option<Heard>> {
+        let ended = wire::ended(ended?)?;
         // One without a number was begun for a coordinator that is gone: it is committed, and nobody waits for it.
         let number = ended.attempt.map(wire::Number::from);
         match (self.settle(ended).await, number) {

@@ -7,6 +7,7 @@ use super::execute::Failure;
 use super::gang::Seats;
 use super::hands::Hands;
 use super::peers::{Counter, Peers};
+use super::row::Row;
 use super::shelf::Reached;
 use super::wire::coordinator_client::CoordinatorClient;
 use super::wire::{self, FromWorker, ToWorker, from_worker, to_worker};
@@ -139,7 +140,7 @@ impl Member {
             peer: self.counter.as_ref().map(|counter| counter.address().to_string()).unwrap_or_default(),
             folder: current_folder(),
             pool: self.options.pool.clone(),
-            finished: self.unsaved.results.iter().cloned().collect(),
+            finished: self.unsaved.row(),
         })
     }
 
@@ -289,8 +290,7 @@ impl Member {
         if let Err(error) = begun {
             let end = wire::from_end(Err(Failure::from(error)));
             self.options.metrics.ended(&end);
-            let ended = wire::Ended { attempt, key, stage, end: Some(end) };
-            send(words, from_worker::Word::Ended(wire::EndedBatch { attempts: vec![encoded(&ended)] }));
+            send_one(words, &wire::Ended { attempt, key, stage, end: Some(end) });
         }
     }
 
@@ -306,7 +306,7 @@ impl Member {
         let Some((_, hands)) = &self.hands else { return };
         if let Some(ended) = self.attempts.stop(number, hands) {
             ended.end.iter().for_each(|end| self.options.metrics.ended(end));
-            send(words, from_worker::Word::Ended(wire::EndedBatch { attempts: vec![encoded(&ended)] }));
+            send_one(words, &ended);
         }
     }
 
@@ -322,20 +322,17 @@ impl Member {
     /// # Errors
     /// A device failed.
     fn pass_on(&mut self, spoken: &mut Vec<Spoken>, words: &UnboundedSender<FromWorker>) -> Result<()> {
-        let (mut attempts, mut bytes) = (Vec::new(), 0);
+        let mut all = Row::default();
         for word in spoken.drain(..) {
             match word {
                 Spoken::Ended(ended) => {
                     self.check_device(&ended)?;
                     let (ended, unsaved) = self.close(ended);
                     self.unsaved.keep_if(unsaved, &ended);
-                    bytes += ended.len();
-                    attempts.push(ended);
+                    all.push(&ended);
                     // A message has an end: its results may be large.
-                    if bytes >= BATCH_BYTES {
-                        let attempts = std::mem::take(&mut attempts);
-                        send(words, from_worker::Word::Ended(wire::EndedBatch { attempts }));
-                        bytes = 0;
+                    if all.bytes() >= BATCH_BYTES {
+                        send_row(words, &mut all);
                     }
                 }
                 Spoken::Said(name, report) => {
@@ -351,9 +348,7 @@ impl Member {
                 }
             }
         }
-        if !attempts.is_empty() {
-            send(words, from_worker::Word::Ended(wire::EndedBatch { attempts }));
-        }
+        send_row(words, &mut all);
         Ok(())
     }
 
@@ -384,6 +379,12 @@ struct Unsaved {
 }
 
 impl Unsaved {
+    fn row(&self) -> Bytes {
+        let mut row = Row::default();
+        self.results.iter().for_each(|result| row.push(result));
+        row.take().unwrap_or_default()
+    }
+
     fn keep_if(&mut self, unsaved: bool, ended: &Bytes) {
         if !unsaved {
             return;
@@ -405,4 +406,18 @@ fn encoded(ended: &wire::Ended) -> Bytes {
 /// A connection that broke is found by whoever reads from it.
 fn send(words: &UnboundedSender<FromWorker>, word: from_worker::Word) {
     let _ = words.send(FromWorker { word: Some(word) });
+}
+
+/// Tells how attempts ended, if any did.
+fn send_row(words: &UnboundedSender<FromWorker>, row: &mut Row) {
+    if let Some(attempts) = row.take() {
+        send(words, from_worker::Word::Ended(wire::EndedBatch { attempts }));
+    }
+}
+
+/// Tells how one attempt ended.
+fn send_one(words: &UnboundedSender<FromWorker>, ended: &wire::Ended) {
+    let mut row = Row::default();
+    row.push(&encoded(ended));
+    send_row(words, &mut row);
 }

@@ -26,6 +26,7 @@ mod pool;
 pub(crate) mod process;
 pub(crate) mod program;
 mod remote;
+mod row;
 mod shelf;
 mod token;
 mod unsaved;

@@ -1,11 +1,10 @@
 //! A worker in another process, as the coordinator sees it.
 
+use super::row::Row;
 use super::wire::{self, ToWorker, to_worker};
 use super::{Assignment, Circle};
 use crate::schedule::{Capacity, TaskId, WorkerId};
-use crate::{Context, Result, trace_parent};
-use bytes::BytesMut;
-use prost::Message as _;
+use crate::{Result, trace_parent};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tonic::Status;
@@ -37,15 +36,9 @@ pub(crate) struct RemoteWorker {
     pub(crate) machine: String,
     /// What its machine is called.
     pub(crate) host: String,
-    orders: Orders,
+    /// Attempts that are handed over and not sent yet.
+    starts: Row,
     link: UnboundedSender<Result<ToWorker, Status>>,
-}
-
-/// Attempts that are handed over and not sent yet, encoded.
-#[derive(Default)]
-struct Orders {
-    bytes: BytesMut,
-    count: usize,
 }
 
 impl RemoteWorker {
@@ -68,7 +61,7 @@ impl RemoteWorker {
             peer: String::new(),
             machine: String::new(),
             host: String::new(),
-            orders: Orders::default(),
+            starts: Row::default(),
             link,
         }
     }
@@ -103,10 +96,9 @@ impl RemoteWorker {
             peers,
             trace: trace_parent(&work.span).unwrap_or_default(),
         };
-        start.encode_length_delimited(&mut self.orders.bytes).context("an order is too long")?;
-        self.orders.count += 1;
+        self.starts.encode(&start)?;
         // It may begin while others are still handed over.
-        if self.orders.count >= BATCH {
+        if self.starts.messages() >= BATCH {
             self.flush();
         }
         Ok(())
@@ -120,8 +112,7 @@ impl RemoteWorker {
 
     /// Sends what was handed over.
     pub(crate) fn flush(&mut self) {
-        if std::mem::take(&mut self.orders.count) > 0 {
-            let attempts = self.orders.bytes.split().freeze();
+        if let Some(attempts) = self.starts.take() {
             self.say(to_worker::Word::Start(wire::StartBatch { attempts }));
         }
     }

@@ -7,6 +7,7 @@ mod messages {
 
 pub(super) use messages::*;
 
+use super::row::messages;
 use super::{Failure, Outcome, Unsaved, gang};
 use crate::data::{Digest, Kind, Ref};
 use crate::schedule::{self, TaskId};
@@ -132,21 +133,19 @@ pub(super) fn from_inputs(inputs: &BTreeMap<String, Vec<Ref>>) -> Vec<Input> {
     inputs.iter().map(port).collect()
 }
 
-/// The orders of a batch, up to one that can't be read.
+/// The orders of a batch, up to one that is cut off.
 pub(super) fn starts(batch: StartBatch) -> impl Iterator<Item = Result<Start>> {
-    let mut bytes = batch.attempts;
-    std::iter::from_fn(move || {
-        let start = (!bytes.is_empty()).then(|| Start::decode_length_delimited(&mut bytes))?;
-        Some(start.map_err(|error| {
-            bytes.clear();
-            Error::new(format!("an order can't be read: {error}"))
-        }))
-    })
+    let unreadable = |error| Error::new(format!("an order can't be read: {error}"));
+    messages(batch.attempts).map(move |start| Start::decode(start?).map_err(unreadable))
 }
 
 /// How an attempt ended, from its bytes in a batch.
 pub(super) fn ended(bytes: bytes::Bytes) -> Result<Ended> {
-    Ended::decode(bytes).map_err(|error| Error::new(format!("how an attempt ended can't be read: {error}")))
+    let ended = Ended::decode(bytes);
+    let ended = ended.map_err(|error| Error::new(format!("how an attempt ended can't be read: {error}")))?;
+    key(&ended.key)?;
+    ended.end.as_ref().context("an attempt that ended says how")?;
+    Ok(ended)
 }
 
 /// A result, as the coordinator reads it, and what is not in the store yet; nothing if the worker committed it.
