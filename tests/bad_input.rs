@@ -319,6 +319,26 @@ fn corrupt_results_are_found_said_and_computed_again() {
 }
 
 #[test]
+fn a_damaged_log_hides_no_other_run() {
+    let project = Project::new();
+    project.write("p.toml", GOOD);
+    let run = || project.run(&["run", "p.toml"]).ok();
+    run();
+    run();
+    let log = project.path().join(".ropeway/runs/p-1/00000001.jsonl");
+    let length = std::fs::metadata(&log).unwrap().len() as usize;
+    std::fs::remove_file(&log).unwrap();
+    std::fs::write(&log, vec![0; length]).unwrap();
+    for arguments in [&["show"][..], &["show", "last"], &["show", "score"]] {
+        let shown = project.run(arguments).ok();
+        assert!(shown.stderr.contains("warning: the log of run \"p-1\" is damaged"), "{shown:?}");
+        assert!(!shown.stdout.is_empty(), "{shown:?}");
+    }
+    let asked = project.run(&["show", "p-1"]);
+    assert!(asked.code != Some(0) && asked.stderr.contains("is damaged"), "{asked:?}");
+}
+
+#[test]
 fn what_is_cut_off_is_found_said_and_computed_again() {
     let project = Project::new();
     project.write("p.toml", GOOD);

@@ -23,7 +23,7 @@ use crate::run::{Event, Line, StageReport, read_events};
 use crate::serving::MetricsServer;
 use crate::store::{Entry, Store, StoreError};
 use crate::worker::Gpus;
-use crate::{Context as _, Error, Result, nearest, runtime};
+use crate::{Context as _, Error, Fault, Result, nearest, runtime};
 use serde::Serialize;
 use std::io::Write;
 
@@ -105,7 +105,7 @@ pub(crate) fn find_artifact(store: &Store, name: &str) -> Result<(Ref, Artifact)
         Some((stage, output)) => (stage, Some(output)),
         None => (rest, None),
     };
-    let stages = stages_of(store, &run)?;
+    let stages = reports(read_events(store, &run)?);
     let report = stages.iter().find(|report| report.name == stage).ok_or_else(|| {
         let error = Error::usage(format!("run {run} has no stage {stage:?}"));
         did_you_mean(error, stage, stages.iter().map(|report| report.name.as_str()))
@@ -138,9 +138,8 @@ pub(crate) fn read(store: &Store, reference: Ref) -> Result<Artifact> {
 pub(crate) fn newest_run(store: &Store) -> Result<String> {
     let mut newest: Option<(u64, usize, String)> = None;
     for (order, run) in runtime()?.block_on(store.runs())?.into_iter().enumerate() {
-        let Some(Event::Started { unix_millis, .. }) =
-            read_events(store, &run)?.into_iter().next().map(|line| line.event)
-        else {
+        let Some(events) = readable(store, &run)? else { continue };
+        let Some(Event::Started { unix_millis, .. }) = events.into_iter().next().map(|line| line.event) else {
             continue;
         };
         newest = newest.max(Some((unix_millis, order, run)));
@@ -150,9 +149,22 @@ pub(crate) fn newest_run(store: &Store) -> Result<String> {
     })
 }
 
+/// The events of one run of many. A log that is damaged, or that is just collected, is said and passed over: it must not
+/// hide the others.
+pub(crate) fn readable(store: &Store, run: &str) -> Result<Option<Vec<Line>>> {
+    match read_events(store, run) {
+        Ok(events) => Ok(Some(events)),
+        Err(error) if error.whose() == Fault::Unavailable => Err(error),
+        Err(error) => {
+            complain(&format!("warning: {error}"));
+            Ok(None)
+        }
+    }
+}
+
 /// How the stages of a run ended, as far as it got.
-pub(crate) fn stages_of(store: &Store, run: &str) -> Result<Vec<StageReport>> {
-    Ok(read_events(store, run)?.into_iter().filter_map(stage_report).collect())
+pub(crate) fn reports(events: Vec<Line>) -> Vec<StageReport> {
+    events.into_iter().filter_map(stage_report).collect()
 }
 
 fn stage_report(line: Line) -> Option<StageReport> {

@@ -1,7 +1,7 @@
 //! `ropeway show`
 
 use super::trace::TraceFile;
-use super::{find_artifact, newest_run, open, print, print_json, stage_report, stages_of};
+use super::{find_artifact, newest_run, open, print, print_json, readable, reports, stage_report};
 use crate::cli::{Context, Exit, Format};
 use crate::data::Artifact;
 use crate::observe::{Bill, Cost, Span, Timeline, WorkerLife};
@@ -130,11 +130,12 @@ fn terminal_width() -> usize {
 fn runs(store: &Store, format: Format) -> Result<()> {
     let mut table = Table::new(["run", "stages", "time", "ended"]);
     for run in runtime()?.block_on(store.runs())? {
-        let stages = stages_of(store, &run)?;
-        let finished = read_events(store, &run)?.into_iter().rev().find_map(|line| match line.event {
-            Event::Finished(report) => Some(report),
+        let Some(events) = readable(store, &run)? else { continue };
+        let finished = events.iter().rev().find_map(|line| match &line.event {
+            Event::Finished(report) => Some(report.clone()),
             _ => None,
         });
+        let stages = reports(events);
         let ended = match &finished {
             None => "under way or killed",
             Some(report) if report.interrupted => "interrupted",

@@ -10,7 +10,8 @@ use super::watch::{attempt_span, reserved_cores};
 use super::window::Reply;
 use crate::schedule::{self, Action, Device, GroupId, Needs, Share, TaskId, WHOLE, WorkerId};
 use crate::stage::{self, Cancel, Gang, Models, Pace, Progress, Report as Step, Seed, TaskRequest, Tasks};
-use crate::worker::Assignment;
+use crate::store::Moved;
+use crate::worker::{Assignment, Inputs};
 use crate::{Context, Error, Result};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -132,7 +133,7 @@ impl Coordinator<'_> {
             }
         }
         if let Some(metrics) = &self.options.metrics {
-            metrics.set_open(self.scheduler.open());
+            metrics.set_waiting(self.scheduler.waiting());
         }
         Ok(())
     }
@@ -154,6 +155,7 @@ impl Coordinator<'_> {
         if task.leads {
             needs.millicores = 0;
         }
+        let given = (worker == HERE).then(|| Arc::new(Inputs::new(self.store.clone(), Moved::default())));
         let live = Live {
             worker,
             cancel: cancel.clone(),
@@ -161,16 +163,17 @@ impl Coordinator<'_> {
             cores: reserved_cores(needs, threads),
             gpus: needs.gpus as f64 / WHOLE as f64,
             device: device_names(&shares),
+            given: given.clone(),
         };
         task.live.insert(attempt, live.into());
         // An attempt elsewhere speaks through its worker.
-        let (progress, tasks) = match worker {
-            HERE => {
+        let (progress, tasks) = match given {
+            Some(given) => {
                 let (outbox, window) = (self.outbox.clone(), Arc::default());
-                let voice = Arc::new(Voice { task: id, outbox, window, pace: Pace::default() });
+                let voice = Arc::new(Voice { task: id, outbox, window, given, pace: Pace::default() });
                 (Progress::new(voice.clone()), Tasks::new(voice))
             }
-            _ => (Progress::default(), Tasks::default()),
+            None => (Progress::default(), Tasks::default()),
         };
         let work = Box::new(Assignment {
             task: id,

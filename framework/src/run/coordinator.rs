@@ -17,7 +17,7 @@ use crate::fast_map::FastMap;
 use crate::pipeline::Pipeline;
 use crate::schedule::{self, Costs, Needs, Scheduler, StageId, TaskId, WorkerId};
 use crate::soon::Soon;
-use crate::stage::{Fetch, Registry};
+use crate::stage::Registry;
 use crate::store::{Key, Store, StoreError};
 use crate::worker::{self, Failure, Heard, program};
 use crate::{Error, Result, runtime};
@@ -54,8 +54,6 @@ pub(super) struct Coordinator<'a> {
     pub(super) pipeline: &'a Pipeline,
     pub(super) registry: Arc<Registry>,
     pub(super) store: Store,
-    /// Reads artifacts for the stages that asked for tasks.
-    pub(super) fetch: Arc<dyn Fetch>,
     pub(super) options: &'a Options,
     pub(super) sink: &'a mut dyn Sink,
     pub(super) fold: Fold,
@@ -128,7 +126,6 @@ impl<'a> Coordinator<'a> {
         Ok(Self {
             pipeline,
             registry,
-            fetch: store.fetcher(),
             store,
             options,
             sink,

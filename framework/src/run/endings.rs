@@ -67,7 +67,9 @@ impl Coordinator<'_> {
             }
             Err(_) if live.cancel.is_cancelled() => End::Stopped,
             Err(failure) => {
-                if let Some(lost) = failure.lost.as_deref().copied()
+                // Its own inputs, or what its tasks gave.
+                let given = live.given.as_ref();
+                if let Some(lost) = failure.lost.as_deref().copied().or_else(|| given?.lost())
                     && task.recoveries < MOST_RECOVERIES
                     && let Some(maker) = maker(&self.made, &self.store, lost)
                 {
@@ -186,7 +188,7 @@ impl Coordinator<'_> {
                 }
                 Waiter::Stage(reply) => {
                     self.tell_finished(&task.request.task.label, outcome, seconds)?;
-                    reply.give(&outputs, self.fetch.clone());
+                    reply.give(&outputs);
                 }
                 Waiter::Task(waiting) => {
                     if let Some(task) = self.tasks.remove(&waiting) {

@@ -130,8 +130,8 @@ impl Coordinator<'_> {
 
     /// What is wrong with the numbers of a stage's result, which its report shows and nobody else may ever read.
     fn lost_numbers(&self, id: TaskId, memo: &Memo) -> Result<Option<String>> {
-        let is_stage = |task: &Box<Task>| task.waiters.iter().any(|waiter| matches!(waiter, Waiter::Node(_)));
-        if !self.tasks.get(&id).is_some_and(is_stage) {
+        let is_stage = |task: &Task| task.waiters.iter().any(|waiter| matches!(waiter, Waiter::Node(_)));
+        if !self.tasks.get(&id).is_some_and(|task| is_stage(task)) {
             return Ok(None);
         }
         for reference in memo.outputs.values().filter(|reference| reference.kind == Kind::Metrics) {

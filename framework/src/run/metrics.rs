@@ -121,10 +121,14 @@ impl Metrics {
         }
     }
 
-    /// Says how many tasks wait for a place or have one.
-    pub(super) fn set_open(&self, tasks: usize) {
-        let Families { waiting, running, .. } = &self.0.families;
-        waiting.set((tasks as i64 - running.get()).max(0));
+    /// Counts an attempt that is made because the one before it was of no use.
+    pub(super) fn retried(&self, name: &str) {
+        self.stage(name).retries.inc();
+    }
+
+    /// Says how many tasks wait for a place.
+    pub(super) fn set_waiting(&self, tasks: usize) {
+        self.0.families.waiting.set(tasks as i64);
     }
 
     fn set_workers(&self) {
@@ -219,9 +223,6 @@ impl StageMetrics {
 
     fn started(&self, start: &AttemptStart) {
         self.waits.observe(start.waited);
-        if start.attempt > 1 {
-            self.retries.inc();
-        }
     }
 
     fn ended(&self, end: &AttemptEnd) {
@@ -314,7 +315,8 @@ mod tests {
             help: None,
             fault: None,
         }));
-        metrics.set_open(7);
+        metrics.retried("best/trial-1");
+        metrics.set_waiting(7);
         let text = metrics.text().unwrap();
         for (name, expected) in [
             ("ropeway_tasks_total{stage=\"best\",outcome=\"done\"}", 1.0),

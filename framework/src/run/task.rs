@@ -7,6 +7,7 @@ use crate::data::Ref;
 use crate::schedule::{Device, WorkerId};
 use crate::stage::{Cancel, Output, Stage, TaskRequest, Template};
 use crate::store::Key;
+use crate::worker::Inputs;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,6 +84,8 @@ pub(super) struct Live {
     pub(super) gpus: f64,
     /// What it is to compute on.
     pub(super) device: Cow<'static, str>,
+    /// What the tasks gave that it asked for, if it runs in this process.
+    pub(super) given: Option<Arc<Inputs>>,
 }
 
 /// A task under way. It is large, as are its attempts: in maps both are boxed, so that nothing of them moves when others

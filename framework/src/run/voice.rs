@@ -7,7 +7,7 @@ use crate::Result;
 use crate::schedule::{TaskId, WorkerId};
 use crate::stage::{Pace, Pending, Report, ReportSink, Submit, TaskRequest, pending};
 use crate::store::Key;
-use crate::worker::{Failure, Heard, Outcome};
+use crate::worker::{Failure, Heard, Inputs, Outcome};
 use std::sync::{Arc, mpsc};
 
 /// What comes to the coordinator's ears.
@@ -39,6 +39,8 @@ pub(super) struct Voice {
     pub(super) outbox: mpsc::Sender<Message>,
     /// The tasks that it asked for and that are under way.
     pub(super) window: Arc<Window>,
+    /// What they gave.
+    pub(super) given: Arc<Inputs>,
     pub(super) pace: Pace,
 }
 
@@ -55,7 +57,7 @@ impl ReportSink for Voice {
 impl Submit for Voice {
     fn submit(&self, task: TaskRequest) -> Pending {
         let (answer, pending) = pending();
-        let reply = Reply { answer, _place: Window::enter(&self.window) };
+        let reply = Reply { answer, source: self.given.clone(), _place: Window::enter(&self.window) };
         let _ = self.outbox.send(Message::Submitted(self.task, task, reply));
         pending
     }

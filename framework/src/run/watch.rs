@@ -72,6 +72,11 @@ impl Coordinator<'_> {
         let Some(live) = task.live.get(&attempt) else { return Ok(()) };
         let waited = live.since.saturating_sub(task.ready).as_secs_f64();
         let at = live.since.as_secs_f64();
+        // A second copy of one that is late is none, and neither are the members of a gang.
+        let is_retry = attempt > 1 && task.live.len() == 1 && task.request.task.needs.workers <= 1;
+        if let Some(metrics) = self.options.metrics.as_ref().filter(|_| is_retry) {
+            metrics.retried(task.label());
+        }
         // Metrics see all.
         if self.options.metrics.is_none() && self.fold.hold_start(task.label(), (id.0, attempt), waited, at) {
             return Ok(());
@@ -156,7 +161,11 @@ impl Coordinator<'_> {
             attempt,
             worker: String::new(),
             end,
-            seconds: counted.seconds.unwrap_or_else(|| now.saturating_sub(live.since).as_secs_f64()),
+            // One that waited in the lane of its worker took nothing.
+            seconds: counted.seconds.unwrap_or_else(|| {
+                let since = self.scheduler.runs_since(id, attempt, live.since);
+                since.map_or(0.0, |since| now.saturating_sub(since).as_secs_f64())
+            }),
             cores: live.cores,
             gpus: live.gpus,
             read: task.request.task.inputs.values().flatten().map(|input| input.bytes).sum(),

@@ -3,7 +3,8 @@
 
 use crate::Error;
 use crate::data::Ref;
-use crate::stage::{Answer, Fetch};
+use crate::stage::Answer;
+use crate::worker::Inputs;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -32,12 +33,14 @@ pub(super) struct Place(Arc<Window>);
 /// Where a stage that asked for a task hears its outputs.
 pub(super) struct Reply {
     pub(super) answer: Answer,
+    /// Reads them for it.
+    pub(super) source: Arc<Inputs>,
     pub(super) _place: Place,
 }
 
 impl Reply {
-    pub(super) fn give(self, outputs: &BTreeMap<String, Ref>, source: Arc<dyn Fetch>) {
-        self.answer.give(outputs, source);
+    pub(super) fn give(self, outputs: &BTreeMap<String, Ref>) {
+        self.answer.give(outputs, self.source);
     }
 
     pub(super) fn fail(self, error: Error) {

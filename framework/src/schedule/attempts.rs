@@ -4,7 +4,7 @@ use super::scheduler::Scheduler;
 use super::task::{Live, State, Vacancies};
 use super::timers::Due;
 use super::workers::Attempt;
-use super::{Action, Blob, Device, End, Needs, TaskId, Time, WorkerId};
+use super::{Action, Blob, Device, End, Needs, StageId, TaskId, Time, WorkerId};
 
 /// An attempt is late that takes so many times the median of its stage…
 const LATE: u32 = 3;
@@ -70,6 +70,7 @@ impl Scheduler {
             slot,
             micros: if queued { micros } else { 0 },
             queued,
+            began: (!queued).then_some(self.now),
             stopping: false,
             late: None,
             devices: devices.clone(),
@@ -101,11 +102,33 @@ impl Scheduler {
         if self.lines.get(entry.line).members > 1 || entry.once {
             return;
         }
-        if let Some(live) = entry.live.iter_mut().find(|live| live.attempt == number) {
-            let late = self.now + expected.saturating_mul(LATE).max(LATE_FLOOR);
+        let live = entry.live.iter_mut().find(|live| live.attempt == number && live.late.is_none());
+        if let Some(live) = live {
+            let began = live.began.unwrap_or(self.now);
+            let late = began + expected.saturating_mul(LATE).max(LATE_FLOOR);
             live.late = Some(late);
             self.timers.set(late, Due::Late((id, number)));
         }
+    }
+
+    /// Notes when those of a stage will be late that began before anybody knew what it takes.
+    fn watch_all(&mut self, stage: StageId) {
+        let begun = |live: &&Live| live.began.is_some() && live.late.is_none();
+        let of_stage = self.tasks.values().filter(|entry| entry.stage == stage);
+        let attempts = of_stage.flat_map(|entry| entry.live.iter().filter(begun).map(|live| (entry.id, live.attempt)));
+        let mut attempts: Vec<Attempt> = attempts.collect();
+        attempts.sort_unstable();
+        for attempt in attempts {
+            self.watch(attempt, self.expected(attempt.0));
+        }
+    }
+
+    /// Since when an attempt runs that was placed at some time: nothing if it still waits in its worker's lane. One that
+    /// is not known waits for nothing.
+    pub fn runs_since(&self, task: TaskId, attempt: u32, placed: Time) -> Option<Time> {
+        let lives = self.tasks.get(&task).map(|entry| &entry.live);
+        let live = lives.and_then(|lives| lives.iter().find(|live| live.attempt == attempt));
+        live.map_or(Some(placed), |live| live.began)
     }
 
     /// Asks an attempt back. Its worker says how it ended.
@@ -162,6 +185,7 @@ impl Scheduler {
             let Some(entry) = self.tasks.get_mut(&id) else { continue };
             let Some(live) = entry.live.iter_mut().find(|live| live.attempt == number) else { continue };
             live.queued = false;
+            live.began = Some(self.now);
             let (micros, stopping) = (u64::from(live.micros), live.stopping);
             if let Some(worker) = self.workers.get_mut(slot) {
                 worker.queued_micros -= micros;
@@ -183,8 +207,13 @@ impl Scheduler {
         match end {
             End::Done if entry.state == State::Active => {
                 let took = Time::from_secs_f64(if seconds.is_finite() { seconds.clamp(0.0, LONGEST) } else { 0.0 });
-                self.costs.learn(entry.stage, device(&line.needs), entry.size, took);
+                let stage = entry.stage;
+                self.costs.learn(stage, device(&line.needs), entry.size, took);
+                let known = self.costs.expect(stage, device(&line.needs), entry.size);
                 self.decide(id, Some(Action::Done(id)));
+                if known.is_some_and(|known| known.samples == KNOWN) {
+                    self.watch_all(stage);
+                }
             }
             // What a stopped attempt says of its failure says that it was stopped.
             End::Failed | End::Transient | End::Unavailable if entry.state == State::Active && !live.stopping => {

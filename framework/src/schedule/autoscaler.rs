@@ -215,7 +215,8 @@ impl Autoscaler {
                     continue;
                 }
                 let mut workers = left * ONE / holds;
-                if let Some(each) = demand.each {
+                // The members of a gang wait for each other.
+                if let Some(each) = demand.each.filter(|_| demand.together <= 1) {
                     // Short work is done by fewer before more could come.
                     let horizon = pool.startup.max(LEAST_HORIZON).as_nanos();
                     workers = workers.min(left * each.as_nanos().max(1) * ONE / holds / horizon);
@@ -223,7 +224,8 @@ impl Autoscaler {
                 let free = (u128::from(pool.max) * ONE).saturating_sub(load[at]);
                 let taken = workers.min(free);
                 load[at] += taken;
-                least[at] = least[at].max(u64::from(demand.together).div_ceil(holds as u64).max(1));
+                let together = u128::from(demand.together).min(left).div_ceil(holds).max(1);
+                least[at] = least[at].max(together as u64);
                 if taken == workers {
                     left = 0;
                 } else {

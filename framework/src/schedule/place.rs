@@ -151,7 +151,7 @@ impl Scheduler {
         self.fill_lane(slot);
         if self.workers.get(slot).is_some_and(|worker| worker.is_open() && worker.lane.free_millicores() > 0) {
             self.take_from_others(slot);
-            if self.lines.waiting() == 0 {
+            if self.first_that_fits(slot).is_none() {
                 self.double_any();
             }
         }
@@ -224,18 +224,17 @@ impl Scheduler {
         last.into_iter().for_each(|attempt| self.stop(attempt));
     }
 
-    /// Starts a late attempt's task a second time, if nothing waits and another worker is idle.
+    /// Starts a late attempt's task a second time, if another worker has room that nothing else waits for.
     pub(super) fn double(&mut self, attempt: Attempt) {
-        if self.lines.waiting() > 0 {
-            return;
-        }
         let Some(entry) = self.tasks.get(&attempt.0) else { return };
         let [live] = entry.live.as_slice() else { return };
         if live.attempt != attempt.1 || live.stopping || !entry.is_open() {
             return;
         }
         let needs = self.lines.get(entry.line).needs;
-        if let Some(slot) = self.workers.with_room(&needs, Some(live.slot)) {
+        if let Some(slot) = self.workers.with_room(&needs, Some(live.slot))
+            && self.first_that_fits(slot).is_none()
+        {
             self.late.remove(&attempt);
             self.start(attempt.0, slot, 0);
         }

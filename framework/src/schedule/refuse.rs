@@ -4,7 +4,7 @@ use super::devices::Devices;
 use super::scheduler::Scheduler;
 use super::task::{Place, State};
 use super::timers::Due;
-use super::{Action, Capacity, Needs, TaskId, Time, WHOLE};
+use super::{Action, Capacity, Needs, PoolId, TaskId, Time, WHOLE};
 
 /// How long tasks wait for a worker that can run them after the last one is lost.
 const GRACE: Time = Time::from_secs(60);
@@ -49,7 +49,9 @@ impl Scheduler {
     /// How many members all workers hold, with those that can be started or without.
     fn places(&self, needs: &Needs, members: u32, started: bool) -> u64 {
         let kinds = self.workers.kinds().iter().map(|(has, count)| (has, *count));
-        let pools = self.pools.values().filter(|_| started).map(|(has, max)| (has, *max));
+        // Those of a pool that are here are counted already.
+        let more = |pool: &PoolId, max: u32| max.saturating_sub(self.workers.of_pool(*pool));
+        let pools = self.pools.iter().filter(|_| started).map(|(pool, (has, max))| (has, more(pool, *max)));
         let mut places = 0u64;
         for (has, count) in kinds.chain(pools) {
             places = places.saturating_add(u64::from(has.holds(needs, members)).saturating_mul(u64::from(count)));

@@ -64,6 +64,8 @@ pub(super) struct Live {
     /// What it will take of the cores of its worker, in microseconds, if it waits in its lane.
     pub(super) micros: u32,
     pub(super) queued: bool,
+    /// Since when it runs, if it does not wait in a lane.
+    pub(super) began: Option<Time>,
     pub(super) stopping: bool,
     /// When it is late enough to be doubled.
     pub(super) late: Option<Time>,

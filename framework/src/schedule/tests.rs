@@ -134,6 +134,22 @@ fn a_pool_that_can_start_a_larger_worker_is_reason_to_wait() {
 }
 
 #[test]
+fn workers_of_a_pool_that_are_here_are_not_counted_twice() {
+    let mut case = Case::new(&[]);
+    case.scheduler = Scheduler::new().with_pool(PoolId(0), cores(2), 2);
+    let has = Capacity { pool: Some(PoolId(0)), ..cores(2) };
+    (0..2).for_each(|worker| drop(case.send(Event::Joined { worker: WorkerId(worker), has: has.clone() })));
+    let gang = |members| Task { members, ..task(u64::from(members)) };
+    let actions = case.submit(gang(5));
+    let hold = "its 5 members need 1 core each, at the same time; all workers and pools together hold 4";
+    assert_eq!(reason(&actions), hold);
+    // For one that goes another may come.
+    case.send(Event::Draining(WorkerId(1)));
+    assert_eq!(case.submit(gang(4)), []);
+    assert!(matches!(&case.submit(gang(6))[..], [Action::Refused { .. }]));
+}
+
+#[test]
 fn who_can_run_nowhere_any_more_waits_a_while_for_a_worker() {
     let gpu = Capacity { devices: vec![16 << 30], ..cores(2) };
     let mut case = Case::new(&[gpu.clone(), cores(4)]);
@@ -294,6 +310,22 @@ fn a_straggler_is_doubled_when_nothing_else_waits_and_the_first_wins() {
     let stop = Action::Stop { task: TaskId(1), attempt: 1, worker: WorkerId(0) };
     assert_eq!(actions, [Action::Done(TaskId(1)), stop]);
     assert_eq!(case.end(0, 1, 1, End::Done), [], "the loser's result is for nobody");
+}
+
+#[test]
+fn who_began_before_anybody_knew_what_it_takes_is_doubled_too_whatever_waits_for_others() {
+    let mut case = Case::new(&[cores(1), cores(1), cores(1), cores(1)]);
+    let gpu = Capacity { devices: vec![16 << 30], ..cores(1) };
+    case.scheduler = std::mem::take(&mut case.scheduler).with_pool(PoolId(0), gpu, 1);
+    assert_eq!(case.submit(Task::new(TaskId(9), Needs { gpus: 1000, ..CORE })), []);
+    let places: Vec<u64> = (1..=4).map(|id| started(&case.submit(task(id)))[0].1).collect();
+    case.now = Time::from_secs(2);
+    for id in 1..=3 {
+        case.end_after(places[id - 1], id as u64, 1, End::Done, 2.0);
+    }
+    assert_eq!(started(&case.tick(Time::from_secs(3))), []);
+    let doubled = started(&case.tick(Time::from_secs(2)));
+    assert!(matches!(doubled[..], [(4, worker, false)] if worker != places[3]), "{doubled:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::devices::Devices;
 use super::hash::ByNumber;
 use super::holders::Holders;
 use super::index::Index;
-use super::{Blob, Capacity, Lane, Needs, TaskId, Time, WorkerId};
+use super::{Blob, Capacity, Lane, Needs, PoolId, TaskId, Time, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An attempt of a task, by its number.
@@ -111,6 +111,8 @@ pub(super) struct Workers {
     holders: Holders,
     /// How many workers there are of each kind that take new work.
     kinds: BTreeMap<Capacity, u32>,
+    /// How many of them there are of each pool.
+    pools: BTreeMap<PoolId, u32>,
     /// Thousandths of cores and of devices, of all workers.
     total: (u64, u64),
     machines: BTreeMap<u32, BTreeSet<u32>>,
@@ -128,6 +130,7 @@ impl Workers {
             stale: Vec::new(),
             holders: Holders::default(),
             kinds: BTreeMap::new(),
+            pools: BTreeMap::new(),
             total: (0, 0),
             machines: BTreeMap::new(),
         }
@@ -151,6 +154,7 @@ impl Workers {
         self.total.1 += has.devices.len() as u64 * super::WHOLE;
         self.machines.entry(has.machine).or_default().insert(slot);
         *self.kinds.entry(kind(&has)).or_default() += 1;
+        has.pool.iter().for_each(|pool| *self.pools.entry(*pool).or_default() += 1);
         self.slots[slot as usize] = Some(Worker {
             id,
             lane: Lane::new(has.millicores, has.memory),
@@ -199,13 +203,8 @@ impl Workers {
     }
 
     fn forget_kind(&mut self, has: &Capacity) {
-        let kind = kind(has);
-        if let Some(count) = self.kinds.get_mut(&kind) {
-            *count -= 1;
-            if *count == 0 {
-                self.kinds.remove(&kind);
-            }
-        }
+        one_less(&mut self.kinds, &kind(has));
+        has.pool.iter().for_each(|pool| one_less(&mut self.pools, pool));
     }
 
     pub(super) fn slot(&self, id: WorkerId) -> Option<u32> {
@@ -228,6 +227,11 @@ impl Workers {
     /// The kinds of workers that take new work, and how many there are of each.
     pub(super) fn kinds(&self) -> &BTreeMap<Capacity, u32> {
         &self.kinds
+    }
+
+    /// How many workers of a pool take new work.
+    pub(super) fn of_pool(&self, pool: PoolId) -> u32 {
+        self.pools.get(&pool).copied().unwrap_or(0)
     }
 
     /// Thousandths of cores and of devices, of all workers.
@@ -337,6 +341,15 @@ impl Workers {
     pub(super) fn with_backlog(&mut self, but: u32) -> Option<u32> {
         self.refresh();
         self.backlog.find(&[1], |slot| slot != but)
+    }
+}
+
+fn one_less<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
     }
 }
 

@@ -139,6 +139,10 @@ impl Needs {
         if self.workers > 1 && !signature.gang {
             return wrong("workers", format!("`{uses}` can't be computed by {} workers together", self.workers));
         }
+        if self.workers > 1 && signature.once {
+            let why = "acts on the outside world once, which workers together can't";
+            return wrong("workers", format!("`{uses}` {why}"));
+        }
         if let Some((most, why)) = params.and_then(|params| stage.most_workers(params))
             && self.workers as usize > most
         {

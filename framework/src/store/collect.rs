@@ -17,14 +17,16 @@ use std::time::{Duration, SystemTime};
 /// What [`Store::collect`] keeps. By default every result and every run, and what they need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collect {
-    /// Keep the newest so many runs and the results that their logs name (by key or by an output's digest).
+    /// Keep the newest so many runs and the results that their logs name (by key or by an output's digest), and what was
+    /// written since the first of them began.
     pub runs: Option<usize>,
     /// Keep the runs and results that are younger than this. Given together with `runs`, either reason suffices.
     pub age: Option<Duration>,
     /// Whatever is younger stays: a run that is under way has written it and is about to need it. One hour by default.
     pub grace: Duration,
     /// A run whose log does not say that it finished may be under way, however long its last word is ago; up to this
-    /// time it stays, with all that it names, and so do checkpoints of tasks without a result. Seven days by default.
+    /// time it stays, with all that it names and all that was written since it began, and so do checkpoints of tasks
+    /// without a result. Seven days by default.
     pub unfinished: Duration,
     /// Only count.
     pub dry_run: bool,
@@ -90,10 +92,19 @@ pub(super) async fn collect(store: &Store, options: Collect) -> Result<Collected
     let blobs = backend.list(BLOBS).await?;
 
     let mut named = HashSet::new();
+    // When the first of the runs began that are kept, and of those that may be under way. Logs name what stages gave, and
+    // not what their tasks did, or what is put before a task that reads it.
+    let (mut kept_since, mut under_way_since) = (None, None);
     for (newness, entries) in runs_newest_first(store).await?.iter().enumerate() {
         let kept = options.runs.is_some_and(|limit| newness < limit) || entries.iter().any(wanted);
         let young = entries.iter().any(|entry| age(entry) < options.unfinished);
-        if kept || (young && !finished(backend, entries).await?) {
+        let under_way = young && !finished(backend, entries).await?;
+        let begun = entries.iter().map(|entry| entry.modified).min();
+        if under_way {
+            under_way_since = earlier(under_way_since, begun);
+        }
+        if kept || under_way {
+            kept_since = earlier(kept_since, begun);
             let texts = futures::stream::iter(entries).map(|entry| backend.read(&entry.path, entry.bytes));
             let mut texts = texts.buffered(AT_ONCE);
             while let Some(text) = texts.try_next().await? {
@@ -111,7 +122,7 @@ pub(super) async fn collect(store: &Store, options: Collect) -> Result<Collected
     for found in backend.list(MEMO).await? {
         let Ok(key) = found.name().parse::<Key>() else { continue };
         match store.read_memo(key).await {
-            Ok(Some(memo)) if wanted(&found) || is_named(key, &memo, &named) => {
+            Ok(Some(memo)) if wanted(&found) || is_since(&found, kept_since) || is_named(key, &memo, &named) => {
                 results.insert(key, true);
                 roots.extend(memo.outputs.into_values())
             }
@@ -132,7 +143,7 @@ pub(super) async fn collect(store: &Store, options: Collect) -> Result<Collected
     let live = mark(store, roots, named).await?;
     for found in &blobs {
         match found.name().parse::<Digest>() {
-            Ok(digest) if !live.contains(&digest) && !fresh(found) => {
+            Ok(digest) if !live.contains(&digest) && !fresh(found) && !is_since(found, under_way_since) => {
                 doomed.add(found);
                 doomed.told.blobs += 1;
             }
@@ -194,6 +205,15 @@ pub(super) async fn collect(store: &Store, options: Collect) -> Result<Collected
 
 fn folder(path: &str) -> &str {
     path.split('/').next().unwrap_or_default()
+}
+
+fn earlier(one: Option<SystemTime>, other: Option<SystemTime>) -> Option<SystemTime> {
+    [one, other].into_iter().flatten().min()
+}
+
+/// Whether something was written, or would have been, since a time.
+fn is_since(found: &Found, time: Option<SystemTime>) -> bool {
+    time.is_some_and(|time| found.modified >= time)
 }
 
 /// Whether a run says that it is over.

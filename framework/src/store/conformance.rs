@@ -108,6 +108,13 @@ fn on_s3(check: impl AsyncFn(Open)) {
     }
 }
 
+/// Waits until the store's clock shows another time: what is written then is later than what was before.
+async fn tick(store: &Store) {
+    // S3 counts seconds, and the kernel ticks.
+    let tick = if store.url().starts_with("s3") { 1100 } else { 20 };
+    tokio::time::sleep(Duration::from_millis(tick)).await;
+}
+
 fn text(text: &str) -> Artifact {
     Artifact::Bytes(Bytes::copy_from_slice(text.as_bytes()))
 }
@@ -451,6 +458,7 @@ fn outcomes_go_with_the_results_of_their_tasks() {
         for (run, task) in [("run-1", "old"), ("run-2", "new")] {
             let output = store.put(&text(task)).await.unwrap();
             store.commit(key(task), &memo(&[("out", output)], 1.0)).await.unwrap();
+            tick(&store).await;
             store.log(run).append(format!("{{\"key\":\"{}\"}}", key(task)).into()).await.unwrap();
         }
         for task in ["old", "new", "under way"] {
@@ -486,6 +494,7 @@ fn collecting_can_keep_only_the_newest_runs() {
         for (run, task) in [("run-1", "old"), ("run-2", "new")] {
             let output = store.put(&text(task)).await.unwrap();
             store.commit(key(task), &memo(&[("out", output)], 1.0)).await.unwrap();
+            tick(&store).await;
             store.log(run).append(format!("{{\"key\":\"{}\"}}", key(task)).into()).await.unwrap();
             outputs.push(output);
         }
@@ -519,14 +528,23 @@ fn collecting_keeps_a_run_that_may_be_under_way() {
         let state = Tensors::new().with("x", Tensor::from_vec(vec![1], vec![1.0f32]).unwrap());
         store.checkpoint_log(key("killed")).save(&state).await.unwrap();
         let options = Collect { runs: Some(1), grace: Duration::ZERO, ..Collect::default() };
+        // What a task of it gave, and what waits for one: no log names them.
+        let given = store.put(&text("of a task")).await.unwrap();
+        store.commit(key("task"), &memo(&[("out", given)], 1.0)).await.unwrap();
+        let waits = store.put(&text("for a task")).await.unwrap();
         let told = open().collect(options.clone()).await.unwrap();
         assert_eq!((told.runs, told.checkpoints), (1, 0));
+        assert!(open().memo(key("task")).await.unwrap().is_some());
+        assert!(open().has(given).await.unwrap() && open().has(waits).await.unwrap());
         assert_eq!(open().runs().await.unwrap(), ["run-2", "run-3"]);
         assert!(open().memo(key("run-2")).await.unwrap().is_some());
         let strict = Collect { unfinished: Duration::ZERO, ..options };
         let told = open().collect(strict).await.unwrap();
         assert_eq!((told.runs, told.checkpoints), (1, 1));
         assert_eq!(open().runs().await.unwrap(), ["run-3"]);
+        // A run that is kept keeps what was written since it began; what nobody has a result of goes.
+        assert!(open().memo(key("task")).await.unwrap().is_some() && open().has(given).await.unwrap());
+        assert!(!open().has(waits).await.unwrap());
     });
 }
 

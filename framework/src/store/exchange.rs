@@ -28,16 +28,18 @@ pub(super) struct Exchange {
 /// The objects in memory, the oldest first, and how many bytes they have.
 #[derive(Default)]
 struct Inside {
-    objects: VecDeque<(String, u64)>,
+    objects: VecDeque<Surplus>,
     bytes: u64,
     /// Bytes of those that are on their way to the disk.
     leaving: u64,
 }
 
-/// An object that is to go to the disk.
+/// An object, and how it goes when there is too much.
 pub(super) struct Surplus {
     pub(super) path: String,
     bytes: u64,
+    /// Whether the store has it elsewhere: then it need not go to the disk.
+    pub(super) is_copy: bool,
 }
 
 impl Exchange {
@@ -61,25 +63,25 @@ impl Exchange {
         &self.files
     }
 
-    /// Counts an object that came; gives those that are to go to the disk, the oldest first. The newest stays, however
-    /// large it is: somebody is about to map it.
-    pub(super) fn came(&self, path: &str, bytes: u64) -> Vec<Surplus> {
+    /// Counts an object that came, or a copy of one; gives those that are to go, the oldest first. The newest stays,
+    /// however large it is: somebody is about to map it.
+    pub(super) fn came(&self, path: &str, bytes: u64, is_copy: bool) -> Vec<Surplus> {
         let mut inside = self.inside();
-        inside.objects.push_back((path.to_owned(), bytes));
+        inside.objects.push_back(Surplus { path: path.to_owned(), bytes, is_copy });
         inside.bytes += bytes;
-        let mut surplus = Vec::new();
+        let mut all = Vec::new();
         while inside.bytes > self.limit
             && inside.objects.len() > 1
-            && let Some((path, bytes)) = inside.objects.pop_front()
+            && let Some(surplus) = inside.objects.pop_front()
         {
-            inside.bytes -= bytes;
-            inside.leaving += bytes;
-            surplus.push(Surplus { path, bytes });
+            inside.bytes -= surplus.bytes;
+            inside.leaving += surplus.bytes;
+            all.push(surplus);
         }
-        surplus
+        all
     }
 
-    /// An object has gone to the disk, or can't.
+    /// An object has gone, or can't.
     pub(super) fn left(&self, surplus: &Surplus) {
         self.inside().leaving -= surplus.bytes;
     }

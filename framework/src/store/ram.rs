@@ -16,6 +16,7 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -177,7 +178,7 @@ impl Ram {
     }
 
     /// Creates a blob from the file that another process put into the exchange; `None` if there is none. What has no room
-    /// there any more goes to the disk beside it; it waits if that is too much.
+    /// there any more goes to the disk beside it, unless the store had it before; it waits if that is too much.
     pub(super) async fn adopt(&self, path: &str) -> Result<Option<Created>, StoreError> {
         let error = |error: io::Error| StoreError::of_io(URL, "write", path, &error);
         let file = self.exchange().map_err(error)?.join(path);
@@ -186,11 +187,10 @@ impl Ram {
         };
         let exchange = self.0.exchange.as_ref();
         let place = exchange.map_or(&self.0.files, Exchange::files).adopt(&file).map_err(error)?;
+        let is_known = self.0.is_at(path, &file);
         let created = self.0.insert(Name::of(path), Object::new(Place::File(place, length)));
-        if created == Created::Now
-            && let Some(exchange) = exchange
-        {
-            for surplus in exchange.came(path, length) {
+        if !is_known && let Some(exchange) = exchange {
+            for surplus in exchange.came(path, length, created == Created::Already) {
                 let leaving = self.clone().leave_exchange(surplus);
                 match exchange.is_crowded() {
                     true => leaving.await,
@@ -209,7 +209,11 @@ impl Ram {
         };
         offload(length, move || {
             let Some(exchange) = &self.0.exchange else { return };
-            if let Err(error) = self.0.move_out(exchange, &surplus.path, &file) {
+            if surplus.is_copy {
+                // Whoever maps it goes on; others have it from the store.
+                let file = exchange.folder().map(|folder| folder.join(&surplus.path));
+                let _ = file.and_then(std::fs::remove_file);
+            } else if let Err(error) = self.0.move_out(exchange, &surplus.path, &file) {
                 tracing::warn!("{} stays in memory: {error}", surplus.path);
             }
             exchange.left(&surplus);
@@ -354,6 +358,16 @@ impl Inner {
         [file, &exchange.folder()?.join(path)].iter().try_for_each(|name| exchange.moved(name, &moved))
     }
 
+    /// Whether an object is the very file of that name.
+    fn is_at(&self, path: &str, file: &Path) -> bool {
+        let place = match self.lock().place(path) {
+            Some(Place::File(place, _)) => place.clone(),
+            _ => return false,
+        };
+        let number = |file: &Path| std::fs::metadata(file).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        number(&place).is_some_and(|place| number(file) == Some(place))
+    }
+
     fn insert(&self, name: Name<'_>, object: Object) -> Created {
         let mut objects = self.lock();
         if objects.named.get(name).is_some() {
@@ -454,6 +468,29 @@ mod tests {
         ram.close();
         let folders = [disk.path(), memory.path()];
         assert_eq!(folders.map(|folder| std::fs::read_dir(folder).unwrap().count()), [1, 0]);
+    }
+
+    #[test]
+    fn copies_of_what_the_store_has_count_and_go_without_a_trace() {
+        let (disk, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ram = Ram::with_exchange(disk.path(), Some(Exchange::new(memory.path(), PREFIX, 1_000_000)));
+        let blob = |index: u8| Bytes::from(vec![index; 400_000]);
+        let path = |index: u8| format!("blobs/aa/{index}");
+        let file = |index| ram.exchange().unwrap().join(path(index));
+        for index in 0..4 {
+            assert_eq!(wait(ram.create(&path(index), blob(index).into(), true)).unwrap(), Created::Now);
+            std::fs::create_dir_all(file(index).parent().unwrap()).unwrap();
+            std::fs::write(file(index), blob(index)).unwrap();
+            assert_eq!(wait(ram.adopt(&path(index))).unwrap(), Some(Created::Already));
+        }
+        while ram.0.exchange.as_ref().unwrap().is_leaving() {
+            std::thread::yield_now();
+        }
+        assert_eq!([0, 1, 2, 3].map(|index| file(index).exists()), [false, false, true, true]);
+        for index in 0..4 {
+            assert_eq!(wait(ram.open(&path(index))).unwrap().unwrap().into_bytes(), blob(index));
+        }
+        assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 0, "nothing went to the disk");
     }
 
     #[test]

@@ -160,6 +160,15 @@ impl Store {
     pub(crate) async fn put_bytes(&self, reference: Ref, bytes: Bytes) -> crate::Result<()> {
         let path = || blob_path(reference.digest);
         let put = async {
+            let found = bytes.len() as u64;
+            if found != reference.bytes {
+                return Err(StoreError::Denied {
+                    action: "write",
+                    path: path(),
+                    reason: format!("what was sent has {found} bytes, and was to have {}", reference.bytes),
+                    url: self.url().to_owned(),
+                });
+            }
             check(self, path, bytes.clone(), |digest| digest == reference.digest).await?;
             if let Backend::Ram(ram) = self.backend()
                 && ram.create_short(reference.digest, &bytes).is_some()

@@ -207,8 +207,9 @@ fn a_lie_about_a_digest_fails_the_attempt_and_is_not_kept() {
     let scene = Scene::new();
     scene.say(vec![
         hello(),
-        ended_word(done(1, 1, artifact(b"true"), b"false")),
-        ended_word(done(2, 1, artifact(b"true"), b"true")),
+        ended_word(done(1, 1, artifact(b"true"), b"lies")),
+        ended_word(done(2, 1, wire::Artifact { bytes: 5, ..artifact(b"true") }, b"true")),
+        ended_word(done(3, 1, artifact(b"true"), b"true")),
     ]);
     let results: Vec<_> = scene
         .listen()
@@ -219,9 +220,10 @@ fn a_lie_about_a_digest_fails_the_attempt_and_is_not_kept() {
             _ => None,
         })
         .collect();
-    assert_eq!(results.len(), 2);
+    assert_eq!(results.len(), 3);
     assert!(matches!(&results[0], (1, Err(error)) if error.contains("has the digest")), "{results:?}");
-    assert!(results[1].1.is_ok(), "{results:?}");
+    assert!(matches!(&results[1], (2, Err(error)) if error.contains("has 4 bytes")), "{results:?}");
+    assert!(results[2].1.is_ok(), "{results:?}");
     scene.is_well();
 }
 

@@ -51,13 +51,23 @@ impl From<Error> for Failure {
 }
 
 /// Reads inputs and remembers the first that could not be had.
-struct Inputs {
+pub(crate) struct Inputs {
     store: Store,
     moved: Moved,
     lost: Mutex<Option<Ref>>,
 }
 
 impl Inputs {
+    /// Those of an attempt, for which so many bytes move.
+    pub(crate) fn new(store: Store, moved: Moved) -> Self {
+        Self { store, moved, lost: Mutex::default() }
+    }
+
+    /// The first that could not be had.
+    pub(crate) fn lost(&self) -> Option<Ref> {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits for the store, on whichever thread the stage asks.
     fn wait<T>(&self, reference: Ref, answer: impl Future<Output = Result<T>>) -> Result<T> {
         let runtime = runtime()?;
@@ -96,17 +106,14 @@ pub(super) struct Around<'a> {
 /// Runs an assignment on this thread.
 pub(super) fn execute(store: &Store, around: Around<'_>, work: &Assignment) -> Result<Outcome, Failure> {
     let moved = Moved::default();
-    let inputs = Arc::new(Inputs { store: store.clone(), moved: moved.clone(), lost: Mutex::default() });
+    let inputs = Arc::new(Inputs::new(store.clone(), moved.clone()));
     let result = moved.during(|| attempt(store, around, work, inputs.clone()));
     let carried = |outcome: &Outcome| outcome.unsaved.as_ref().map_or(0, Unsaved::bytes);
     moved.add(result.as_ref().map_or(0, carried));
     let moved = moved.bytes();
     match result {
         Ok(outcome) => Ok(Outcome { moved, ..outcome }),
-        Err(error) => {
-            let lost = *inputs.lost.lock().unwrap_or_else(PoisonError::into_inner);
-            Err(Failure { error, lost: lost.map(Box::new), moved })
-        }
+        Err(error) => Err(Failure { error, lost: inputs.lost().map(Box::new), moved }),
     }
 }
 

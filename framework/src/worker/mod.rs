@@ -34,6 +34,7 @@ mod wire;
 
 pub use client::{Leave, WorkerOptions, work};
 pub use embedded::EmbeddedWorker;
+pub(crate) use execute::Inputs;
 pub use execute::{Failure, Outcome};
 pub(crate) use gang::{Chair, Circle, Present};
 pub use gpus::{Gpu, Gpus};

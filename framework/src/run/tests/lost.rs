@@ -90,6 +90,35 @@ fn what_is_corrupt_is_found_by_whoever_reads_it_and_made_again() {
 }
 
 #[test]
+fn what_a_task_gave_is_made_again_if_the_stage_that_asked_for_it_finds_it_corrupt() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || open(folder.path());
+    let (first, _) = go(SWEEP, &open(), 2);
+    // What no stage gave, the tasks did.
+    let given: Vec<String> =
+        first.stages.iter().flat_map(|stage| stage.outputs.values()).map(Digest::to_string).collect();
+    let folders = std::fs::read_dir(folder.path().join("blobs")).unwrap();
+    let blobs = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
+    let blobs = blobs.map(|blob| blob.unwrap().path());
+    let of_task = blobs.filter(|path| !given.iter().any(|digest| path.ends_with(digest))).min().unwrap();
+    let mut bytes = std::fs::read(&of_task).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::remove_file(&of_task).unwrap();
+    std::fs::write(&of_task, &bytes).unwrap();
+    // The tasks are known, and what asks for them is not.
+    let registry = (*registry()).clone().stage("sweep", stage(sweep).inputs(["trial"]).version(2));
+    let registry = Arc::new(registry);
+    let (again, lines) = heard(SWEEP, &registry, &open(), &Options::default());
+    assert!(again.succeeded(), "{again:?}");
+    assert_eq!(digests(&again), digests(&first));
+    let said = warnings(&lines);
+    assert!(said.iter().any(|said| said.contains("corrupt") && said.contains("computes it again")), "{said:?}");
+    bytes[middle] ^= 1;
+    assert_eq!(std::fs::read(&of_task).unwrap(), bytes);
+}
+
+#[test]
 fn two_runs_at_once_commit_each_key_once() {
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     fn counted(rows: Frame) -> Frame {
