@@ -64,8 +64,14 @@ struct ElsewhereArgs {
 }
 
 impl ElsewhereArgs {
-    /// With workers of its own, a run computes nothing in this process; the cores are theirs.
-    fn read(self, pools: &[Pool], cores: Option<u16>, tiers: &TierArgs, here: &mut usize) -> Result<Option<Elsewhere>> {
+    /// With workers of its own, a run computes nothing in this process; its cores and CUDA devices are theirs.
+    fn read(
+        self,
+        pools: &[Pool],
+        cores: Option<u16>,
+        tiers: &TierArgs,
+        (here, gpus): (&mut usize, usize),
+    ) -> Result<Option<Elsewhere>> {
         if self.embedded || (self.workers.is_none() && self.listen.is_none() && pools.is_empty()) {
             return Ok(None);
         }
@@ -78,7 +84,7 @@ impl ElsewhereArgs {
             _ => Token::generate()?,
         };
         let pools = match self.workers {
-            Some(ref workers) => local(workers, cores, *here),
+            Some(ref workers) => local(workers, cores, (*here, gpus)),
             None if pools.is_empty() => Vec::new(),
             None if cores.is_some() => {
                 return Err(Error::usage("the pipeline's pools say how many cores a worker has, and so does --cores")
@@ -96,11 +102,14 @@ impl ElsewhereArgs {
     }
 }
 
-/// The pool that `--workers` means. The cores that there are are shared; a number that was asked for is each worker's.
-fn local(workers: &RangeInclusive<u32>, cores: Option<u16>, all: usize) -> Vec<Pool> {
+/// The pool that `--workers` means. The cores and CUDA devices that there are are shared; a number of cores that was asked
+/// for is each worker's.
+fn local(workers: &RangeInclusive<u32>, cores: Option<u16>, (all, devices): (usize, usize)) -> Vec<Pool> {
     let (min, max) = (*workers.start(), *workers.end());
-    let cpus = cores.map_or((all / max.max(1) as usize).max(1) as f64, f64::from);
-    let pool = Pool { name: "local".into(), min, max, cpus, ..Pool::default() };
+    let share = |all: usize| all / max.max(1) as usize;
+    let cpus = cores.map_or(share(all).max(1) as f64, f64::from);
+    let gpus = u32::try_from(share(devices)).unwrap_or(0);
+    let pool = Pool { name: "local".into(), min, max, cpus, gpus, ..Pool::default() };
     if max > 0 { vec![pool] } else { Vec::new() }
 }
 
@@ -112,7 +121,8 @@ impl Run {
         if let Some(cores) = self.cores {
             options.cores = cores.into();
         }
-        options.elsewhere = self.elsewhere.read(&pipeline.pools, self.cores, &self.tiers, &mut options.cores)?;
+        let here = (&mut options.cores, options.gpus.all().len());
+        options.elsewhere = self.elsewhere.read(&pipeline.pools, self.cores, &self.tiers, here)?;
         let trace = self.trace.as_deref().map(TraceFile::create).transpose()?;
         if let Some(address) = &self.metrics {
             let metrics = Metrics::of(&store);

@@ -66,7 +66,7 @@ impl Coordinator<'_> {
             members,
             ..schedule::Task::new(id, needs)
         };
-        self.tell_of_waiting(id, &task.needs)?;
+        self.tell_of_waiting(id, (members, task.needs))?;
         self.step(schedule::Event::Submitted(task))
     }
 
@@ -80,24 +80,33 @@ impl Coordinator<'_> {
     /// Says what waits for another worker than the first one that came.
     pub(super) fn tell_of_all_that_wait(&mut self) -> Result<()> {
         let waits = |task: &Task| task.key.is_some() && !task.leads && task.live.is_empty();
-        let waiting = self.tasks.iter().filter(|(_, task)| waits(task)).map(|(id, task)| (*id, self.place_of(task).1));
-        let waiting: Vec<(TaskId, Needs)> = waiting.collect();
-        waiting.into_iter().try_for_each(|(id, needs)| self.tell_of_waiting(id, &needs))
+        let waiting = self.tasks.iter().filter(|(_, task)| waits(task)).map(|(id, task)| (*id, self.place_of(task)));
+        let waiting: Vec<(TaskId, (u32, Needs))> = waiting.collect();
+        waiting.into_iter().try_for_each(|(id, place)| self.tell_of_waiting(id, place))
     }
 
-    /// Says, once for each kind of needs, that no worker of those that are here or may be started can run a task, but one
+    /// Says, once for each kind of needs, that the workers that are here or may be started can't run a task, but those
     /// that may join can. Before anybody has joined that is no news.
-    fn tell_of_waiting(&mut self, id: TaskId, needs: &Needs) -> Result<()> {
+    fn tell_of_waiting(&mut self, id: TaskId, (members, needs): (u32, Needs)) -> Result<()> {
         let open = self.options.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.open);
-        if !open || self.crew.is_empty() || self.told_to_wait.contains(needs) {
+        if !open || self.crew.is_empty() || self.told_to_wait.contains(&(members, needs)) {
             return Ok(());
         }
-        self.told_to_wait.insert(*needs);
-        if self.crew.sites().iter().any(|site| site.has.fits(needs)) {
+        self.told_to_wait.insert((members, needs));
+        let sites = self.crew.sites();
+        let could_come = sites.iter().any(|site| !site.ready.is_zero() && site.has.fits(&needs));
+        let places: u64 = sites.iter().map(|site| u64::from(site.has.holds(&needs, members))).sum();
+        if could_come || places >= u64::from(members) {
             return Ok(());
         }
         let Some(task) = self.tasks.get(&id) else { return Ok(()) };
-        let message = format!("it waits for a worker to join that has {needs}: none that is here has");
+        let message = match members {
+            1 => format!("it waits for a worker to join that has {needs}: none that is here has"),
+            _ => format!(
+                "its {members} members need {needs} each, and those that are here hold {places}: it waits for workers to \
+                 join"
+            ),
+        };
         self.tell(Event::Warning { name: task.label().to_owned(), message })
     }
 

@@ -89,7 +89,7 @@ pub(super) struct Coordinator<'a> {
     /// Whether it was said that there is no CUDA device.
     pub(super) told_of_gpus: bool,
     /// Needs of which it was looked, and said, whether anybody here has what they ask for.
-    pub(super) told_to_wait: HashSet<Needs>,
+    pub(super) told_to_wait: HashSet<(u32, Needs)>,
 }
 
 impl<'a> Coordinator<'a> {

@@ -1,6 +1,7 @@
 //! The workers of a run: the one inside this process, and those in other processes.
 
 use super::Options;
+use super::event::Event;
 use super::gpus::Dealt;
 use super::holders::Holders;
 use super::placement::WorkerInfo;
@@ -311,6 +312,11 @@ impl Crew {
     /// Workers can't be started, or do not come again and again.
     pub(super) fn scale(&mut self, now: Time, view: &View) -> Result<Vec<WorkerId>> {
         self.pools.as_mut().map_or(Ok(Vec::new()), |pools| pools.step(now, view))
+    }
+
+    /// What there is to say of the pools, once.
+    pub(super) fn warnings(&mut self) -> Vec<Event> {
+        self.pools.as_mut().map_or_else(Vec::new, Pools::warnings)
     }
 
     /// Whether there is no worker elsewhere.

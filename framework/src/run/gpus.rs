@@ -54,8 +54,12 @@ impl Coordinator<'_> {
     /// What to do about a task that no worker can ever run.
     pub(super) fn advice(&self, id: TaskId) -> String {
         let demands = self.tasks.get(&id).is_some_and(|task| task.device == Device::Cuda);
+        let nobody_has = || self.crew.sites().iter().all(|site| site.has.devices.is_empty());
         match self.options.gpus.missing().filter(|_| demands) {
             Some(reason) => format!("{reason}; or say device = \"auto\" under `needs`"),
+            None if demands && !self.options.gpus.all().is_empty() && nobody_has() => {
+                "give workers devices: `gpus` of their pool, or no more --workers than there are devices".to_owned()
+            }
             None => "ask for less under `needs`".to_owned(),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::coordinator::Coordinator;
 use super::crew::Elsewhere;
+use super::event::Event;
 use super::gpus::Dealt;
 use crate::fleet::{Fleet, LocalFleet, Recipe};
 use crate::pipeline;
@@ -27,6 +28,8 @@ pub(super) struct Pools {
     /// Those that were started and have not ended, by name.
     workers: BTreeMap<String, Worker>,
     stillborn: u32,
+    /// What there is to say of pools whose workers do not come.
+    warnings: Vec<Event>,
     last: Time,
     due: Time,
 }
@@ -81,7 +84,15 @@ impl Pools {
         };
         let pools: Vec<Started> = (0..).zip(elsewhere.pools.iter().zip(dealt)).map(started).collect();
         let scaler = Autoscaler::new(pools.iter().map(|started| started.pool.clone()).collect());
-        Self { scaler, pools, workers: BTreeMap::new(), stillborn: 0, last: Time::ZERO, due: Time::ZERO }
+        Self {
+            scaler,
+            pools,
+            workers: BTreeMap::new(),
+            stillborn: 0,
+            warnings: Vec::new(),
+            last: Time::ZERO,
+            due: Time::ZERO,
+        }
     }
 
     /// Tells a scheduler which workers may come.
@@ -164,7 +175,7 @@ impl Pools {
                 && !worker.joined
             {
                 self.scaler.failed(now, worker.order);
-                self.miss(&ended.how)?;
+                self.miss(worker.pool, &ended.how)?;
             }
         }
         Ok(())
@@ -176,7 +187,7 @@ impl Pools {
         let name = format!("{}-{}", started.name, started.count);
         if let Err(error) = started.fleet.start(&name) {
             self.scaler.failed(now, order);
-            return self.miss(&error.to_string());
+            return self.miss(pool, &error.to_string());
         }
         self.workers.insert(name, Worker { pool, order, joined: false });
         Ok(())
@@ -184,21 +195,34 @@ impl Pools {
 
     /// A worker has not come for so long that another is asked for.
     fn abandon(&mut self, order: OrderId) -> Result<()> {
-        let name = self.workers.iter().find(|(_, worker)| worker.order == order).map(|(name, _)| name.clone());
-        let Some(name) = name else { return Ok(()) };
+        let named = self.workers.iter().find(|(_, worker)| worker.order == order);
+        let Some((name, pool)) = named.map(|(name, worker)| (name.clone(), worker.pool)) else { return Ok(()) };
         self.end(&name)?;
-        self.miss("no sign of life")
+        self.miss(pool, "no sign of life")
     }
 
-    /// A worker that was started did not come.
-    fn miss(&mut self, how: &str) -> Result<()> {
+    /// A worker that was started did not come. If it is one of many, and none has come at all, the run is given up; with
+    /// others it goes on.
+    fn miss(&mut self, pool: PoolId, how: &str) -> Result<()> {
         self.stillborn += 1;
         if self.stillborn < MOST_STILLBORN {
             return Ok(());
         }
         let message = format!("{MOST_STILLBORN} workers ended before they joined the run, the last with {how}");
+        if self.workers.values().any(|worker| worker.joined) {
+            self.stillborn = 0;
+            let name = self.started(pool).map_or_else(String::new, |started| format!("pool {}", started.name));
+            let message = format!("{message}; it is tried again, less and less often");
+            self.warnings.push(Event::Warning { name, message });
+            return Ok(());
+        }
         Err(Error::unavailable(message)
             .help("start one by hand and see what it says: ropeway worker --join ADDRESS --token TOKEN"))
+    }
+
+    /// What there is to say, once.
+    pub(super) fn warnings(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.warnings)
     }
 
     fn started(&mut self, pool: PoolId) -> Option<&mut Started> {
@@ -230,7 +254,9 @@ impl Coordinator<'_> {
         }
         let mut view = self.scheduler.view();
         view.demand.extend(self.upcoming(now));
-        for worker in self.crew.scale(now, &view)? {
+        let surplus = self.crew.scale(now, &view)?;
+        self.crew.warnings().into_iter().try_for_each(|warning| self.tell(warning))?;
+        for worker in surplus {
             self.step(schedule::Event::Draining(worker))?;
             self.crew.part(worker);
         }
@@ -283,13 +309,25 @@ mod tests {
 
     /// One pool of up to three workers with a core each.
     fn pools(min: u32, stillborn: bool) -> (Pools, Names) {
+        let (mut pools, mut names) = some(&["small"], min);
+        pools.pools[0].fleet = Box::new(Fake { names: names[0].clone(), stillborn });
+        (pools, names.remove(0))
+    }
+
+    /// Such pools.
+    fn some(all: &[&str], min: u32) -> (Pools, Vec<Names>) {
         let token = Token::generate().unwrap();
-        let pool = pipeline::Pool { name: "small".into(), min, max: 3, idle: Time::from_secs(5), ..Default::default() };
-        let elsewhere =
-            Elsewhere { listen: String::new(), open: false, token, pools: vec![pool], memory: 0, cache: None };
+        let (max, idle) = (3, Time::from_secs(5));
+        let pool = |name: &&str| pipeline::Pool { name: (*name).into(), min, max, idle, ..Default::default() };
+        let pools = all.iter().map(pool).collect();
+        let elsewhere = Elsewhere { listen: String::new(), open: false, token, pools, memory: 0, cache: None };
         let mut pools = Pools::new(&elsewhere, "nowhere", &Gpus::default());
-        let names = Names::default();
-        pools.pools[0].fleet = Box::new(Fake { names: names.clone(), stillborn });
+        let fake = |started: &mut Started| {
+            let names = Names::default();
+            started.fleet = Box::new(Fake { names: names.clone(), stillborn: false });
+            names
+        };
+        let names = pools.pools.iter_mut().map(fake).collect();
         (pools, names)
     }
 
@@ -346,6 +384,23 @@ mod tests {
         let (second, error) = failed.unwrap();
         assert_eq!(error, "5 workers ended before they joined the run, the last with exit status: 1");
         assert!((1 + 2 + 4..60).contains(&second), "{second}");
+    }
+
+    #[test]
+    fn a_pool_whose_workers_never_come_is_said_and_ends_no_run_that_others_work_for() {
+        let (mut pools, _) = some(&["well", "broken"], 1);
+        pools.pools[1].fleet = Box::new(Fake { names: Names::default(), stillborn: true });
+        pools.step(Time::ZERO, &View::default()).unwrap();
+        pools.join("well-1", "well").unwrap();
+        let mut said = Vec::new();
+        for second in 1..60 {
+            let working = View { workers: vec![idle(1, 0)], demand: Vec::new() };
+            pools.step(Time::from_secs(second), &working).unwrap();
+            said.extend(pools.warnings());
+        }
+        let [Event::Warning { name, message }] = &said[..] else { panic!("{said:?}") };
+        assert_eq!(name, "pool broken");
+        assert!(message.contains("5 workers ended before they joined the run"), "{message}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ const GRACE: Time = Time::from_secs(60);
 
 impl Capacity {
     /// How many tasks with such needs it can run at the same time, up to `most`.
-    pub(super) fn holds(&self, needs: &Needs, most: u32) -> u32 {
+    pub(crate) fn holds(&self, needs: &Needs, most: u32) -> u32 {
         if !self.fits(needs) {
             return 0;
         }
