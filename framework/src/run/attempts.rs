@@ -10,7 +10,6 @@ use super::watch::{attempt_span, reserved_cores};
 use super::window::Reply;
 use crate::schedule::{self, Action, Device, GroupId, Needs, Share, TaskId, WHOLE, WorkerId};
 use crate::stage::{self, Cancel, Gang, Models, Pace, Progress, Report as Step, Seed, TaskRequest, Tasks};
-use crate::store::Moved;
 use crate::worker::{Assignment, Inputs};
 use crate::{Context, Error, Result};
 use std::borrow::Cow;
@@ -164,7 +163,7 @@ impl Coordinator<'_> {
         if task.leads {
             needs.millicores = 0;
         }
-        let given = (worker == HERE).then(|| Arc::new(Inputs::new(self.store.clone(), Moved::default())));
+        let given = (worker == HERE).then(|| Arc::new(Inputs::new(self.store.clone(), None)));
         let live = Live {
             worker,
             cancel: cancel.clone(),

@@ -14,7 +14,7 @@ use crate::{Error, Fault, Result, runtime};
 use std::sync::Arc;
 
 /// How often an input of one task may be lost and made again before the store is given up.
-const MOST_RECOVERIES: u32 = 3;
+const MOST_RECOVERIES: usize = 3;
 /// From this many bytes on it matters where an artifact is.
 pub(super) const LARGE: u64 = 64 << 10;
 
@@ -70,7 +70,7 @@ impl Coordinator<'_> {
                 // Its own inputs, or what its tasks gave.
                 let given = live.given.as_ref();
                 if let Some(lost) = failure.lost.as_deref().copied().or_else(|| given?.lost())
-                    && task.recoveries < MOST_RECOVERIES
+                    && task.recovered.iter().filter(|one| **one == lost).count() < MOST_RECOVERIES
                     && let Some(maker) = maker(&self.made, &self.store, lost)
                 {
                     // In this order, or else the scheduler would try it again at once.
@@ -152,7 +152,7 @@ impl Coordinator<'_> {
         let message = format!("{error}; stage {:?} computes it again", maker.task.label);
         self.tell(Event::Warning { name: task.label().to_owned(), message })?;
         runtime()?.block_on(self.store.discard(Entry::Blob(lost)))?;
-        task.recoveries += 1;
+        task.recovered.push(lost);
         let waiting = TaskId(self.next_task);
         self.next_task += 1;
         self.tasks.insert(waiting, task);

@@ -27,7 +27,8 @@ pub(super) struct Pools {
     pools: Vec<Started>,
     /// Those that were started and have not ended, by name.
     workers: BTreeMap<String, Worker>,
-    stillborn: u32,
+    /// Whether a worker ever joined that none of them started.
+    guests: bool,
     /// What there is to say of pools whose workers do not come.
     warnings: Vec<Event>,
     last: Time,
@@ -40,6 +41,8 @@ struct Started {
     name: String,
     fleet: Box<dyn Fleet>,
     count: u64,
+    /// How many of its workers in a row did not come.
+    stillborn: u32,
 }
 
 struct Worker {
@@ -80,7 +83,7 @@ impl Pools {
             let memory = vec![memory.map(|(_, memory)| memory).min().unwrap_or(0); each];
             let most = u32::try_from(most(pool, &devices)).unwrap_or(u32::MAX);
             let (pool, name) = (described(PoolId(id), pool, (room(pool), memory), most), pool.name.clone());
-            Started { pool, name, fleet: Box::new(LocalFleet::new(recipe, devices)), count: 0 }
+            Started { pool, name, fleet: Box::new(LocalFleet::new(recipe, devices)), count: 0, stillborn: 0 }
         };
         let pools: Vec<Started> = (0..).zip(elsewhere.pools.iter().zip(dealt)).map(started).collect();
         let scaler = Autoscaler::new(pools.iter().map(|started| started.pool.clone()).collect());
@@ -88,7 +91,7 @@ impl Pools {
             scaler,
             pools,
             workers: BTreeMap::new(),
-            stillborn: 0,
+            guests: false,
             warnings: Vec::new(),
             last: Time::ZERO,
             due: Time::ZERO,
@@ -108,13 +111,14 @@ impl Pools {
 
     /// A worker has come that says what it is called and which pool it was started for; the pool, if that is so.
     pub(super) fn join(&mut self, name: &str, pool: &str) -> Option<PoolId> {
-        let worker = self.workers.get_mut(name)?;
-        if self.pools.get(worker.pool.0 as usize).is_none_or(|started| started.name != pool) {
+        let ours = self.workers.get_mut(name).zip(self.pools.iter_mut().find(|started| started.name == pool));
+        let Some((worker, started)) = ours.filter(|(worker, started)| worker.pool == started.pool.id) else {
+            self.guests = true;
             return None;
-        }
+        };
         if !worker.joined {
             worker.joined = true;
-            self.stillborn = 0;
+            started.stillborn = 0;
             self.scaler.came(worker.order);
         }
         Some(worker.pool)
@@ -201,17 +205,19 @@ impl Pools {
         self.miss(pool, "no sign of life")
     }
 
-    /// A worker that was started did not come. If it is one of many, and none has come at all, the run is given up; with
-    /// others it goes on.
+    /// A worker that was started did not come. If it is one of many of its pool, and nobody else works for the run or is
+    /// about to, the run is given up.
     fn miss(&mut self, pool: PoolId, how: &str) -> Result<()> {
-        self.stillborn += 1;
-        if self.stillborn < MOST_STILLBORN {
+        let others = self.guests || self.workers.values().any(|worker| worker.joined || worker.pool != pool);
+        let Some(started) = self.started(pool) else { return Ok(()) };
+        started.stillborn += 1;
+        if started.stillborn < MOST_STILLBORN {
             return Ok(());
         }
         let message = format!("{MOST_STILLBORN} workers ended before they joined the run, the last with {how}");
-        if self.workers.values().any(|worker| worker.joined) {
-            self.stillborn = 0;
-            let name = self.started(pool).map_or_else(String::new, |started| format!("pool {}", started.name));
+        if others {
+            started.stillborn = 0;
+            let name = format!("pool {}", started.name);
             let message = format!("{message}; it is tried again, less and less often");
             self.warnings.push(Event::Warning { name, message });
             return Ok(());

@@ -107,8 +107,10 @@ pub(super) struct Task {
     /// Run it even though its result is known: its bytes are lost.
     pub(super) again: bool,
     pub(super) losses: Losses,
-    /// How often an input of it was lost and made again.
-    pub(super) recoveries: u32,
+    /// Whether an attempt of it failed or was lost, and none has been made since.
+    pub(super) failed: bool,
+    /// The inputs of it that were lost and made again, each as often as that.
+    pub(super) recovered: Vec<Ref>,
     /// The last attempt's error, until the scheduler has decided what becomes of the task.
     pub(super) failure: Option<Error>,
     /// The last attempt's result, likewise.
@@ -138,7 +140,8 @@ impl Task {
             span,
             again: false,
             losses: Losses::default(),
-            recoveries: 0,
+            failed: false,
+            recovered: Vec::new(),
             failure: None,
             outcome: None,
         })

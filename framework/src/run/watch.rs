@@ -68,12 +68,12 @@ impl Coordinator<'_> {
 
     /// Tells that an attempt was placed on a worker.
     pub(super) fn tell_started(&mut self, id: TaskId, attempt: u32, threads: usize) -> Result<()> {
-        let Some(task) = self.tasks.get(&id) else { return Ok(()) };
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        // A second copy of one that is late is no retry, and one that was taken back from a lane neither.
+        let is_retry = std::mem::take(&mut task.failed);
         let Some(live) = task.live.get(&attempt) else { return Ok(()) };
         let waited = live.since.saturating_sub(task.ready).as_secs_f64();
         let at = live.since.as_secs_f64();
-        // A second copy of one that is late is none, and neither are the members of a gang.
-        let is_retry = attempt > 1 && task.live.len() == 1 && task.request.task.needs.workers <= 1;
         if let Some(metrics) = self.options.metrics.as_ref().filter(|_| is_retry) {
             metrics.retried(task.label());
         }
@@ -153,6 +153,7 @@ impl Coordinator<'_> {
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         // If there is another attempt, it waits from now on.
         task.ready = now;
+        task.failed |= matches!(end, Ended::Failed | Ended::Lost);
         // Its names are copied only if it is told by itself.
         let (name, worker) = (task.label(), self.crew.name(live.worker));
         let mut end = AttemptEnd {

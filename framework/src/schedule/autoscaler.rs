@@ -215,17 +215,19 @@ impl Autoscaler {
                     continue;
                 }
                 let mut workers = left * ONE / holds;
-                // The members of a gang wait for each other.
-                if let Some(each) = demand.each.filter(|_| demand.together <= 1) {
+                let together = u128::from(demand.together).min(left);
+                if let Some(each) = demand.each {
                     // Short work is done by fewer before more could come.
                     let horizon = pool.startup.max(LEAST_HORIZON).as_nanos();
-                    workers = workers.min(left * each.as_nanos().max(1) * ONE / holds / horizon);
+                    let fewer = left * each.as_nanos().max(1) * ONE / holds / horizon;
+                    // The members of a gang wait for each other.
+                    let least = if together > 1 { together * ONE / holds } else { 0 };
+                    workers = workers.min(fewer.max(least));
                 }
                 let free = (u128::from(pool.max) * ONE).saturating_sub(load[at]);
                 let taken = workers.min(free);
                 load[at] += taken;
-                let together = u128::from(demand.together).min(left).div_ceil(holds).max(1);
-                least[at] = least[at].max(together as u64);
+                least[at] = least[at].max(together.div_ceil(holds).max(1) as u64);
                 if taken == workers {
                     left = 0;
                 } else {

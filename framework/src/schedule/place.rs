@@ -151,7 +151,7 @@ impl Scheduler {
         self.fill_lane(slot);
         if self.workers.get(slot).is_some_and(|worker| worker.is_open() && worker.lane.free_millicores() > 0) {
             self.take_from_others(slot);
-            if self.first_that_fits(slot).is_none() {
+            if !self.late.is_empty() && !self.is_waited_for(slot) {
                 self.double_any();
             }
         }
@@ -224,7 +224,7 @@ impl Scheduler {
         last.into_iter().for_each(|attempt| self.stop(attempt));
     }
 
-    /// Starts a late attempt's task a second time, if another worker has room that nothing else waits for.
+    /// Starts a late attempt's task a second time, if another worker has room and nothing waits that could run there.
     pub(super) fn double(&mut self, attempt: Attempt) {
         let Some(entry) = self.tasks.get(&attempt.0) else { return };
         let [live] = entry.live.as_slice() else { return };
@@ -233,11 +233,17 @@ impl Scheduler {
         }
         let needs = self.lines.get(entry.line).needs;
         if let Some(slot) = self.workers.with_room(&needs, Some(live.slot))
-            && self.first_that_fits(slot).is_none()
+            && !self.is_waited_for(slot)
         {
             self.late.remove(&attempt);
             self.start(attempt.0, slot, 0);
         }
+    }
+
+    /// Whether something waits that a worker could run, now or once others have ended.
+    fn is_waited_for(&self, slot: u32) -> bool {
+        let Some(worker) = self.workers.get(slot) else { return false };
+        self.lines.active().any(|line| worker.has.fits(&self.lines.get(line).needs))
     }
 
     fn double_any(&mut self) {

@@ -38,7 +38,7 @@ struct Inside {
 pub(super) struct Surplus {
     pub(super) path: String,
     bytes: u64,
-    /// Whether the store has it elsewhere: then it need not go to the disk.
+    /// Whether the store has it elsewhere.
     pub(super) is_copy: bool,
 }
 

@@ -186,7 +186,8 @@ impl Ram {
             return Ok(None);
         };
         let exchange = self.0.exchange.as_ref();
-        let place = exchange.map_or(&self.0.files, Exchange::files).adopt(&file).map_err(error)?;
+        let adopted = found(exchange.map_or(&self.0.files, Exchange::files).adopt(&file)).map_err(error)?;
+        let Some(place) = adopted else { return Ok(None) };
         let is_known = self.0.is_at(path, &file);
         let created = self.0.insert(Name::of(path), Object::new(Place::File(place, length)));
         if !is_known && let Some(exchange) = exchange {
@@ -203,18 +204,23 @@ impl Ram {
 
     /// Moves a blob from the exchange's memory to the disk. One that can't go stays.
     async fn leave_exchange(self, surplus: Surplus) {
+        // A copy gives its name to the store's own file.
+        let released = if surplus.is_copy { self.release(&surplus.path).await } else { Ok(()) };
         let (file, length) = match self.0.lock().place(&surplus.path) {
             Some(Place::File(file, length)) => (file.clone(), *length),
             _ => (PathBuf::new(), 0),
         };
         offload(length, move || {
             let Some(exchange) = &self.0.exchange else { return };
-            if surplus.is_copy {
-                // Whoever maps it goes on; others have it from the store.
-                let file = exchange.folder().map(|folder| folder.join(&surplus.path));
-                let _ = file.and_then(std::fs::remove_file);
-            } else if let Err(error) = self.0.move_out(exchange, &surplus.path, &file) {
-                tracing::warn!("{} stays in memory: {error}", surplus.path);
+            let left = match surplus.is_copy {
+                true if file.as_os_str().is_empty() => Ok(()),
+                true => exchange.folder().and_then(|folder| exchange.moved(&folder.join(&surplus.path), &file)),
+                false => self.0.move_out(exchange, &surplus.path, &file),
+            };
+            if let Err(reason) =
+                released.map_err(|error| error.to_string()).and(left.map_err(|error| error.to_string()))
+            {
+                tracing::warn!("{} stays in memory: {reason}", surplus.path);
             }
             exchange.left(&surplus);
         })
@@ -471,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_what_the_store_has_count_and_go_without_a_trace() {
+    fn copies_of_what_the_store_has_count_and_give_their_names_to_its_own() {
         let (disk, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let ram = Ram::with_exchange(disk.path(), Some(Exchange::new(memory.path(), PREFIX, 1_000_000)));
         let blob = |index: u8| Bytes::from(vec![index; 400_000]);
@@ -486,11 +492,15 @@ mod tests {
         while ram.0.exchange.as_ref().unwrap().is_leaving() {
             std::thread::yield_now();
         }
-        assert_eq!([0, 1, 2, 3].map(|index| file(index).exists()), [false, false, true, true]);
-        for index in 0..4 {
+        let in_memory = |index| {
+            assert_eq!(std::fs::read(file(index)).unwrap(), blob(index), "under the exchange's name");
             assert_eq!(wait(ram.open(&path(index))).unwrap().unwrap().into_bytes(), blob(index));
-        }
-        assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 0, "nothing went to the disk");
+            std::fs::symlink_metadata(file(index)).unwrap().is_file()
+        };
+        assert_eq!([0, 1, 2, 3].map(in_memory), [false, false, true, true]);
+        // It is known by now.
+        assert_eq!(wait(ram.adopt(&path(0))).unwrap(), Some(Created::Already));
+        assert!(!ram.0.exchange.as_ref().unwrap().is_leaving());
     }
 
     #[test]

@@ -53,13 +53,14 @@ impl From<Error> for Failure {
 /// Reads inputs and remembers the first that could not be had.
 pub(crate) struct Inputs {
     store: Store,
-    moved: Moved,
+    /// Counts what moves; if not, whoever asks does.
+    moved: Option<Moved>,
     lost: Mutex<Option<Ref>>,
 }
 
 impl Inputs {
-    /// Those of an attempt, for which so many bytes move.
-    pub(crate) fn new(store: Store, moved: Moved) -> Self {
+    /// Reads from a store.
+    pub(crate) fn new(store: Store, moved: Option<Moved>) -> Self {
         Self { store, moved, lost: Mutex::default() }
     }
 
@@ -71,7 +72,11 @@ impl Inputs {
     /// Waits for the store, on whichever thread the stage asks.
     fn wait<T>(&self, reference: Ref, answer: impl Future<Output = Result<T>>) -> Result<T> {
         let runtime = runtime()?;
-        self.moved.during(|| runtime.block_on(answer)).inspect_err(|error| self.note_lost(reference, error))
+        let answer = match &self.moved {
+            Some(moved) => moved.during(|| runtime.block_on(answer)),
+            None => runtime.block_on(answer),
+        };
+        answer.inspect_err(|error| self.note_lost(reference, error))
     }
 
     fn note_lost(&self, reference: Ref, error: &Error) {
@@ -106,7 +111,7 @@ pub(super) struct Around<'a> {
 /// Runs an assignment on this thread.
 pub(super) fn execute(store: &Store, around: Around<'_>, work: &Assignment) -> Result<Outcome, Failure> {
     let moved = Moved::default();
-    let inputs = Arc::new(Inputs::new(store.clone(), moved.clone()));
+    let inputs = Arc::new(Inputs::new(store.clone(), Some(moved.clone())));
     let result = moved.during(|| attempt(store, around, work, inputs.clone()));
     let carried = |outcome: &Outcome| outcome.unsaved.as_ref().map_or(0, Unsaved::bytes);
     moved.add(result.as_ref().map_or(0, carried));

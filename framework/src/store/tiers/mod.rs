@@ -34,9 +34,13 @@ use bytes::Bytes;
 use held::{Held, cost};
 use memory::Memory;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// From so many bytes on, what one worker reads is shared with the others of its machine.
 const SHARED: u64 = 64 << 10;
+/// How long it may take to tell of that.
+const TELLING: Duration = Duration::from_secs(1);
 
 /// The four tiers of a store.
 pub(super) struct Tiers {
@@ -340,8 +344,11 @@ impl Tiers {
             && file.len() == bytes.len()
         {
             if machine.is_trusted() {
-                // It counts there, and goes when there is too much.
-                self.backend.adopt(&blob_path(reference.digest)).await?;
+                // It counts there, and goes when there is too much. That it can't be told is no reason to wait.
+                let told = timeout(TELLING, self.backend.adopt(&blob_path(reference.digest))).await;
+                if !matches!(told, Ok(Ok(_))) {
+                    tracing::debug!("nobody counts the copy of {}", reference.digest.short());
+                }
             }
             return Ok(file);
         }
