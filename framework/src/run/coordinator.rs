@@ -88,7 +88,7 @@ pub(super) struct Coordinator<'a> {
     pub(super) progress: HashMap<String, Line>,
     /// Whether it was said that there is no CUDA device.
     pub(super) told_of_gpus: bool,
-    /// Needs of which it was looked, and said, whether anybody here has what they ask for.
+    /// Members and needs of which it was looked, and said, whether those here have what they ask for.
     pub(super) told_to_wait: HashSet<(u32, Needs)>,
 }
 

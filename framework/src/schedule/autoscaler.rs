@@ -221,8 +221,8 @@ impl Autoscaler {
                     let horizon = pool.startup.max(LEAST_HORIZON).as_nanos();
                     let fewer = left * each.as_nanos().max(1) * ONE / holds / horizon;
                     // The members of a gang wait for each other.
-                    let least = if together > 1 { together * ONE / holds } else { 0 };
-                    workers = workers.min(fewer.max(least));
+                    let gang = if together > 1 { together * ONE / holds } else { 0 };
+                    workers = workers.min(fewer.max(gang));
                 }
                 let free = (u128::from(pool.max) * ONE).saturating_sub(load[at]);
                 let taken = workers.min(free);

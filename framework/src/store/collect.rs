@@ -211,7 +211,7 @@ fn earlier(one: Option<SystemTime>, other: Option<SystemTime>) -> Option<SystemT
     [one, other].into_iter().flatten().min()
 }
 
-/// Whether something was written, or would have been, since a time.
+/// Whether something was written since a time; where the store can tell, also whether it would have been.
 fn is_since(found: &Found, time: Option<SystemTime>) -> bool {
     time.is_some_and(|time| found.modified >= time)
 }

@@ -110,9 +110,17 @@ fn on_s3(check: impl AsyncFn(Open)) {
 
 /// Waits until the store's clock shows another time: what is written then is later than what was before.
 async fn tick(store: &Store) {
-    // S3 counts seconds, and the kernel ticks.
-    let tick = if store.url().starts_with("s3") { 1100 } else { 20 };
-    tokio::time::sleep(Duration::from_millis(tick)).await;
+    const MARK: &str = "corrupt/tick";
+    let backend = store.backend();
+    let time = async || {
+        backend.create(MARK, Bytes::from_static(b"now")).await.unwrap();
+        let found = backend.list(CORRUPT).await.unwrap();
+        let modified = found.iter().find(|found| found.path == MARK).unwrap().modified;
+        backend.remove(MARK).await.unwrap();
+        modified
+    };
+    let before = time().await;
+    while time().await <= before {}
 }
 
 fn text(text: &str) -> Artifact {

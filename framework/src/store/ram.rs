@@ -212,15 +212,14 @@ impl Ram {
         };
         offload(length, move || {
             let Some(exchange) = &self.0.exchange else { return };
-            let left = match surplus.is_copy {
+            let left = released.map_err(io::Error::other).and_then(|()| match surplus.is_copy {
+                // It was removed meanwhile.
                 true if file.as_os_str().is_empty() => Ok(()),
-                true => exchange.folder().and_then(|folder| exchange.moved(&folder.join(&surplus.path), &file)),
+                true => exchange.moved(&exchange.folder()?.join(&surplus.path), &file),
                 false => self.0.move_out(exchange, &surplus.path, &file),
-            };
-            if let Err(reason) =
-                released.map_err(|error| error.to_string()).and(left.map_err(|error| error.to_string()))
-            {
-                tracing::warn!("{} stays in memory: {reason}", surplus.path);
+            });
+            if let Err(error) = left {
+                tracing::warn!("{} stays in memory: {error}", surplus.path);
             }
             exchange.left(&surplus);
         })
@@ -444,30 +443,51 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
-    #[test]
-    fn what_the_exchange_has_no_room_for_goes_to_the_disk_and_keeps_its_names() {
-        let (disk, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let ram = Ram::with_exchange(disk.path(), Some(Exchange::new(memory.path(), PREFIX, 1_000_000)));
-        let blob = |index: u8| Bytes::from(vec![index; 400_000]);
-        let path = |index: u8| format!("blobs/aa/{index}");
-        assert_eq!(wait(ram.adopt(&path(0))).unwrap(), None);
-        for index in 0..4 {
-            let file = ram.exchange().unwrap().join(path(index));
-            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-            std::fs::write(&file, blob(index)).unwrap();
-            assert_eq!(wait(ram.adopt(&path(index))).unwrap(), Some(Created::Now));
-            assert_eq!(wait(ram.adopt(&path(index))).unwrap(), Some(Created::Already));
-        }
+    fn blob(index: u8) -> Bytes {
+        vec![index; 400_000].into()
+    }
+
+    fn path(index: u8) -> String {
+        format!("blobs/aa/{index}")
+    }
+
+    /// A store whose exchange has room for two blobs.
+    fn narrow(disk: &Path, memory: &Path) -> Ram {
+        Ram::with_exchange(disk, Some(Exchange::new(memory, PREFIX, 1_000_000)))
+    }
+
+    /// Puts a blob into the exchange, as another process does.
+    fn leave(ram: &Ram, index: u8) -> Option<Created> {
+        let file = ram.exchange().unwrap().join(path(index));
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, blob(index)).unwrap();
+        wait(ram.adopt(&path(index))).unwrap()
+    }
+
+    /// Which of four blobs are still in the exchange's memory, once nothing leaves it any more. All can be read under both
+    /// names.
+    fn in_memory(ram: &Ram) -> [bool; 4] {
         while ram.0.exchange.as_ref().unwrap().is_leaving() {
             std::thread::yield_now();
         }
-        let in_memory = |index| {
+        [0, 1, 2, 3].map(|index| {
             let file = ram.exchange().unwrap().join(path(index));
             assert_eq!(std::fs::read(&file).unwrap(), blob(index), "under the exchange's name");
             assert_eq!(wait(ram.open(&path(index))).unwrap().unwrap().into_bytes(), blob(index));
             std::fs::symlink_metadata(file).unwrap().is_file()
-        };
-        assert_eq!([0, 1, 2, 3].map(in_memory), [false, false, true, true]);
+        })
+    }
+
+    #[test]
+    fn what_the_exchange_has_no_room_for_goes_to_the_disk_and_keeps_its_names() {
+        let (disk, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ram = narrow(disk.path(), memory.path());
+        assert_eq!(wait(ram.adopt(&path(0))).unwrap(), None);
+        for index in 0..4 {
+            assert_eq!(leave(&ram, index), Some(Created::Now));
+            assert_eq!(wait(ram.adopt(&path(index))).unwrap(), Some(Created::Already));
+        }
+        assert_eq!(in_memory(&ram), [false, false, true, true]);
         let link = disk.path().join("link");
         assert!(ram.link(&path(0), &link).unwrap());
         assert_eq!(std::fs::read(link).unwrap(), blob(0));
@@ -479,25 +499,12 @@ mod tests {
     #[test]
     fn copies_of_what_the_store_has_count_and_give_their_names_to_its_own() {
         let (disk, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let ram = Ram::with_exchange(disk.path(), Some(Exchange::new(memory.path(), PREFIX, 1_000_000)));
-        let blob = |index: u8| Bytes::from(vec![index; 400_000]);
-        let path = |index: u8| format!("blobs/aa/{index}");
-        let file = |index| ram.exchange().unwrap().join(path(index));
+        let ram = narrow(disk.path(), memory.path());
         for index in 0..4 {
             assert_eq!(wait(ram.create(&path(index), blob(index).into(), true)).unwrap(), Created::Now);
-            std::fs::create_dir_all(file(index).parent().unwrap()).unwrap();
-            std::fs::write(file(index), blob(index)).unwrap();
-            assert_eq!(wait(ram.adopt(&path(index))).unwrap(), Some(Created::Already));
+            assert_eq!(leave(&ram, index), Some(Created::Already));
         }
-        while ram.0.exchange.as_ref().unwrap().is_leaving() {
-            std::thread::yield_now();
-        }
-        let in_memory = |index| {
-            assert_eq!(std::fs::read(file(index)).unwrap(), blob(index), "under the exchange's name");
-            assert_eq!(wait(ram.open(&path(index))).unwrap().unwrap().into_bytes(), blob(index));
-            std::fs::symlink_metadata(file(index)).unwrap().is_file()
-        };
-        assert_eq!([0, 1, 2, 3].map(in_memory), [false, false, true, true]);
+        assert_eq!(in_memory(&ram), [false, false, true, true]);
         // It is known by now.
         assert_eq!(wait(ram.adopt(&path(0))).unwrap(), Some(Created::Already));
         assert!(!ram.0.exchange.as_ref().unwrap().is_leaving());
