@@ -42,6 +42,8 @@ enum Command {
     Export(commands::export::Export),
     /// Work for a run: join it from here, or from another machine
     Worker(commands::worker::Worker),
+    /// See many runs through, side by side on the same workers: `ropeway run --join` asks for them
+    Coordinator(commands::coordinator::Coordinator),
     /// Remove from the store what no kept result needs
     Gc(commands::gc::Gc),
     /// Print the JSON Schema of pipeline files, for editors
@@ -73,6 +75,14 @@ pub(crate) struct PipelineArgs {
     /// Another store: memory://, file://PATH, s3://BUCKET/PREFIX, …
     #[arg(long, value_name = "URL")]
     pub(crate) store: Option<String>,
+}
+
+impl PipelineArgs {
+    /// What is different about the pipeline this time, each `KEY=VALUE`.
+    pub(crate) fn all_overrides(&self) -> Vec<String> {
+        let seed = self.seed.map(|seed| format!("seed={seed}"));
+        self.overrides.iter().cloned().chain(seed).collect()
+    }
 }
 
 /// What a process that computes holds, and where.
@@ -169,6 +179,7 @@ fn dispatch(command: Command, context: &Context) -> Exit {
         Command::Infer(command) => command.execute(context),
         Command::Export(command) => command.execute(context),
         Command::Worker(command) => command.execute(context),
+        Command::Coordinator(command) => command.execute(context),
         Command::Gc(command) => command.execute(context),
         Command::Schema(command) => command.execute(context),
         Command::New(command) => command.execute(context),

@@ -30,10 +30,10 @@ pub(crate) fn kill(process: u32) -> bool {
 }
 
 /// A project with a folder of its own for temporary files, of which every file and process is known.
-struct Watched(Project);
+pub(crate) struct Watched(Project);
 
 impl Watched {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let watched = Self(Project::new());
         fs::create_dir(watched.temporary()).unwrap();
         watched
@@ -47,14 +47,14 @@ impl Watched {
         self.0.path().join(".ropeway").join(folder)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.0.command(arguments);
         command.env("TMPDIR", self.temporary());
         command
     }
 
     /// Processes that work here.
-    fn processes(&self) -> Vec<u32> {
+    pub(crate) fn processes(&self) -> Vec<u32> {
         let entries = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
         let here = |id: &u32| fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|folder| folder == self.0.path());
         entries.filter_map(|name| name.parse().ok()).filter(here).filter(|id| lives(*id)).collect()
@@ -87,14 +87,14 @@ fn files(folder: &Path) -> BTreeSet<String> {
 }
 
 /// A run that nobody disturbed.
-struct Reference {
+pub(crate) struct Reference {
     digests: BTreeMap<String, Value>,
     memos: BTreeSet<String>,
-    events: usize,
+    pub(crate) events: usize,
 }
 
 impl Reference {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let project = Watched::new();
         let run = Ended::of(project.command(&digits(&[])).output().unwrap()).ok();
         let memos = files(&project.store("memo"));
@@ -102,7 +102,7 @@ impl Reference {
     }
 
     #[track_caller]
-    fn same(&self, run: &Ended) {
+    pub(crate) fn same(&self, run: &Ended) {
         assert_eq!(run.digests(), self.digests);
         assert!(!run.stdout.contains("not deterministic"), "{}", run.stdout);
     }

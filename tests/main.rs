@@ -12,6 +12,7 @@ mod bad_input;
 mod broken_store;
 mod command_line;
 mod configs;
+mod coordinator;
 mod devices;
 mod examples;
 mod gangs;

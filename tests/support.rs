@@ -116,6 +116,21 @@ pub(crate) fn skip(kind: &str, reason: &str) {
     println!("skipped: {reason}");
 }
 
+/// The program, as another build of it.
+pub(crate) fn another_build(project: &Project) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    // The same program but for one digit of the identity that the linker wrote into it.
+    let mut program = std::fs::read(env!("CARGO_BIN_EXE_ropeway")).unwrap();
+    let note = program.windows(16).position(|at| at == b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0").or_else(|| {
+        // The linker decides how long an identity is.
+        program.windows(16).position(|at| at.starts_with(b"\x04\0\0\0") && at.ends_with(b"\x03\0\0\0GNU\0"))
+    });
+    program[note.unwrap() + 16] ^= 1;
+    let other = project.write("other/ropeway", program);
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755)).unwrap();
+    other
+}
+
 /// The secret of runs that are tested.
 pub(crate) const TOKEN: &str = "rw1-00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 

@@ -1,6 +1,6 @@
 //! Runs in worker processes: the bytes are those of a run in one process, and nobody but its workers takes part.
 
-use crate::support::{Ended, MUCH, Process, Project, Running, TOKEN, all_digits, digits, skip};
+use crate::support::{Ended, MUCH, Process, Project, Running, TOKEN, all_digits, another_build, digits, skip};
 use std::fs;
 use std::process::Command;
 
@@ -64,16 +64,7 @@ fn who_has_no_token_is_no_worker() {
 #[test]
 fn a_worker_of_another_build_is_refused_with_both_builds_named() {
     let project = Project::new();
-    // The same program but for one digit of the identity that the linker wrote into it.
-    let mut program = fs::read(env!("CARGO_BIN_EXE_ropeway")).unwrap();
-    let note = program.windows(16).position(|at| at == b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0").or_else(|| {
-        // The linker decides how long an identity is.
-        program.windows(16).position(|at| at.starts_with(b"\x04\0\0\0") && at.ends_with(b"\x03\0\0\0GNU\0"))
-    });
-    program[note.unwrap() + 16] ^= 1;
-    let other = project.write("other/ropeway", program);
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
+    let other = another_build(&project);
     let mut running =
         Running::start(&project, &digits(&["--workers", "0", "--listen", "127.0.0.1:0", "--token", TOKEN]));
     let address = running.address();

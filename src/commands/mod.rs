@@ -1,9 +1,11 @@
 //! One file a command.
 
 pub(crate) mod check;
+pub(crate) mod coordinator;
 pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod infer;
+mod join;
 pub(crate) mod new;
 pub(crate) mod plan;
 pub(crate) mod run;
@@ -51,23 +53,27 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
 
 /// Reads and resolves a pipeline file. Mistakes are drawn on stderr, all of them.
 pub(crate) fn load(args: &PipelineArgs, context: &Context) -> Result<Pipeline> {
-    let name = args.pipeline.display().to_string();
-    let text = std::fs::read_to_string(&args.pipeline).map_err(|error| {
-        let error = Error::usage(format!("can't read the pipeline file {name}: {error}"));
-        match near_file(&args.pipeline) {
-            Some(near) => error.help(format!("did you mean {near}?")),
-            None => error.help("give the path of a TOML file, such as configs/digits.toml"),
-        }
-    })?;
-    let mut overrides = args.overrides.iter().map(|text| Override::parse(text)).collect::<Result<Vec<_>>>()?;
-    if let Some(seed) = args.seed {
-        overrides.push(Override::parse(&format!("seed={seed}"))?);
-    }
-    let source = SourceFile::new(name, text);
+    let source = read_pipeline(args)?;
+    let overrides = args.all_overrides().iter().map(|text| Override::parse(text)).collect::<Result<Vec<_>>>()?;
     let (pipeline, found) = resolve(&source, &context.registry, &overrides);
     diagnostics::draw(&source, &found);
     // What is wrong has been drawn; the exit code says that something is.
     pipeline.ok_or_else(|| Error::usage(""))
+}
+
+/// Reads a pipeline file.
+pub(crate) fn read_pipeline(args: &PipelineArgs) -> Result<SourceFile> {
+    Ok(SourceFile::new(args.pipeline.display().to_string(), pipeline_text(&args.pipeline)?))
+}
+
+fn pipeline_text(path: &std::path::Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let error = Error::usage(format!("can't read the pipeline file {}: {error}", path.display()));
+        match near_file(path) {
+            Some(near) => error.help(format!("did you mean {near}?")),
+            None => error.help("give the path of a TOML file, such as configs/digits.toml"),
+        }
+    })
 }
 
 fn near_file(path: &std::path::Path) -> Option<String> {

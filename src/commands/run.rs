@@ -1,8 +1,9 @@
 //! `ropeway run`
 
+use super::join::JoinArgs;
 use super::signals::Signals;
 use super::trace::TraceFile;
-use super::{gpus, load, open_store, print, print_json, serve_metrics};
+use super::{gpus, load, open_store, print, print_json, read_pipeline, serve_metrics};
 use crate::cli::{Context, Exit, Format, PipelineArgs, TierArgs, complain};
 use crate::live::Live;
 use crate::observe::Timeline;
@@ -37,6 +38,8 @@ pub(crate) struct Run {
     metrics: Option<String>,
     #[command(flatten)]
     elsewhere: ElsewhereArgs,
+    #[command(flatten)]
+    join: JoinArgs,
     #[command(flatten)]
     tiers: TierArgs,
     /// How to print: a summary for people, or one event a line
@@ -104,7 +107,7 @@ impl ElsewhereArgs {
 
 /// The pool that `--workers` means. The cores and CUDA devices that there are are shared; a number of cores that was asked
 /// for is each worker's.
-fn local(workers: &RangeInclusive<u32>, cores: Option<u16>, (all, devices): (usize, usize)) -> Vec<Pool> {
+pub(super) fn local(workers: &RangeInclusive<u32>, cores: Option<u16>, (all, devices): (usize, usize)) -> Vec<Pool> {
     let (min, max) = (*workers.start(), *workers.end());
     let share = |all: usize| all / max.max(1) as usize;
     let cpus = cores.map_or(share(all).max(1) as f64, f64::from);
@@ -115,6 +118,46 @@ fn local(workers: &RangeInclusive<u32>, cores: Option<u16>, (all, devices): (usi
 
 impl Run {
     pub(crate) fn execute(self, context: &Context) -> Exit {
+        let trace = self.trace.as_deref().map(TraceFile::create).transpose()?;
+        let mut sink: Box<dyn Sink> = match self.format {
+            Format::Text => Box::new(Live::new()),
+            // A reader that goes away does not stop the run; the last line tells.
+            Format::Json => Box::new(|line: &Line| drop(print_json(line))),
+        };
+        let format = self.format;
+        let (report, events) = if self.join.asks() {
+            self.ask(context, &mut *sink, trace.is_some())?
+        } else {
+            self.see_through(context, &mut *sink, trace.is_some())?
+        };
+        drop(sink);
+        if let Some(trace) = trace {
+            trace.write(&Timeline::of(&events))?;
+        }
+        if format == Format::Text {
+            print(summary(&report))?;
+        }
+        exit_code(&report)
+    }
+
+    /// Has a coordinator see the run through. Gives how it ended, and its events if they are wanted.
+    fn ask(self, context: &Context, sink: &mut dyn Sink, traced: bool) -> Result<(Report, Vec<Line>)> {
+        // Mistakes are found here, where the file is.
+        load(&self.pipeline, context)?;
+        let (source, overrides) = (read_pipeline(&self.pipeline)?, self.pipeline.all_overrides());
+        let mut events = Vec::new();
+        let mut hear = |line: &Line| {
+            if traced {
+                events.push(line.clone());
+            }
+            sink.event(line);
+        };
+        let report = self.join.execute(&source, (overrides, self.only), self.elsewhere.token, &mut hear)?;
+        Ok((report, events))
+    }
+
+    /// Sees the run through, likewise.
+    fn see_through(self, context: &Context, sink: &mut dyn Sink, traced: bool) -> Result<(Report, Vec<Line>)> {
         let pipeline = load(&self.pipeline, context)?;
         let store = self.tiers.limit(open_store(&self.pipeline, &pipeline)?);
         let mut options = Options { only: self.only, gpus: gpus(self.gpus)?, ..Options::default() };
@@ -123,7 +166,6 @@ impl Run {
         }
         let here = (&mut options.cores, options.gpus.all().len());
         options.elsewhere = self.elsewhere.read(&pipeline.pools, self.cores, &self.tiers, here)?;
-        let trace = self.trace.as_deref().map(TraceFile::create).transpose()?;
         if let Some(address) = &self.metrics {
             let metrics = Metrics::of(&store);
             let served = metrics.clone();
@@ -131,11 +173,6 @@ impl Run {
             options.metrics = Some(metrics);
         }
         interrupt_with(options.cancel.clone())?;
-        let mut sink: Box<dyn Sink> = match self.format {
-            Format::Text => Box::new(Live::new()),
-            // A reader that goes away does not stop the run; the last line tells.
-            Format::Json => Box::new(|line: &Line| drop(print_json(line))),
-        };
         let token =
             options.elsewhere.as_ref().filter(|elsewhere| elsewhere.open).map(|elsewhere| elsewhere.token.to_string());
         let mut hear = |line: &Line| {
@@ -145,21 +182,14 @@ impl Run {
             sink.event(line);
         };
         let report = run(&pipeline, &context.registry, &store, &options, &mut hear)?;
-        drop(sink);
-        if let Some(trace) = trace {
-            trace.write(&Timeline::of(&read_events(&store, &report.run)?))?;
-        }
-        if self.format == Format::Text {
-            print(summary(&report))?;
-        }
-        let code = exit_code(&report);
+        let events = if traced { read_events(&store, &report.run)? } else { Vec::new() };
         store.close();
-        code
+        Ok((report, events))
     }
 }
 
 /// The first Ctrl-C or SIGTERM stops the run in good order, the second at once. What is committed stays either way.
-fn interrupt_with(cancel: Cancel) -> Result<()> {
+pub(super) fn interrupt_with(cancel: Cancel) -> Result<()> {
     let mut signals = Signals::new()?;
     runtime()?.spawn(async move {
         signals.next().await;
@@ -171,7 +201,8 @@ fn interrupt_with(cancel: Cancel) -> Result<()> {
     Ok(())
 }
 
-fn exit_code(report: &Report) -> Exit {
+/// What a process ends with whose run ended so.
+pub(super) fn exit_code(report: &Report) -> Exit {
     if report.interrupted {
         return Err(Error::new("interrupted").help("run it again to go on").fault(Fault::Interrupted));
     }

@@ -8,7 +8,7 @@ use super::task::{Live, Made, Request, Task, Waiter};
 use super::voice::{Looked, Voice};
 use super::watch::{attempt_span, reserved_cores};
 use super::window::Reply;
-use crate::schedule::{self, Action, Device, GroupId, Needs, Share, TaskId, WHOLE, WorkerId};
+use crate::schedule::{self, Action, Device, GroupId, Needs, Share, TaskId, Time, WHOLE, WorkerId};
 use crate::stage::{self, Cancel, Gang, Models, Pace, Progress, Report as Step, Seed, TaskRequest, Tasks};
 use crate::worker::{Assignment, Inputs};
 use crate::{Context, Error, Result};
@@ -23,6 +23,11 @@ impl Coordinator<'_> {
         task.key = Some(key);
         task.files = files;
         self.lookup.note(&task.request.task.stage, files);
+        let run = task.run;
+        if self.courses.get(&run).is_some_and(|course| files && !course.near) {
+            return self.fail(id, far());
+        }
+        let Some(task) = self.tasks.get(&id) else { return Ok(()) };
         if !task.again
             && let Some(memo) = self.remembered(id, known)?
         {
@@ -30,13 +35,7 @@ impl Coordinator<'_> {
             return self.succeed(id, Outcome::Cached, made);
         }
         if let Some(other) = self.under_way.get(&key).copied().filter(|other| *other != id) {
-            // The same task under another name: it waits for the one that runs.
-            if let Some(task) = self.tasks.remove(&id)
-                && let Some(other) = self.tasks.get_mut(&other)
-            {
-                other.waiters.extend(task.waiters);
-            }
-            return Ok(());
+            return self.wait_with(id, other);
         }
         self.under_way.insert(key, id);
         let stage = self.appraise(id)?;
@@ -54,12 +53,13 @@ impl Coordinator<'_> {
         let task = schedule::Task {
             retries: request.task.needs.retries,
             once: request.stage.signature().once,
+            run: task.run,
             priority: request.task.needs.priority,
-            deadline: request.task.needs.deadline,
+            deadline: self.deadline(task),
             // What is small travels with the attempt, wherever it goes.
             inputs: inputs().filter(|one| one.bytes >= LARGE).map(|one| ((&one.digest).into(), one.bytes)).collect(),
             size: request.size(),
-            // What different stages ask for shares the workers fairly.
+            // What different stages of a run ask for shares the workers fairly.
             group: GroupId(stage.0),
             stage,
             members,
@@ -67,6 +67,25 @@ impl Coordinator<'_> {
         };
         self.tell_of_waiting(id, (members, task.needs))?;
         self.step(schedule::Event::Submitted(task))
+    }
+
+    /// It can't be said what a task is: what it reads is not there, say.
+    pub(super) fn unknown(&mut self, id: TaskId, error: Error) -> Result<()> {
+        let course = self.tasks.get(&id).and_then(|task| self.courses.get(&task.run));
+        let far = course.is_some_and(|course| !course.near);
+        self.fail(id, if far { error.help(FAR) } else { error })
+    }
+
+    /// The same task is under way under another name, or for another run: this one waits for that.
+    fn wait_with(&mut self, id: TaskId, other: TaskId) -> Result<()> {
+        let Some(task) = self.tasks.remove(&id) else { return Ok(()) };
+        let Some(other) = self.tasks.get_mut(&other) else { return Ok(()) };
+        let (whose, run) = (other.run, task.run);
+        let name = task.request.task.label.clone();
+        other.waiters.extend(task.waiters);
+        let Some(whose) = self.courses.get(&whose).filter(|_| whose != run) else { return Ok(()) };
+        let line = format!("run {} computes it already: this one waits for that", whose.name);
+        self.tell(run, Event::Log { name, line })
     }
 
     /// How many workers a task is placed on, and what it needs of each.
@@ -84,14 +103,21 @@ impl Coordinator<'_> {
         waiting.into_iter().try_for_each(|(id, place)| self.tell_of_waiting(id, place))
     }
 
+    /// When a task fails if it is not done: so long after its run's start.
+    pub(super) fn deadline(&self, task: &Task) -> Option<Time> {
+        let began = self.courses.get(&task.run).map_or(Time::ZERO, |course| course.began);
+        task.request.task.needs.deadline.map(|deadline| deadline.saturating_add(began))
+    }
+
     /// Says, once for each kind of needs, that the workers that are here or may be started can't run a task, but those
     /// that may join can. Before anybody has joined that is no news.
     fn tell_of_waiting(&mut self, id: TaskId, (members, needs): (u32, Needs)) -> Result<()> {
         let open = self.options.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.open);
-        if !open || self.crew.is_empty() || self.told_to_wait.contains(&(members, needs)) {
+        let Some(run) = self.tasks.get(&id).map(|task| task.run) else { return Ok(()) };
+        let Some(course) = self.courses.get_mut(&run) else { return Ok(()) };
+        if !open || self.crew.is_empty() || !course.told_to_wait.insert((members, needs)) {
             return Ok(());
         }
-        self.told_to_wait.insert((members, needs));
         let sites = self.crew.sites();
         let could_come = sites.iter().any(|site| !site.ready.is_zero() && site.has.fits(&needs));
         let places: u64 = sites.iter().map(|site| u64::from(site.has.holds(&needs, members))).sum();
@@ -106,7 +132,7 @@ impl Coordinator<'_> {
                  join"
             ),
         };
-        self.tell(Event::Warning { name: task.label().to_owned(), message })
+        self.tell(run, Event::Warning { name: task.label().to_owned(), message })
     }
 
     pub(super) fn step(&mut self, event: schedule::Event) -> Result<()> {
@@ -216,13 +242,15 @@ impl Coordinator<'_> {
             reply.fail(Error::usage(format!("there is no stage {:?}", task.stage)));
             return Ok(());
         };
+        // It ended meanwhile: nobody waits for the answer.
+        let Some(asks) = self.tasks.get(&parent) else { return Ok(()) };
         match stage.normalise(&task.params) {
             Ok(params) => {
-                let parent = self.tasks.get(&parent);
-                let _span = parent.map(|parent| parent.span.clone().entered());
-                let label = format!("{}/{}", parent.map(|parent| parent.label()).unwrap_or_default(), task.label);
+                let (_span, run) = (asks.span.clone().entered(), asks.run);
+                let label = format!("{}/{}", asks.label(), task.label);
                 let task = TaskRequest { params, label, ..task };
-                self.look(Task::new(Request::new(task, stage, BTreeMap::new()), Waiter::Stage(reply)));
+                let request = Request::new(task, stage, BTreeMap::new());
+                self.look(Task::new(run, request, Waiter::Stage(parent, reply)));
             }
             Err(error) => reply.fail(Error::usage(error)),
         }
@@ -232,8 +260,8 @@ impl Coordinator<'_> {
     pub(super) fn said(&mut self, id: TaskId, step: Step) -> Result<()> {
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         task.losses.note(task.request.task.needs.workers, &step);
-        let name = task.label().to_owned();
-        self.tell(match step.line {
+        let (run, name) = (task.run, task.label().to_owned());
+        let event = match step.line {
             Some(line) => Event::Log { name, line },
             None => Event::Progress {
                 name,
@@ -242,9 +270,18 @@ impl Coordinator<'_> {
                 unit: step.unit.into_owned(),
                 metrics: step.metrics.into_iter().collect(),
             },
-        })
+        };
+        self.tell(run, event)
     }
 }
+
+/// Why a task whose parameters name files does not run for somebody to whom those are others.
+fn far() -> Error {
+    Error::usage("its parameters name files, and the coordinator is on another machine or in another folder").help(FAR)
+}
+
+/// What to do about it.
+const FAR: &str = "ask for it from the folder in which the coordinator runs, or start a coordinator here";
 
 /// What an attempt is to compute on: `cpu`, `cuda:0`, `cuda:0+1`.
 fn device_names(shares: &[Share]) -> Cow<'static, str> {

@@ -1,27 +1,24 @@
 //! The coordinator: asks the store what is known, gives the rest to the scheduler, and sees that every waiter hears.
 
 use super::Options;
-use super::crew::{Crew, EMBEDDED, HERE};
-use super::event::{Event, Line, Outcome, Report, Sink, StageReport};
-use super::fold::Fold;
-use super::forecast::Begun;
+use super::course::Course;
+use super::crew::{Crew, HERE};
+use super::event::{Event, Outcome, Report, StageReport};
 use super::gangs::Gangs;
-use super::log::RunLog;
 use super::lookup::Lookup;
 use super::nodes::{Node, request};
 use super::rests::Rests;
-use super::task::{Live, Request, Task, Waiter};
+use super::task::{Live, Task, Waiter};
 use super::voice::Message;
 use crate::data::{Artifact, Kind, Metrics, Ref};
 use crate::fast_map::FastMap;
-use crate::pipeline::Pipeline;
-use crate::schedule::{self, Costs, Needs, Scheduler, StageId, TaskId, WorkerId};
+use crate::schedule::{self, Costs, RunId, Scheduler, StageId, TaskId, WorkerId};
 use crate::soon::Soon;
 use crate::stage::Registry;
 use crate::store::{Key, Store, StoreError};
 use crate::worker::{self, Failure, Heard, program};
-use crate::{Error, Result, runtime};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use crate::{Context, Error, Result, runtime};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -49,28 +46,24 @@ impl Ending {
     }
 }
 
-/// One run.
+/// Sees runs through: one, or those that it is asked for as long as it lives.
 pub(super) struct Coordinator<'a> {
-    pub(super) pipeline: &'a Pipeline,
     pub(super) registry: Arc<Registry>,
     pub(super) store: Store,
     pub(super) options: &'a Options,
-    pub(super) sink: &'a mut dyn Sink,
-    pub(super) fold: Fold,
-    pub(super) log: RunLog,
-    pub(super) run: String,
     pub(super) build: Arc<str>,
     pub(super) crew: Crew,
     pub(super) scheduler: Scheduler,
-    pub(super) wanted: Vec<usize>,
-    pub(super) nodes: Vec<Node>,
-    pub(super) reports: BTreeMap<usize, StageReport>,
+    /// The runs under way.
+    pub(super) courses: BTreeMap<RunId, Course<'a>>,
+    /// Hears what is none of one run's alone, and when runs begin and end.
+    pub(super) watcher: Option<&'a mut dyn FnMut(&Event)>,
+    /// How the run ended that ended last.
+    pub(super) last: Option<Report>,
     pub(super) tasks: BTreeMap<TaskId, Box<Task>>,
     pub(super) next_task: u64,
     /// The tasks under way by key, so that one that is asked for twice runs once.
     pub(super) under_way: FastMap<Key, TaskId>,
-    /// Who made what in this run, so that what the store loses can be made again.
-    pub(super) made: FastMap<Ref, Arc<Request>>,
     pub(super) lookup: Lookup,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) outbox: mpsc::Sender<Message>,
@@ -80,68 +73,33 @@ pub(super) struct Coordinator<'a> {
     pub(super) stages: HashMap<String, StageId>,
     /// What earlier runs learned, once it is read.
     pub(super) recalled: Option<Costs>,
-    /// The stages whose tasks are under way.
-    pub(super) begun: BTreeMap<usize, Begun>,
     pub(super) gangs: Gangs,
     pub(super) rests: Rests,
-    /// What stages said last of how far they are.
-    pub(super) progress: HashMap<String, Line>,
     /// Whether it was said that there is no CUDA device.
     pub(super) told_of_gpus: bool,
-    /// Members and needs of which it was looked, and said, whether those here have what they ask for.
-    pub(super) told_to_wait: HashSet<(u32, Needs)>,
 }
 
 impl<'a> Coordinator<'a> {
-    pub(super) fn new(
-        pipeline: &'a Pipeline,
-        registry: Arc<Registry>,
-        store: Store,
-        options: &'a Options,
-        sink: &'a mut dyn Sink,
-        wanted: Vec<usize>,
-    ) -> Result<Self> {
-        let build = program::build();
-        let stages: Vec<String> = wanted.iter().map(|node| pipeline.stages[*node].name.clone()).collect();
-        let (log, line) = RunLog::create(&store, &pipeline.name, |run| Line {
-            event: Event::Started {
-                run,
-                pipeline: pipeline.name.clone(),
-                seed: pipeline.seed,
-                stages: stages.clone(),
-                unix_millis: options.clock.unix_millis(),
-                build: build.clone(),
-            },
-            at: options.clock.elapsed().as_secs_f64(),
-        })?;
-        sink.event(&line);
-        let Event::Started { run, .. } = line.event else { return Err(Error::new("a run begins with its start")) };
-        let mut nodes = vec![Node::Outside; pipeline.stages.len()];
-        wanted.iter().for_each(|node| nodes[*node] = Node::Waiting);
+    /// Gathers workers, who are told the name of the run that they work for, if it is one.
+    pub(super) fn new(registry: Arc<Registry>, store: Store, options: &'a Options, name: Option<&str>) -> Result<Self> {
         let (outbox, inbox) = mpsc::channel();
-        let crew = Crew::gather(&store, options, &run, &outbox)?;
+        let crew = Crew::gather(&store, options, name, &outbox)?;
         let mut scheduler = crew.announce(Scheduler::new(), options.elsewhere.as_ref());
         let joined = schedule::Event::Joined { worker: HERE, has: crew.capacity() };
         scheduler.step(options.clock.elapsed(), joined);
         Ok(Self {
-            pipeline,
             registry,
             store,
             options,
-            sink,
-            fold: Fold::default(),
-            log,
-            run,
-            build: build.into(),
+            build: program::build().into(),
             crew,
             scheduler,
-            wanted,
-            nodes,
-            reports: BTreeMap::new(),
+            courses: BTreeMap::new(),
+            watcher: None,
+            last: None,
             tasks: BTreeMap::new(),
             next_task: 0,
             under_way: FastMap::default(),
-            made: FastMap::default(),
             lookup: Lookup::new(),
             inbox,
             outbox,
@@ -149,30 +107,46 @@ impl<'a> Coordinator<'a> {
             soon: Soon::default(),
             stages: HashMap::new(),
             recalled: None,
-            begun: BTreeMap::new(),
             gangs: Gangs::default(),
             rests: Rests::default(),
-            progress: HashMap::new(),
             told_of_gpus: false,
-            told_to_wait: HashSet::new(),
         })
     }
 
-    /// Sees the run through.
-    pub(super) fn run(mut self) -> Result<Report> {
-        let _span = self.span().entered();
+    /// Sees one run through.
+    pub(super) fn see_through(mut self, course: Course<'a>) -> Result<Report> {
+        let _span = course.span.clone().entered();
+        let run = self.admit(course)?;
         if let Some(address) = self.crew.address() {
-            self.tell(Event::Listening { address })?;
+            self.tell(run, Event::Listening { address })?;
         }
-        self.tell_joined(self.crew.describe())?;
+        self.introduce(run)?;
         self.warn_of_devices()?;
-        self.advance()?;
-        let mut interrupted = false;
-        while self.wanted.iter().any(|node| matches!(self.nodes[*node], Node::Waiting | Node::Running)) {
+        self.advance(run)?;
+        self.work(|this| this.courses.is_empty())?;
+        self.part_ways();
+        self.last.context("a run ends with a report")
+    }
+
+    /// Sees the runs through that it is asked for, until it is cancelled. `watcher` hears what is none of one run's alone,
+    /// and when runs begin and end.
+    pub(super) fn serve(mut self, watcher: &'a mut dyn FnMut(&Event)) -> Result<()> {
+        self.watcher = Some(watcher);
+        if let Some(address) = self.crew.address() {
+            self.tell_all(Event::Listening { address })?;
+        }
+        self.warn_of_devices()?;
+        self.work(|_| false)?;
+        self.part_ways();
+        Ok(())
+    }
+
+    /// Works until it is done, or cancelled.
+    fn work(&mut self, done: impl Fn(&Self) -> bool) -> Result<()> {
+        self.close_settled()?;
+        while !done(self) {
             if self.options.cancel.is_cancelled() {
-                interrupted = true;
-                self.interrupt()?;
-                break;
+                return self.interrupt();
             }
             match self.inbox.try_recv() {
                 Ok(message) => self.hear(message)?,
@@ -191,8 +165,9 @@ impl<'a> Coordinator<'a> {
             }
             self.end_rests()?;
             self.pulse()?;
+            self.close_settled()?;
         }
-        self.finish(interrupted)
+        Ok(())
     }
 
     fn next_message(&mut self) -> Option<Message> {
@@ -213,11 +188,12 @@ impl<'a> Coordinator<'a> {
         match message {
             Message::Looked(all) => all.into_iter().try_for_each(|(id, looked)| match looked {
                 Ok(looked) => self.looked(id, looked),
-                Err(error) => self.fail(id, error),
+                Err(error) => self.unknown(id, error),
             }),
             Message::Ended(worker, id, attempt, result) => self.ended(worker, id, attempt, result),
             Message::Submitted(parent, task, reply) => self.submitted(parent, task, reply),
             Message::Said(id, step) => self.said(id, step),
+            Message::Resolved(resolved) => self.resolved(*resolved),
             Message::Heard(all) => all.into_iter().try_for_each(|heard| self.heard(heard)),
         }
     }
@@ -228,10 +204,12 @@ impl<'a> Coordinator<'a> {
             Heard::Joined(worker) => {
                 let is_first = self.crew.is_empty();
                 let (info, joined) = self.crew.join(self.options.clock.elapsed(), *worker);
-                self.tell_joined(info)?;
+                let joined_as = Event::WorkerJoined(self.priced(info));
+                self.tell_all(joined_as)?;
                 self.step(joined)?;
                 if is_first { self.tell_of_all_that_wait() } else { Ok(()) }
             }
+            Heard::Asked(order) => self.asked(*order),
             Heard::Lost { worker, reason } => self.lost(worker, reason),
             Heard::Leaving(worker) => self.leaves(worker),
             Heard::Ended { worker, task, attempt, result } => {
@@ -250,44 +228,60 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    /// Begins every stage whose inputs are there, and gives up those that can't have them.
-    pub(super) fn advance(&mut self) -> Result<()> {
-        for node in self.wanted.clone() {
-            if self.nodes[node] != Node::Waiting {
+    /// Begins every stage of a run whose inputs are there, and gives up those that can't have them.
+    pub(super) fn advance(&mut self, run: RunId) -> Result<()> {
+        let Some(course) = self.courses.get(&run) else { return Ok(()) };
+        for node in course.wanted.clone() {
+            let Some(course) = self.courses.get_mut(&run) else { return Ok(()) };
+            if course.nodes[node] != Node::Waiting {
                 continue;
             }
-            let needs = self.pipeline.dependencies(node);
-            if needs.iter().any(|from| self.nodes[*from] == Node::Failed) {
-                self.nodes[node] = Node::Failed;
-                self.close(node, Ending::without(Outcome::Skipped, None))?;
-            } else if needs.iter().all(|from| matches!(self.nodes[*from], Node::Ready(_))) {
-                self.nodes[node] = Node::Running;
-                let name = |node: usize| self.pipeline.stages[node].name.clone();
+            let needs = course.pipeline.dependencies(node);
+            if needs.iter().any(|from| course.nodes[*from] == Node::Failed) {
+                course.nodes[node] = Node::Failed;
+                self.close(run, node, Ending::without(Outcome::Skipped, None))?;
+            } else if needs.iter().all(|from| matches!(course.nodes[*from], Node::Ready(_))) {
+                course.nodes[node] = Node::Running;
+                let name = |node: usize| course.pipeline.stages[node].name.clone();
                 let takes = needs.iter().map(|from| name(*from)).collect();
-                self.tell(Event::StageStarted { name: name(node), takes })?;
-                match request(self.pipeline, node, &self.nodes) {
-                    Ok(request) => self.look(Task::new(request, Waiter::Node(node))),
-                    Err(error) => {
-                        self.nodes[node] = Node::Failed;
-                        self.close(node, Ending::without(Outcome::Failed, Some(error)))?;
+                let request = request(&course.pipeline, node, &course.nodes);
+                let started = Event::StageStarted { name: name(node), takes };
+                let span = course.span.clone();
+                self.tell(run, started)?;
+                match request {
+                    Ok(request) => {
+                        let _span = span.entered();
+                        self.look(Task::new(run, request, Waiter::Node(run, node)));
                     }
+                    Err(error) => self.fail_node(run, node, error)?,
                 }
             }
         }
         Ok(())
     }
 
+    /// A stage failed.
+    pub(super) fn fail_node(&mut self, run: RunId, node: usize, error: Error) -> Result<()> {
+        if let Some(course) = self.courses.get_mut(&run) {
+            course.nodes[node] = Node::Failed;
+        }
+        self.close(run, node, Ending::without(Outcome::Failed, Some(error)))
+    }
+
     /// Reports how a stage ended.
-    pub(super) fn close(&mut self, node: usize, ending: Ending) -> Result<()> {
+    pub(super) fn close(&mut self, run: RunId, node: usize, ending: Ending) -> Result<()> {
         let Ending { outcome, seconds, device, key, outputs, error } = ending;
+        let metrics = self.metrics(&outputs)?;
+        let Some(course) = self.courses.get_mut(&run) else { return Ok(()) };
+        let stage = &course.pipeline.stages[node];
         let report = StageReport {
-            name: self.pipeline.stages[node].name.clone(),
+            name: stage.name.clone(),
             outcome,
             seconds,
             device,
             key,
-            metrics: self.metrics(&outputs)?,
-            outputs: self.pipeline.stages[node]
+            metrics,
+            outputs: stage
                 .outputs
                 .iter()
                 .filter_map(|port| Some((port.name.clone(), outputs.get(&port.name)?.digest)))
@@ -296,8 +290,8 @@ impl<'a> Coordinator<'a> {
             fault: error.as_ref().map(Error::whose),
             error: error.map(|error| error.to_string()),
         };
-        self.reports.insert(node, report.clone());
-        self.tell(Event::StageFinished(report))
+        course.reports.insert(node, report.clone());
+        self.tell(run, Event::StageFinished(report))
     }
 
     /// The numbers among what a stage gave.
@@ -317,7 +311,8 @@ impl<'a> Coordinator<'a> {
         Ok(all.into_iter().collect())
     }
 
-    /// Asks what runs to stop and waits a little. Whoever waits for a task that is dropped hears that the run ended.
+    /// Ends all runs before their time: asks what runs to stop and waits a little. Whoever waits for a task that is dropped
+    /// hears that the run ended.
     fn interrupt(&mut self) -> Result<()> {
         self.tasks.retain(|_, task| !task.live.is_empty());
         self.tasks.values().flat_map(|task| task.live.values()).for_each(|live| live.cancel.cancel());
@@ -342,7 +337,8 @@ impl<'a> Coordinator<'a> {
             }
             self.pulse()?;
         }
-        Ok(())
+        let runs: Vec<RunId> = self.courses.keys().copied().collect();
+        runs.into_iter().try_for_each(|run| self.finish(run, true))
     }
 
     /// An attempt of an interrupted run has ended.
@@ -366,26 +362,6 @@ impl<'a> Coordinator<'a> {
             task.live.retain(|number, live| stays(*id, *number, live));
             !task.live.is_empty()
         });
-    }
-
-    fn finish(mut self, interrupted: bool) -> Result<Report> {
-        for node in self.wanted.clone() {
-            if !self.reports.contains_key(&node) {
-                self.close(node, Ending::without(Outcome::Skipped, None))?;
-            }
-        }
-        let report = Report {
-            run: self.run.clone(),
-            seconds: self.options.clock.elapsed().as_secs_f64(),
-            stages: std::mem::take(&mut self.reports).into_values().collect(),
-            interrupted,
-        };
-        self.tell(Event::WorkerLeft { worker: EMBEDDED.to_owned(), lost: None })?;
-        self.tell(Event::Finished(report.clone()))?;
-        self.log.close()?;
-        self.remember()?;
-        self.part_ways();
-        Ok(report)
     }
 
     /// Tells the workers that the run is over, and waits until they have heard it and left: a process that ends may

@@ -25,6 +25,8 @@ impl Coordinator<'_> {
         self.tell_of_missing_gpus(id)?;
         let now = self.options.clock.elapsed();
         let next = StageId(self.stages.len() as u32);
+        let deadline = self.tasks.get(&id).and_then(|task| self.deadline(task));
+        let left = deadline.map(|deadline| deadline.saturating_sub(now));
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(next) };
         let stage = *self.stages.entry(task.request.kind()).or_insert(next);
         let costs = self.scheduler.costs();
@@ -33,12 +35,14 @@ impl Coordinator<'_> {
             stage::Device::Cpu => Device::Cpu,
             stage::Device::Cuda => Device::Cuda,
             stage::Device::Auto if !task.request.stage.signature().devices => Device::Cpu,
-            stage::Device::Auto => cheapest(costs, stage, task, &self.crew.sites(), now),
+            stage::Device::Auto => cheapest(costs, stage, task, &self.crew.sites(), left),
         };
         let takes = costs.expect(stage, task.device, task.request.size()).map(|estimate| estimate.median);
         for waiter in &task.waiters {
-            if let Waiter::Node(node) = waiter {
-                self.begun.insert(*node, Begun { since: now, takes });
+            if let Waiter::Node(run, node) = waiter
+                && let Some(course) = self.courses.get_mut(run)
+            {
+                course.begun.insert(*node, Begun { since: now, takes });
             }
         }
         Ok(stage)
@@ -74,7 +78,7 @@ impl Coordinator<'_> {
     }
 
     /// Keeps what this run learned for the runs after it.
-    pub(super) fn remember(&self) -> Result<()> {
+    pub(super) fn remember(&mut self) -> Result<()> {
         if self.recalled.as_ref().is_none_or(|before| before == self.scheduler.costs()) {
             return Ok(());
         }
@@ -86,15 +90,16 @@ impl Coordinator<'_> {
         }
         let learned = Learned { stages, costs: self.scheduler.costs().clone() };
         let entry = serde_json::to_vec(&learned).context("costs must be JSON")?;
-        runtime()?.block_on(self.store.add_costs(entry.into()))
+        runtime()?.block_on(self.store.add_costs(entry.into()))?;
+        self.recalled = Some(learned.costs);
+        Ok(())
     }
 }
 
-/// Where a task costs least and is in time: `device = "auto"`.
-fn cheapest(costs: &Costs, stage: StageId, task: &Task, sites: &[Site<'_>], now: Time) -> Device {
+/// Where a task costs least and is done in the time that is left: `device = "auto"`.
+fn cheapest(costs: &Costs, stage: StageId, task: &Task, sites: &[Site<'_>], left: Option<Time>) -> Device {
     let asked = &task.request.task.needs;
     let offers = offers(sites, |device| needs(asked, device, task.files));
-    let left = asked.deadline.map(|deadline| deadline.saturating_sub(now));
     // What fits nowhere is refused, and the reason named.
     costs.choose(stage, task.request.size(), &offers, left).unwrap_or(Device::Cpu)
 }
@@ -105,30 +110,29 @@ mod tests {
     use super::*;
     use crate::Error;
     use crate::data::Frame;
-    use crate::schedule::Capacity;
+    use crate::schedule::{Capacity, RunId};
     use crate::stage::{Needs, Registry, TaskRequest};
     use serde_json::Value;
     use std::collections::BTreeMap;
 
     const STAGE: StageId = StageId(0);
 
-    fn task(deadline: Option<u64>) -> Box<Task> {
+    fn task() -> Box<Task> {
         let registry = Registry::new().stage("fit", stage::stage(|rows: Frame| Ok::<_, Error>(rows)).version(1));
-        let needs = Needs { deadline: deadline.map(Time::from_secs), ..Needs::default() };
         let task = TaskRequest {
             label: "fit".into(),
             stage: "fit".into(),
             params: Value::Null,
             inputs: BTreeMap::new(),
             seed: 1,
-            needs,
+            needs: Needs::default(),
         };
         let request = Request::new(task, registry.get("fit").unwrap().clone(), BTreeMap::new());
-        Task::new(request, Waiter::Node(0))
+        Task::new(RunId(0), request, Waiter::Node(RunId(0), 0))
     }
 
     #[test]
-    fn an_automatic_device_is_the_cheapest_that_meets_the_deadline_of_the_run() {
+    fn an_automatic_device_is_the_cheapest_that_is_done_in_time() {
         let mut costs = Costs::default();
         costs.learn(STAGE, Device::Cpu, 0, Time::from_secs(100));
         costs.learn(STAGE, Device::Cuda, 0, Time::from_secs(5));
@@ -137,12 +141,12 @@ mod tests {
         let cheap = Site { has: &plain, price: 1.0, ready: Time::ZERO };
         let dear = Site { has: &gpu, price: 100.0, ready: Time::from_secs(20) };
         let decide =
-            |deadline, now, sites: &[Site<'_>]| cheapest(&costs, STAGE, &task(deadline), sites, Time::from_secs(now));
-        assert_eq!(decide(None, 0, &[cheap, dear]), Device::Cpu);
-        assert_eq!(decide(Some(200), 0, &[cheap, dear]), Device::Cpu);
-        assert_eq!(decide(Some(200), 150, &[cheap, dear]), Device::Cuda, "50 s are left");
-        assert_eq!(decide(Some(200), 150, &[cheap]), Device::Cpu, "there is nothing else");
-        assert_eq!(decide(None, 0, &[]), Device::Cpu, "it is refused, and the reason named");
+            |left: Option<u64>, sites: &[Site<'_>]| cheapest(&costs, STAGE, &task(), sites, left.map(Time::from_secs));
+        assert_eq!(decide(None, &[cheap, dear]), Device::Cpu);
+        assert_eq!(decide(Some(200), &[cheap, dear]), Device::Cpu);
+        assert_eq!(decide(Some(50), &[cheap, dear]), Device::Cuda);
+        assert_eq!(decide(Some(50), &[cheap]), Device::Cpu, "there is nothing else");
+        assert_eq!(decide(None, &[]), Device::Cpu, "it is refused, and the reason named");
     }
 
     #[test]

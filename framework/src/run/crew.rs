@@ -67,7 +67,13 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    pub(super) fn gather(store: &Store, options: &Options, run: &str, outbox: &mpsc::Sender<Message>) -> Result<Self> {
+    /// Gathers workers, who are told the name of the run that they work for, if it is one.
+    pub(super) fn gather(
+        store: &Store,
+        options: &Options,
+        run: Option<&str>,
+        outbox: &mpsc::Sender<Message>,
+    ) -> Result<Self> {
         let millicores = options.cores as u64 * 1000;
         let pools = options.elsewhere.as_ref().map_or(&[][..], |elsewhere| &elsewhere.pools);
         let left = if options.cores > 0 { Dealt::of(&options.gpus, pools).left } else { 0 };
@@ -86,8 +92,12 @@ impl Crew {
             hub: None,
         };
         let Some(elsewhere) = &options.elsewhere else { return Ok(crew) };
-        let terms =
-            Terms { build: program::identity()?, run: run.to_owned(), heartbeat: HEARTBEAT, patience: PATIENCE };
+        let terms = Terms {
+            build: program::identity()?,
+            run: run.map(str::to_owned),
+            heartbeat: HEARTBEAT,
+            patience: PATIENCE,
+        };
         let ear = outbox.clone();
         // The run may have ended; then nobody listens.
         let ear = Arc::new(move |heard| drop(ear.send(Message::Heard(heard))));
@@ -105,9 +115,10 @@ impl Crew {
         self.has.clone()
     }
 
-    /// What the worker inside this process presents itself as.
-    pub(super) fn describe(&self) -> WorkerInfo {
-        worker_info(EMBEDDED, &machine::name(), &self.has, "")
+    /// What all who are here present themselves as, first the worker inside this process.
+    pub(super) fn describe_all(&self) -> Vec<WorkerInfo> {
+        let here = worker_info(EMBEDDED, &machine::name(), &self.has, "");
+        std::iter::once(here).chain(self.there.values().map(describe)).collect()
     }
 
     /// A worker's name.
@@ -151,8 +162,7 @@ impl Crew {
             worker.name = format!("{}#{}", worker.name, worker.id.0);
         }
         worker.since = now;
-        let pool = if worker.has.pool.is_some() { &*worker.pool } else { "" };
-        let info = worker_info(&worker.name, &worker.host, &worker.has, pool);
+        let info = describe(&worker);
         let joined = schedule::Event::Joined { worker: worker.id, has: worker.has.clone() };
         self.there.insert(worker.id, worker);
         (info, joined)
@@ -328,4 +338,10 @@ impl Crew {
     pub(super) fn dismiss(&mut self) {
         self.there.values_mut().for_each(RemoteWorker::farewell);
     }
+}
+
+/// What a worker in another process presents itself as.
+fn describe(worker: &RemoteWorker) -> WorkerInfo {
+    let pool = if worker.has.pool.is_some() { &*worker.pool } else { "" };
+    worker_info(&worker.name, &worker.host, &worker.has, pool)
 }

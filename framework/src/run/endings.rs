@@ -11,6 +11,7 @@ use crate::schedule::{self, End, TaskId, WorkerId};
 use crate::store::{Entry, Store};
 use crate::worker::{self, Failure};
 use crate::{Error, Fault, Result, runtime};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// How often an input of one task may be lost and made again before the store is given up.
@@ -57,11 +58,11 @@ impl Coordinator<'_> {
                 let worker::Outcome { outputs, seconds, device, .. } = outcome;
                 task.outcome = Some(Made { outputs, seconds, device });
                 if outcome.differs {
-                    let name = task.label().to_owned();
+                    let (run, name) = (task.run, task.label().to_owned());
                     let message = "the stage is not deterministic: another result was committed for the same key \
                                    before; that one counts"
                         .to_owned();
-                    self.tell(Event::Warning { name, message })?;
+                    self.tell(run, Event::Warning { name, message })?;
                 }
                 End::Done
             }
@@ -71,7 +72,8 @@ impl Coordinator<'_> {
                 let given = live.given.as_ref();
                 if let Some(lost) = failure.lost.as_deref().copied().or_else(|| given?.lost())
                     && task.recovered.iter().filter(|one| **one == lost).count() < MOST_RECOVERIES
-                    && let Some(maker) = maker(&self.made, &self.store, lost)
+                    && let Some(course) = self.courses.get(&task.run)
+                    && let Some(maker) = maker(&course.made, &self.store, lost)
                 {
                     // In this order, or else the scheduler would try it again at once.
                     self.step(schedule::Event::Cancelled(id))?;
@@ -134,13 +136,9 @@ impl Coordinator<'_> {
         let idle = |task: &Task| !task.waiters.is_empty() && task.waiters.iter().all(Waiter::is_gone);
         let abandoned: Vec<TaskId> = self.tasks.iter().filter(|(_, task)| idle(task)).map(|(id, _)| *id).collect();
         for id in abandoned {
-            self.step(schedule::Event::Cancelled(id))?;
-            // Those that run others are none of the scheduler's.
-            self.tasks.get(&id).into_iter().flat_map(|task| task.live.values()).for_each(|live| live.cancel.cancel());
-            self.tell_stopped(id)?;
-            let Some(task) = self.forget(id) else { continue };
-            let name = task.request.task.label.clone();
-            self.tell(Event::TaskFinished { name, outcome: Outcome::Skipped, seconds: 0.0, error: None })?;
+            let Some(task) = self.drop_task(id)? else { continue };
+            let (run, name) = (task.run, task.request.task.label.clone());
+            self.tell(run, Event::TaskFinished { name, outcome: Outcome::Skipped, seconds: 0.0, error: None })?;
         }
         Ok(())
     }
@@ -150,13 +148,14 @@ impl Coordinator<'_> {
         self.tell_stopped(id)?;
         let Some(mut task) = self.forget(id) else { return Ok(()) };
         let message = format!("{error}; stage {:?} computes it again", maker.task.label);
-        self.tell(Event::Warning { name: task.label().to_owned(), message })?;
+        let run = task.run;
+        self.tell(run, Event::Warning { name: task.label().to_owned(), message })?;
         runtime()?.block_on(self.store.discard(Entry::Blob(lost)))?;
         task.recovered.push(lost);
         let waiting = TaskId(self.next_task);
         self.next_task += 1;
         self.tasks.insert(waiting, task);
-        let mut again = Task::new(maker, Waiter::Task(waiting));
+        let mut again = Task::new(run, maker, Waiter::Task(waiting));
         again.again = true;
         self.look(again);
         Ok(())
@@ -167,14 +166,21 @@ impl Coordinator<'_> {
         self.tell_stopped(id)?;
         let Some(task) = self.forget(id) else { return Ok(()) };
         task.span.record("outcome", outcome.name());
-        outputs.values().for_each(|made| drop(self.made.insert(*made, task.request.clone())));
-        let mut moved = false;
+        for waiter in &task.waiters {
+            if let Some(course) = self.whose(waiter).and_then(|run| self.courses.get_mut(&run)) {
+                outputs.values().for_each(|made| drop(course.made.insert(*made, task.request.clone())));
+            }
+        }
+        let mut moved = BTreeSet::new();
         for waiter in task.waiters {
             match waiter {
-                Waiter::Node(node) => {
-                    moved = true;
-                    self.nodes[node] = Node::Ready(outputs.clone());
+                Waiter::Node(run, node) => {
+                    moved.insert(run);
+                    if let Some(course) = self.courses.get_mut(&run) {
+                        course.nodes[node] = Node::Ready(outputs.clone());
+                    }
                     self.close(
+                        run,
                         node,
                         Ending {
                             outcome,
@@ -186,8 +192,10 @@ impl Coordinator<'_> {
                         },
                     )?;
                 }
-                Waiter::Stage(reply) => {
-                    self.tell_finished(&task.request.task.label, outcome, seconds)?;
+                Waiter::Stage(parent, reply) => {
+                    if let Some(run) = self.tasks.get(&parent).map(|parent| parent.run) {
+                        self.tell_finished(run, &task.request.task.label, outcome, seconds)?;
+                    }
                     reply.give(&outputs);
                 }
                 Waiter::Task(waiting) => {
@@ -197,29 +205,33 @@ impl Coordinator<'_> {
                 }
             }
         }
-        if moved { self.advance() } else { Ok(()) }
+        moved.into_iter().try_for_each(|run| self.advance(run))
     }
 
     pub(super) fn fail(&mut self, id: TaskId, error: Error) -> Result<()> {
         self.tell_stopped(id)?;
         let Some(task) = self.forget(id) else { return Ok(()) };
         task.span.record("outcome", Outcome::Failed.name());
+        let mut moved = BTreeSet::new();
         for waiter in task.waiters {
             match waiter {
-                Waiter::Node(node) => {
-                    self.nodes[node] = Node::Failed;
-                    self.close(node, Ending::without(Outcome::Failed, Some(error.clone())))?;
+                Waiter::Node(run, node) => {
+                    moved.insert(run);
+                    self.fail_node(run, node, error.clone())?;
                 }
-                Waiter::Stage(reply) => {
+                Waiter::Stage(parent, reply) => {
                     let name = task.request.task.label.clone();
                     let said = Some(error.to_string());
-                    self.tell(Event::TaskFinished { name, outcome: Outcome::Failed, seconds: 0.0, error: said })?;
+                    if let Some(run) = self.tasks.get(&parent).map(|parent| parent.run) {
+                        let outcome = Outcome::Failed;
+                        self.tell(run, Event::TaskFinished { name, outcome, seconds: 0.0, error: said })?;
+                    }
                     reply.fail(error.clone());
                 }
                 Waiter::Task(waiting) => self.fail(waiting, error.clone())?,
             }
         }
-        self.advance()
+        moved.into_iter().try_for_each(|run| self.advance(run))
     }
 
     pub(super) fn forget(&mut self, id: TaskId) -> Option<Box<Task>> {

@@ -1,10 +1,11 @@
 //! What stages will ask of the workers, and when: the graph says what comes after what, the costs how long it takes.
 
 use super::coordinator::Coordinator;
+use super::course::Course;
 use super::nodes::Node;
 use super::task::kind;
 use crate::schedule::{Demand, Device, Needs, Time};
-use crate::stage;
+use crate::{pipeline, stage};
 
 /// A stage whose task waits for workers or runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,18 +27,23 @@ impl Begun {
 impl Coordinator<'_> {
     /// The stages that wait for others, as far as is known when those will be done.
     pub(super) fn upcoming(&self, now: Time) -> Vec<Demand> {
+        self.courses.values().flat_map(|course| self.upcoming_of(course, now)).collect()
+    }
+
+    fn upcoming_of(&self, course: &Course<'_>, now: Time) -> Vec<Demand> {
         let mut demand = Vec::new();
         // When the outputs of each stage will be there.
-        let mut there: Vec<Option<Time>> = vec![None; self.nodes.len()];
-        for node in &self.wanted {
-            there[*node] = match &self.nodes[*node] {
+        let mut there: Vec<Option<Time>> = vec![None; course.nodes.len()];
+        for node in &course.wanted {
+            there[*node] = match &course.nodes[*node] {
                 Node::Ready(_) => Some(now),
-                Node::Running => self.begun.get(node).and_then(|begun| begun.end(now)),
+                Node::Running => course.begun.get(node).and_then(|begun| begun.end(now)),
                 Node::Waiting => {
-                    let needed = self.pipeline.dependencies(*node);
+                    let needed = course.pipeline.dependencies(*node);
                     let ready = needed.iter().map(|from| there[*from]).try_fold(now, |last, at| Some(last.max(at?)));
-                    let takes = self.usual(*node);
-                    demand.extend(ready.and_then(|ready| self.demand(*node, ready, takes)));
+                    let stage = &course.pipeline.stages[*node];
+                    let takes = self.usual(stage);
+                    demand.extend(ready.and_then(|ready| in_demand(stage, ready, takes)));
                     ready.zip(takes).map(|(ready, takes)| ready + takes)
                 }
                 Node::Outside | Node::Failed => None,
@@ -46,18 +52,16 @@ impl Coordinator<'_> {
         demand
     }
 
-    fn demand(&self, node: usize, ready: Time, each: Option<Time>) -> Option<Demand> {
-        let stage = &self.pipeline.stages[node];
-        // One that runs others takes no worker; what these need is not known before.
-        let takes_room = !stage.stage.signature().submits;
-        takes_room.then(|| Demand { each, ready, ..ahead(&stage.needs) })
-    }
-
     /// How long a stage usually takes.
-    fn usual(&self, node: usize) -> Option<Time> {
-        let stage = &self.pipeline.stages[node];
+    fn usual(&self, stage: &pipeline::Node) -> Option<Time> {
         self.scheduler.costs().usual(*self.stages.get(&kind(&stage.name, &stage.uses))?, device(&stage.needs))
     }
+}
+
+fn in_demand(stage: &pipeline::Node, ready: Time, each: Option<Time>) -> Option<Demand> {
+    // One that runs others takes no worker; what these need is not known before.
+    let takes_room = !stage.stage.signature().submits;
+    takes_room.then(|| Demand { each, ready, ..ahead(&stage.needs) })
 }
 
 /// Where a stage will compute. What `auto` means is decided once it is known how much there is to compute: until then it

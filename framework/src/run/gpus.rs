@@ -48,7 +48,7 @@ impl Coordinator<'_> {
             };
             warnings.push(Event::Warning { name: format!("pool {}", pool.name), message });
         }
-        warnings.into_iter().try_for_each(|warning| self.tell(warning))
+        warnings.into_iter().try_for_each(|warning| self.tell_all(warning))
     }
 
     /// What to do about a task that no worker can ever run.
@@ -64,7 +64,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Says, once a run, that a stage which would compute on a CUDA device finds none: only programs that were built for
+    /// Says once that a stage which would compute on a CUDA device finds none: only programs that were built for
     /// CUDA do.
     pub(super) fn tell_of_missing_gpus(&mut self, id: TaskId) -> Result<()> {
         if self.told_of_gpus || !Gpus::is_built() {
@@ -73,9 +73,10 @@ impl Coordinator<'_> {
         let Some(task) = self.tasks.get(&id) else { return Ok(()) };
         let may = task.request.task.needs.device == stage::Device::Auto && task.request.stage.signature().devices;
         let Some(reason) = self.options.gpus.missing().filter(|_| may) else { return Ok(()) };
-        let (name, message) = (task.label().to_owned(), format!("{reason}: it computes on the processor"));
+        let (run, name, message) =
+            (task.run, task.label().to_owned(), format!("{reason}: it computes on the processor"));
         self.told_of_gpus = true;
-        self.tell(Event::Warning { name, message })
+        self.tell(run, Event::Warning { name, message })
     }
 }
 

@@ -110,9 +110,11 @@ impl Coordinator<'_> {
                 Some(reason) => reason,
             },
         };
-        let name = self.tasks.get(&id).map(|task| task.label().to_owned()).unwrap_or_default();
+        let Some((run, name)) = self.tasks.get(&id).map(|task| (task.run, task.label().to_owned())) else {
+            return Ok(None);
+        };
         let message = format!("{reason}; it is computed again");
-        self.tell(Event::Warning { name, message })?;
+        self.tell(run, Event::Warning { name, message })?;
         Ok(None)
     }
 
@@ -130,7 +132,7 @@ impl Coordinator<'_> {
 
     /// What is wrong with the numbers of a stage's result, which its report shows and nobody else may ever read.
     fn lost_numbers(&self, id: TaskId, memo: &Memo) -> Result<Option<String>> {
-        let is_stage = |task: &Task| task.waiters.iter().any(|waiter| matches!(waiter, Waiter::Node(_)));
+        let is_stage = |task: &Task| task.waiters.iter().any(|waiter| matches!(waiter, Waiter::Node(..)));
         if !self.tasks.get(&id).is_some_and(|task| is_stage(task)) {
             return Ok(None);
         }

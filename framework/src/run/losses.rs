@@ -29,10 +29,10 @@ impl Coordinator<'_> {
         let name = self.crew.name(worker).to_owned();
         let mut doomed = Vec::new();
         if self.crew.is_leaving(worker) {
-            self.tell(Event::WorkerLeft { worker: name, lost: None })?;
+            self.tell_all(Event::WorkerLeft { worker: name, lost: None })?;
         } else {
             let message = format!("the worker is lost: {reason}; what it was doing runs elsewhere");
-            self.tell(Event::Warning { name: name.clone(), message })?;
+            self.tell_all(Event::Warning { name: name.clone(), message })?;
             // One that means to leave may be ended any time, and not by what it runs.
             doomed = if self.crew.means_to_leave(worker) { Vec::new() } else { self.suspect(worker)? };
             self.tell_lost(worker, name, reason)?;
@@ -49,7 +49,7 @@ impl Coordinator<'_> {
             return Ok(());
         }
         let message = "the worker leaves: it takes nothing new".to_owned();
-        self.tell(Event::Warning { name: self.crew.name(worker).to_owned(), message })?;
+        self.tell_all(Event::Warning { name: self.crew.name(worker).to_owned(), message })?;
         self.step(schedule::Event::Draining(worker))?;
         for (id, task) in self.tasks.iter().filter(|(_, task)| task.request.task.needs.workers > 1) {
             for (attempt, live) in task.live.iter().filter(|(_, live)| live.worker == worker) {
@@ -78,14 +78,14 @@ impl Coordinator<'_> {
             task.losses.count += 1;
             let members = task.request.task.needs.workers;
             if members == 1 && task.losses.count == SUSPECT {
-                suspects.push(task.label().to_owned());
+                suspects.push((task.run, task.label().to_owned()));
             } else if members > 1 && task.losses.count >= SUSPECT.saturating_mul(members) {
                 doomed.push(*id);
             }
         }
-        suspects.into_iter().try_for_each(|name| {
+        suspects.into_iter().try_for_each(|(run, name)| {
             let message = format!("{SUSPECT} workers were lost while they had it: it gets a process of its own");
-            self.tell(Event::Warning { name, message })
+            self.tell(run, Event::Warning { name, message })
         })?;
         Ok(doomed)
     }

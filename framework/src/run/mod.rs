@@ -2,10 +2,12 @@
 //!
 //! Everything that a run knows is in the store: kill it at any moment, run it again, and it goes on.
 
+mod ask;
 mod attempts;
 mod clock;
 mod coordinator;
 mod costs;
+mod course;
 mod crew;
 mod endings;
 mod event;
@@ -24,6 +26,7 @@ mod placement;
 mod plan;
 mod pools;
 mod rests;
+mod runs;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -31,6 +34,8 @@ mod voice;
 mod watch;
 mod window;
 
+pub use crate::schedule::Standing;
+pub use ask::{Ask, ask};
 pub use clock::{Clock, SystemClock};
 pub use crew::Elsewhere;
 pub use event::{Event, Line, Outcome, Report, Sink, StageReport};
@@ -40,11 +45,14 @@ pub use metrics::Metrics;
 pub use placement::{AttemptEnd, AttemptStart, AttemptsFolded, Ended, WorkerInfo};
 pub use plan::{Planned, State, plan};
 
-use crate::Result;
 use crate::pipeline::Pipeline;
 use crate::stage::{Cancel, Registry};
 use crate::store::Store;
-use crate::worker::Gpus;
+use crate::worker::{Gpus, program};
+use crate::{Error, Result};
+use coordinator::Coordinator;
+use course::{Course, Opening};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// How to run a pipeline.
@@ -95,7 +103,30 @@ pub fn run(
     sink: &mut dyn Sink,
 ) -> Result<Report> {
     let wanted = wanted(pipeline, &options.only)?;
-    coordinator::Coordinator::new(pipeline, registry.clone(), store.clone(), options, sink, wanted)?.run()
+    let start = (options.clock.unix_millis(), options.clock.elapsed());
+    let opening = Opening::of(pipeline, &wanted, store, start, &program::build())?;
+    let sink: Box<dyn Sink> = Box::new(|line: &Line| sink.event(line));
+    let course = Course::new((Cow::Borrowed(pipeline), wanted), opening, sink, Cancel::default())?;
+    Coordinator::new(registry.clone(), store.clone(), options, Some(&course.name))?.see_through(course)
+}
+
+/// Sees the runs through that others ask for ([`ask`]), side by side on the same workers, until it is cancelled. Each
+/// gets its part of the workers, as its [`Standing`] says. Call it from outside the runtime.
+///
+/// `watcher` hears where it listens, which workers come and go, and which runs begin and end.
+///
+/// # Errors
+/// The options name no address at which it is asked, or it can't be had, or the store can't be used.
+pub fn coordinate(
+    registry: &Arc<Registry>,
+    store: &Store,
+    options: &Options,
+    watcher: &mut dyn FnMut(&Event),
+) -> Result<()> {
+    if options.elsewhere.is_none() {
+        return Err(Error::usage("a coordinator of many runs listens at an address, at which it is asked for them"));
+    }
+    Coordinator::new(registry.clone(), store.clone(), options, None)?.serve(watcher)
 }
 
 /// The stages that a run sees through, by position in the pipeline; that is topological order.

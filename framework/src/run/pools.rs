@@ -261,7 +261,7 @@ impl Coordinator<'_> {
         let mut view = self.scheduler.view();
         view.demand.extend(self.upcoming(now));
         let surplus = self.crew.scale(now, &view)?;
-        self.crew.warnings().into_iter().try_for_each(|warning| self.tell(warning))?;
+        self.crew.warnings().into_iter().try_for_each(|warning| self.tell_all(warning))?;
         for worker in surplus {
             self.step(schedule::Event::Draining(worker))?;
             self.crew.part(worker);

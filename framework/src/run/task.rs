@@ -4,7 +4,7 @@ use super::losses::Losses;
 use super::window::Reply;
 use crate::Error;
 use crate::data::Ref;
-use crate::schedule::{Device, WorkerId};
+use crate::schedule::{Device, RunId, TaskId, WorkerId};
 use crate::stage::{Cancel, Output, Stage, TaskRequest, Template};
 use crate::store::Key;
 use crate::worker::Inputs;
@@ -46,18 +46,18 @@ pub(super) fn kind(stage: &str, uses: &str) -> String {
 
 /// Who waits for a task.
 pub(super) enum Waiter {
-    /// A stage of the pipeline.
-    Node(usize),
-    /// A stage that asked for it while it runs.
-    Stage(Reply),
+    /// A stage of a run's pipeline.
+    Node(RunId, usize),
+    /// A stage that asked for it while it runs, as this task.
+    Stage(TaskId, Reply),
     /// A task one of whose inputs was lost.
-    Task(crate::schedule::TaskId),
+    Task(TaskId),
 }
 
 impl Waiter {
     /// Whether it no longer waits: a stage that asked for the task and has ended since.
     pub(super) fn is_gone(&self) -> bool {
-        matches!(self, Waiter::Stage(reply) if reply.answer.is_for_nobody())
+        matches!(self, Waiter::Stage(_, reply) if reply.answer.is_for_nobody())
     }
 }
 
@@ -91,6 +91,8 @@ pub(super) struct Live {
 /// A task under way. It is large, as are its attempts: in maps both are boxed, so that nothing of them moves when others
 /// come and go.
 pub(super) struct Task {
+    /// Whose it is: the run that asked for it first, of those that wait for it.
+    pub(super) run: RunId,
     pub(super) request: Arc<Request>,
     pub(super) key: Option<Key>,
     /// Whether its parameters name files; known once its key is.
@@ -120,15 +122,16 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub(super) fn new(request: impl Into<Arc<Request>>, waiter: Waiter) -> Box<Self> {
+    pub(super) fn new(run: RunId, request: impl Into<Arc<Request>>, waiter: Waiter) -> Box<Self> {
         let request: Arc<Request> = request.into();
         let kind = match waiter {
-            Waiter::Node(_) => "stage",
-            Waiter::Stage(_) => "task",
+            Waiter::Node(..) => "stage",
+            Waiter::Stage(..) => "task",
             Waiter::Task(_) => "recovery",
         };
         let span = info_span!("task", otel.name = request.task.label, kind, uses = request.task.stage, outcome = Empty);
         Box::new(Self {
+            run,
             leads: request.stage.signature().submits,
             request,
             key: None,

@@ -2,6 +2,7 @@
 
 use super::key::Known;
 use super::lookup::LookedAt;
+use super::runs::Resolved;
 use super::window::{Reply, Window};
 use crate::Result;
 use crate::schedule::{TaskId, WorkerId};
@@ -22,6 +23,8 @@ pub(super) enum Message {
     Submitted(TaskId, TaskRequest, Reply),
     /// A task says how far it is.
     Said(TaskId, Report),
+    /// A run that somebody asked for is understood.
+    Resolved(Box<Resolved>),
 }
 
 /// What was found out about a task.

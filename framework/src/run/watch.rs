@@ -1,69 +1,47 @@
-//! What a run tells of itself: every event passes here, on its way to whoever watches and to the log.
+//! What runs tell of themselves: every event passes here, on its way to whoever watches and to the log.
 
 use super::coordinator::Coordinator;
+use super::course::Course;
 use super::event::{self, Event, Line};
 use super::placement::{AttemptEnd, AttemptStart, Ended, WorkerInfo};
 use super::task::{Live, Task};
-use crate::schedule::{Capacity, Needs, TaskId, WorkerId};
+use crate::schedule::{Capacity, Needs, RunId, TaskId, Time, WorkerId};
 use crate::worker::{Failure, Outcome};
 use crate::{Fault, Result};
-use std::time::Duration;
 use tracing::{Span, info_span};
 
 impl Coordinator<'_> {
-    /// What is traced of the run as a whole.
-    pub(super) fn span(&self) -> Span {
-        let name = format_args!("run {}", self.run);
-        info_span!("run", otel.name = %name, pipeline = self.pipeline.name, seed = self.pipeline.seed)
-    }
-
-    /// Tells an event to the sink and the log, or holds it back to tell it with others like it.
-    pub(super) fn tell(&mut self, event: Event) -> Result<()> {
-        let now = self.options.clock.elapsed();
-        // What is held back belongs before the end of its stage.
-        if matches!(event, Event::StageFinished(_) | Event::Finished(_)) {
-            let folded = self.fold.all();
-            self.pass_all(folded, now)?;
-        }
+    /// Tells a run an event.
+    pub(super) fn tell(&mut self, run: RunId, event: Event) -> Result<()> {
         if let Some(metrics) = &self.options.metrics {
             metrics.hear(&event);
         }
-        match self.fold.take(Line { event, at: now.as_secs_f64() }) {
-            Some(line) => self.pass(&line, now),
-            None => Ok(()),
+        let now = self.options.clock.elapsed();
+        self.courses.get_mut(&run).map_or(Ok(()), |course| course.tell(event, now))
+    }
+
+    /// Tells all runs what is none of one's alone.
+    pub(super) fn tell_all(&mut self, event: Event) -> Result<()> {
+        if let Some(metrics) = &self.options.metrics {
+            metrics.hear(&event);
+        }
+        let now = self.options.clock.elapsed();
+        self.courses.values_mut().try_for_each(|course| course.tell(event.clone(), now))?;
+        self.notice(&event);
+        Ok(())
+    }
+
+    /// Tells whoever watches the coordinator, if anybody does.
+    pub(super) fn notice(&mut self, event: &Event) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher(event);
         }
     }
 
-    /// Tells what was held back long enough, and sees that the log is written in time.
+    /// Tells what was held back long enough, and sees that logs are written in time.
     pub(super) fn pulse(&mut self) -> Result<()> {
         let now = self.options.clock.elapsed();
-        let folded = self.fold.due(now.as_secs_f64());
-        self.pass_all(folded, now)?;
-        self.log.pulse(now)
-    }
-
-    fn pass_all(&mut self, events: Vec<Event>, now: Duration) -> Result<()> {
-        events.into_iter().try_for_each(|event| self.pass(&Line { event, at: now.as_secs_f64() }, now))
-    }
-
-    fn pass(&mut self, line: &Line, now: Duration) -> Result<()> {
-        self.sink.event(line);
-        match &line.event {
-            // How far a stage was at some moment is for those who watch; what it said last stays, as its time by phase.
-            Event::Progress { name, .. } => {
-                if self.pipeline.stages.iter().any(|stage| stage.name == *name) {
-                    self.progress.insert(name.clone(), line.clone());
-                }
-                Ok(())
-            }
-            Event::StageFinished(stage) => {
-                if let Some(progress) = self.progress.remove(&stage.name) {
-                    self.log.keep(&progress, now)?;
-                }
-                self.log.keep(line, now)
-            }
-            _ => self.log.keep(line, now),
-        }
+        self.courses.values_mut().try_for_each(|course| course.pulse(now))
     }
 
     /// Tells that an attempt was placed on a worker.
@@ -73,12 +51,13 @@ impl Coordinator<'_> {
         let is_retry = std::mem::take(&mut task.failed);
         let Some(live) = task.live.get(&attempt) else { return Ok(()) };
         let waited = live.since.saturating_sub(task.ready).as_secs_f64();
-        let at = live.since.as_secs_f64();
+        let Some(course) = self.courses.get_mut(&task.run) else { return Ok(()) };
+        let at = course.at(live.since);
         if let Some(metrics) = self.options.metrics.as_ref().filter(|_| is_retry) {
             metrics.retried(task.label());
         }
         // Metrics see all.
-        if self.options.metrics.is_none() && self.fold.hold_start(task.label(), (id.0, attempt), waited, at) {
+        if self.options.metrics.is_none() && course.fold.hold_start(task.label(), (id.0, attempt), waited, at) {
             return Ok(());
         }
         let start = AttemptStart {
@@ -92,16 +71,24 @@ impl Coordinator<'_> {
             gpus: live.gpus,
             waited,
         };
-        self.tell(Event::AttemptStarted(start))
+        let run = task.run;
+        self.tell(run, Event::AttemptStarted(start))
     }
 
     /// Tells that a task of a stage has a result.
-    pub(super) fn tell_finished(&mut self, name: &str, outcome: event::Outcome, seconds: f64) -> Result<()> {
-        let at = self.options.clock.elapsed().as_secs_f64();
-        if self.options.metrics.is_none() && self.fold.hold_finish(name, outcome, at) {
+    pub(super) fn tell_finished(
+        &mut self,
+        run: RunId,
+        name: &str,
+        outcome: event::Outcome,
+        seconds: f64,
+    ) -> Result<()> {
+        let Some(course) = self.courses.get_mut(&run) else { return Ok(()) };
+        let at = course.at(self.options.clock.elapsed());
+        if self.options.metrics.is_none() && course.fold.hold_finish(name, outcome, at) {
             return Ok(());
         }
-        self.tell(Event::TaskFinished { name: name.to_owned(), outcome, seconds, error: None })
+        self.tell(run, Event::TaskFinished { name: name.to_owned(), outcome, seconds, error: None })
     }
 
     /// Tells how an attempt ended that was under way until now.
@@ -145,7 +132,22 @@ impl Coordinator<'_> {
             self.absent(id, attempt);
             self.tell_end(id, attempt, &live, Ended::Lost, Counted::default())?;
         }
-        self.tell(Event::WorkerLeft { worker: name, lost: Some(reason) })
+        self.tell_all(Event::WorkerLeft { worker: name, lost: Some(reason) })
+    }
+
+    /// Tells that a task is another run's from now on: its attempts end for the one and begin for the other.
+    pub(super) fn tell_handed(&mut self, id: TaskId, heir: RunId) -> Result<()> {
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        let live = std::mem::take(&mut task.live);
+        for (attempt, live) in &live {
+            self.tell_end(id, *attempt, live, Ended::Stopped, Counted::default())?;
+        }
+        let threads: Vec<(u32, usize)> =
+            live.iter().map(|(attempt, live)| (*attempt, live.cores.ceil().max(1.0) as usize)).collect();
+        if let Some(task) = self.tasks.get_mut(&id) {
+            (task.run, task.live) = (heir, live);
+        }
+        threads.into_iter().try_for_each(|(attempt, threads)| self.tell_started(id, attempt, threads))
     }
 
     fn tell_end(&mut self, id: TaskId, attempt: u32, live: &Live, end: Ended, counted: Counted) -> Result<()> {
@@ -173,19 +175,69 @@ impl Coordinator<'_> {
             written: counted.written,
             moved: counted.moved,
         };
+        let Some(course) = self.courses.get_mut(&task.run) else { return Ok(()) };
+        let at = course.at(now);
         // Metrics see all.
-        if self.options.metrics.is_none() && self.fold.hold_end((name, worker), &end, now.as_secs_f64()) {
+        if self.options.metrics.is_none() && course.fold.hold_end((name, worker), &end, at) {
             return Ok(());
         }
         (end.name, end.worker) = (name.to_owned(), worker.to_owned());
-        self.tell(Event::AttemptEnded(end))
+        let run = task.run;
+        self.tell(run, Event::AttemptEnded(end))
     }
 
-    /// Tells that a worker came.
-    pub(super) fn tell_joined(&mut self, mut info: WorkerInfo) -> Result<()> {
-        let pool = info.pool.as_deref().and_then(|name| self.pipeline.pools.iter().find(|pool| pool.name == name));
-        info.price = pool.map(|pool| pool.price);
-        self.tell(Event::WorkerJoined(info))
+    /// What a worker presents itself as, with its price.
+    pub(super) fn priced(&self, info: WorkerInfo) -> WorkerInfo {
+        let mut pools = self.options.elsewhere.iter().flat_map(|elsewhere| &elsewhere.pools);
+        let price = info.pool.as_deref().and_then(|name| Some(pools.find(|pool| pool.name == name)?.price));
+        WorkerInfo { price, ..info }
+    }
+}
+
+impl Course<'_> {
+    /// Tells an event to the sink and the log, or holds it back to tell it with others like it.
+    pub(super) fn tell(&mut self, event: Event, now: Time) -> Result<()> {
+        // What is held back belongs before the end of its stage.
+        if matches!(event, Event::StageFinished(_) | Event::Finished(_)) {
+            let folded = self.fold.all();
+            self.pass_all(folded, now)?;
+        }
+        match self.fold.take(Line { event, at: self.at(now) }) {
+            Some(line) => self.pass(&line, now),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells what was held back long enough, and sees that the log is written in time.
+    fn pulse(&mut self, now: Time) -> Result<()> {
+        let folded = self.fold.due(self.at(now));
+        self.pass_all(folded, now)?;
+        self.log.pulse(now)
+    }
+
+    fn pass_all(&mut self, events: Vec<Event>, now: Time) -> Result<()> {
+        let at = self.at(now);
+        events.into_iter().try_for_each(|event| self.pass(&Line { event, at }, now))
+    }
+
+    fn pass(&mut self, line: &Line, now: Time) -> Result<()> {
+        self.sink.event(line);
+        match &line.event {
+            // How far a stage was at some moment is for those who watch; what it said last stays, as its time by phase.
+            Event::Progress { name, .. } => {
+                if self.pipeline.stages.iter().any(|stage| stage.name == *name) {
+                    self.progress.insert(name.clone(), line.clone());
+                }
+                Ok(())
+            }
+            Event::StageFinished(stage) => {
+                if let Some(progress) = self.progress.remove(&stage.name) {
+                    self.log.keep(&progress, now)?;
+                }
+                self.log.keep(line, now)
+            }
+            _ => self.log.keep(line, now),
+        }
     }
 }
 

@@ -268,8 +268,8 @@ impl Scheduler {
             vacancies.places += 1;
             return;
         }
-        let (needs, group) = (self.lines.get(entry.line).needs, self.lines.get(entry.line).group);
-        let line = self.lines.id(needs, 1, group);
+        let gang = self.lines.get(entry.line);
+        let line = self.lines.id(gang.needs, 1, (gang.run, gang.group));
         entry.vacancies = Some(Vacancies { line, places: 1 });
         self.lines.insert(line, entry.place(), self.starts);
         self.hopeful.push(line);

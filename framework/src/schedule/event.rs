@@ -20,8 +20,29 @@ pub struct WorkerId(pub u64);
 #[serde(transparent)]
 pub struct StageId(pub u32);
 
-/// Tasks that share the workers fairly with those of other groups: what one stage of a pipeline asks for. The caller
-/// numbers them from 0.
+/// A run: the runs share the workers as their [`Standing`] says. The caller numbers them from 0, and may give the number
+/// of one that is over to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub u32);
+
+/// What a run is due beside others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// As long as a run of a higher priority can use a place, it gets it.
+    pub priority: i32,
+    /// Among runs of the same priority, the parts of the workers that are its due while others want theirs: one of 2
+    /// gets twice as much as one of 1. At least 1.
+    pub weight: u32,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { priority: 0, weight: 1 }
+    }
+}
+
+/// Tasks of a run that share its workers fairly with those of other groups: what one stage of a pipeline asks for. The
+/// caller numbers them from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub u32);
 
@@ -47,9 +68,11 @@ pub struct Task {
     pub members: u32,
     /// Whether a second attempt beside a late one would do harm.
     pub once: bool,
-    /// Higher goes first.
+    /// Whose it is.
+    pub run: RunId,
+    /// Higher goes first, among those of its run.
     pub priority: i32,
-    /// With whom it shares fairly.
+    /// With whom it shares fairly what its run gets.
     pub group: GroupId,
     /// How often it is tried again after a failure.
     pub retries: u32,
@@ -71,6 +94,7 @@ impl Task {
             needs,
             members: 1,
             once: false,
+            run: RunId::default(),
             priority: 0,
             group: GroupId::default(),
             retries: 0,
@@ -97,6 +121,13 @@ pub enum Event {
     Lost(WorkerId),
     /// A worker will go: it ends what it runs and takes nothing new.
     Draining(WorkerId),
+    /// A run is due this from now on. One of which nothing is said has the usual standing.
+    Admitted {
+        /// Which.
+        run: RunId,
+        /// What.
+        standing: Standing,
+    },
     /// There is a new task.
     Submitted(Task),
     /// An attempt ended. A worker says so exactly once of each attempt that it was told to start, stopped ones and
@@ -117,13 +148,6 @@ pub enum Event {
     },
     /// A worker holds an artifact.
     Holds {
-        /// Who.
-        worker: WorkerId,
-        /// What.
-        blob: Blob,
-    },
-    /// A worker no longer holds an artifact.
-    Dropped {
         /// Who.
         worker: WorkerId,
         /// What.

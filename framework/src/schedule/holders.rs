@@ -3,6 +3,8 @@
 use super::Blob;
 use super::hash::ByNumber;
 
+/// Artifacts of which it is remembered that one worker holds them: the last that it made or read.
+pub(crate) const MOST_HELD: usize = 16 << 10;
 /// Holders of an artifact that are remembered.
 const MOST: usize = 4;
 /// Inputs of a task that are looked at, the largest.

@@ -1,7 +1,8 @@
 //! The tasks that wait for a place.
 
+use super::shares::Shares;
 use super::task::Place;
-use super::{GroupId, Needs, TaskId, Time};
+use super::{GroupId, Needs, RunId, TaskId, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Line {
     pub(super) needs: Needs,
     pub(super) members: u32,
+    pub(super) run: RunId,
     pub(super) group: GroupId,
     tasks: BTreeSet<Place>,
     /// Attempts that have not ended.
@@ -47,25 +49,18 @@ impl Line {
     }
 }
 
-/// Where a line stands among all: the smaller is served first. Priority comes first, then the group that uses least,
-/// then arrival.
-type Rank = (Reverse<i32>, u64, u64);
+/// Where a line stands among all: the smaller is served first. Between runs their priority comes first, then the one
+/// that uses least of what is its due; within a run the priority of tasks, then the group that uses least, then arrival.
+type Rank = ((Reverse<i32>, u64), Reverse<i32>, u64, u64);
 
-/// What a group uses: thousandths of cores and of devices.
-#[derive(Clone, Copy, Debug, Default)]
-struct Usage {
-    millicores: u64,
-    gpus: u64,
-}
-
-/// All lines. Those with the same needs, members and group are one, so that to find the next task that fits costs as
-/// much as there are different needs, however many tasks wait.
+/// All lines. Those with the same needs, members, run and group are one, so that to find the next task that fits costs
+/// as much as there are different needs, however many tasks wait.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     all: Vec<Line>,
-    ids: BTreeMap<(Needs, u32, GroupId), u32>,
+    ids: BTreeMap<(Needs, u32, RunId, GroupId), u32>,
     active: Vec<u32>,
-    groups: BTreeMap<GroupId, Usage>,
+    pub(super) shares: Shares,
     waiting: usize,
 }
 
@@ -75,14 +70,15 @@ impl Lines {
         self.waiting
     }
 
-    pub(super) fn id(&mut self, needs: Needs, members: u32, group: GroupId) -> u32 {
+    pub(super) fn id(&mut self, needs: Needs, members: u32, (run, group): (RunId, GroupId)) -> u32 {
         let next = self.all.len() as u32;
-        let id = *self.ids.entry((needs, members, group)).or_insert(next);
+        let id = *self.ids.entry((needs, members, run, group)).or_insert(next);
         if id == next {
             let tasks = BTreeSet::new();
             self.all.push(Line {
                 needs,
                 members,
+                run,
                 group,
                 tasks,
                 live: 0,
@@ -145,39 +141,25 @@ impl Lines {
         }
     }
 
-    /// Notes that a group uses more.
+    /// Notes that an attempt of a line begins.
     pub(super) fn use_more(&mut self, line: u32) {
-        let Line { needs, group, ref mut live, .. } = self.all[line as usize];
+        let Line { needs, run, group, ref mut live, .. } = self.all[line as usize];
         *live += 1;
-        let usage = self.groups.entry(group).or_default();
-        usage.millicores += needs.millicores;
-        usage.gpus += needs.gpus;
+        self.shares.use_more(run, group, (needs.millicores, needs.gpus));
     }
 
-    /// Notes that a group uses less.
+    /// Notes that one ended.
     pub(super) fn use_less(&mut self, line: u32) {
-        let Line { needs, group, ref mut live, .. } = self.all[line as usize];
+        let Line { needs, run, group, ref mut live, .. } = self.all[line as usize];
         *live -= 1;
-        if let Some(usage) = self.groups.get_mut(&group) {
-            usage.millicores -= needs.millicores;
-            usage.gpus -= needs.gpus;
-            if usage.millicores == 0 && usage.gpus == 0 {
-                self.groups.remove(&group);
-            }
-        }
-    }
-
-    /// The group's dominant share of all there is (Ghodsi et al.: Dominant Resource Fairness, 2011), in 2^-20.
-    fn share(&self, group: GroupId, (millicores, gpus): (u64, u64)) -> u64 {
-        let usage = self.groups.get(&group).copied().unwrap_or_default();
-        let part = |used: u64, all: u64| (u128::from(used) << 20) as u64 / all.max(1);
-        part(usage.millicores, millicores).max(part(usage.gpus, gpus))
+        self.shares.use_less(run, group, (needs.millicores, needs.gpus));
     }
 
     pub(super) fn rank(&self, line: u32, total: (u64, u64)) -> Option<Rank> {
         let line = self.get(line);
         let (priority, order, _) = line.first()?;
-        Some((priority, self.share(line.group, total), order))
+        let claim = self.shares.of(line.run, line.group, total);
+        Some((claim.run, priority, claim.group, order))
     }
 
     /// The line that is served first among those that `fits` says there is a place for.

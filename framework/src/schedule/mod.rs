@@ -24,6 +24,7 @@ mod place;
 mod refuse;
 mod reserve;
 mod scheduler;
+mod shares;
 #[cfg(test)]
 mod simulation;
 mod task;
@@ -35,7 +36,8 @@ mod workers;
 
 pub use autoscaler::{Autoscaler, Demand, OrderId, Pool, Present, Scale, View};
 pub use cost::{Costs, Device, Estimate, Offer};
-pub use event::{Action, Blob, End, Event, GroupId, StageId, Task, TaskId, Time, WorkerId};
+pub use event::{Action, Blob, End, Event, GroupId, RunId, StageId, Standing, Task, TaskId, Time, WorkerId};
+pub(crate) use holders::MOST_HELD;
 pub use lane::Lane;
 pub use needs::{Capacity, Needs, PoolId, Share, WHOLE};
 pub use offers::{Site, offers};

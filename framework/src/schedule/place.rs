@@ -67,7 +67,7 @@ impl Scheduler {
 
     /// Finds a place for the first task of a line.
     fn serve(&mut self, line: u32) {
-        let Some((priority, _, id)) = self.lines.get(line).first() else { return };
+        let Some((.., id)) = self.lines.get(line).first() else { return };
         let gang = self.lines.get(line).members > 1;
         if gang && self.reservation.is_none() && self.possible_now(line) {
             self.reserve(line);
@@ -79,7 +79,7 @@ impl Scheduler {
             return self.hopeful.push(line);
         }
         // What is kept for another gives way to a higher priority.
-        if self.reservation.as_ref().is_some_and(|kept| kept.priority < priority.0 && kept.task != id) {
+        if self.reservation.as_ref().is_some_and(|kept| kept.task != id && self.outranks(line, kept)) {
             self.release();
         }
         if !self.possible_now(line) {
@@ -158,18 +158,19 @@ impl Scheduler {
     }
 
     fn first_that_fits(&mut self, slot: u32) -> Option<u32> {
-        let worker = self.workers.get(slot)?;
         let kept = self.reservation.is_some();
-        let takes = |line: &Line| worker.has_room(&line.needs) && self.takes(line, slot);
-        let fits = |_, line: &Line| !(kept && line.members > 1) && takes(line);
-        let best = self.lines.best(self.workers.total(), fits)?;
-        if self.lines.get(best).members == 1 || self.possible_now(best) {
-            return Some(best);
+        // Gangs of which not all members can be placed at present: they must not keep others from running.
+        let mut incomplete = Vec::new();
+        loop {
+            let worker = self.workers.get(slot)?;
+            let takes = |line: &Line| worker.has_room(&line.needs) && self.takes(line, slot);
+            let fits = |id, line: &Line| !(kept && line.members > 1) && !incomplete.contains(&id) && takes(line);
+            let best = self.lines.best(self.workers.total(), fits)?;
+            if self.lines.get(best).members == 1 || self.possible_now(best) {
+                return Some(best);
+            }
+            incomplete.push(best);
         }
-        // Not all of the gang's members can be placed at present: it must not keep others from running.
-        let worker = self.workers.get(slot)?;
-        let takes = |line: &Line| worker.has_room(&line.needs) && self.takes(line, slot);
-        self.lines.best(self.workers.total(), |_, line| line.members == 1 && takes(line))
     }
 
     /// The first task of a line, or one near the front whose inputs the worker holds.

@@ -3,8 +3,10 @@
 //!
 //! There is one reservation at a time, so that two gangs never wait for each other's workers.
 
-use super::TaskId;
+use super::lines::Line;
 use super::scheduler::Scheduler;
+use super::{RunId, TaskId};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// A line that was passed over by so many starts gets the next reservation.
@@ -16,7 +18,7 @@ pub(super) const LOOK_EVERY: u64 = 64;
 pub(super) struct Reservation {
     pub(super) task: TaskId,
     pub(super) line: u32,
-    pub(super) priority: i32,
+    priority: i32,
     /// Workers that have room for so many members now.
     held: BTreeMap<u32, u32>,
     /// The worker that is emptied next, and which part of what a member needs is free there, in thousandths. It is
@@ -136,6 +138,15 @@ impl Scheduler {
         }
     }
 
+    /// Whether the first task of a line goes before what workers are kept for: its run has a higher priority, or it has
+    /// among those of its run.
+    pub(super) fn outranks(&self, line: u32, kept: &Reservation) -> bool {
+        let (line, other) = (self.lines.get(line), self.lines.get(kept.line));
+        let Some((Reverse(priority), ..)) = line.first() else { return false };
+        let run = |line: &Line| self.lines.shares.standing(line.run).priority;
+        run(line) > run(other) || (line.run == other.run && priority > kept.priority)
+    }
+
     /// Keeps workers for the line that was passed over longest, if that was too long and nobody of higher priority
     /// waits.
     pub(super) fn keep_for_aged(&mut self) {
@@ -145,11 +156,21 @@ impl Scheduler {
         let active: Vec<u32> = self.lines.active().collect();
         let waiting = active.into_iter().filter(|line| self.possible_now(*line)).collect::<Vec<_>>();
         let first = |line: &u32| self.lines.get(*line).first();
-        let Some(top) = waiting.iter().filter_map(first).map(|(priority, ..)| priority).min() else { return };
+        let run = |line: &u32| self.lines.get(*line).run;
+        let Some(top) = waiting.iter().map(|line| self.lines.shares.standing(run(line)).priority).max() else { return };
+        // By run, the highest priority of its tasks.
+        let mut highest: BTreeMap<RunId, Reverse<i32>> = BTreeMap::new();
+        for line in &waiting {
+            if let Some((priority, ..)) = first(line) {
+                let highest = highest.entry(run(line)).or_insert(priority);
+                *highest = priority.min(*highest);
+            }
+        }
         let patience = PATIENCE.max(self.workers.len() as u64);
         let aged = waiting.iter().filter(|line| {
             let since = self.lines.get(**line).since;
-            first(line).is_some_and(|(priority, ..)| priority == top) && self.starts - since >= patience
+            let foremost = first(line).is_some_and(|(priority, ..)| highest.get(&run(line)) == Some(&priority));
+            foremost && self.lines.shares.standing(run(line)).priority == top && self.starts - since >= patience
         });
         let oldest = aged.min_by_key(|line| (self.lines.get(**line).since, **line)).copied();
         if let Some(line) = oldest {

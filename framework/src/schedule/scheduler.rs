@@ -20,9 +20,10 @@ pub(crate) fn backoff(failures: u32) -> Time {
 
 /// Places tasks on workers.
 ///
-/// Tasks are placed in the order of their priority; then those of the group that uses least come first, then those that
-/// came first. What one step costs depends on how many different needs wait, of how many groups, and hardly on how many
-/// workers and tasks there are.
+/// Of several runs the one of the highest priority is served first, then the one that uses least of what is its due
+/// ([`Standing`](super::Standing)). The tasks of a run are placed in the order of their priority; then those of the group
+/// that uses least come first, then those that came first. What one step costs depends on how many different needs wait,
+/// of how many groups and runs, and hardly on how many workers and tasks there are.
 #[derive(Debug)]
 pub struct Scheduler {
     pub(super) workers: Workers,
@@ -129,6 +130,7 @@ impl Scheduler {
             Event::Joined { worker, has } => self.join(worker, has),
             Event::Lost(worker) => self.lose(worker),
             Event::Draining(worker) => self.drain(worker),
+            Event::Admitted { run, standing } => self.lines.shares.admit(run, standing),
             Event::Submitted(task) => self.submit(task),
             Event::Ended { worker, task, attempt, end, seconds, made } => {
                 self.end(worker, (task, attempt), end, seconds, &made);
@@ -136,11 +138,6 @@ impl Scheduler {
             Event::Holds { worker, blob } => {
                 if let Some(slot) = self.workers.slot(worker) {
                     self.workers.hold(slot, blob);
-                }
-            }
-            Event::Dropped { worker, blob } => {
-                if let Some(slot) = self.workers.slot(worker) {
-                    self.workers.drop_blob(slot, blob);
                 }
             }
             Event::Cancelled(task) => self.decide(task, None),
@@ -160,7 +157,7 @@ impl Scheduler {
             return;
         }
         let members = task.members.max(1);
-        let line = self.lines.id(task.needs, members, task.group);
+        let line = self.lines.id(task.needs, members, (task.run, task.group));
         if let Err(reason) = self.possible_ever(line)
             && !self.may_come_back(&task.needs)
         {

@@ -1,6 +1,7 @@
 //! What the scheduler does in small cases.
 
 use super::*;
+use std::collections::VecDeque;
 
 const CORE: Needs = Needs { millicores: 1000, memory: 0, gpus: 0, gpu_memory: 0, files: false, peers: false };
 
@@ -242,8 +243,68 @@ fn a_task_does_not_wait_for_another_worker_for_ever() {
     assert!(here.contains(&Action::Failed(TaskId(4))), "{here:?}");
 }
 
+/// What each of some runs has at a time, in the long run, on so many cores that all of them want.
+fn shared_out(standings: &[Standing], cores: u64) -> Vec<u64> {
+    let mut case = Case::new(&[self::cores(cores)]);
+    let mut running = VecDeque::new();
+    for (run, standing) in (0..).map(RunId).zip(standings) {
+        case.send(Event::Admitted { run, standing: *standing });
+        // Of several stages each, which have nothing to say in it, as little as what is urgent within a run.
+        for id in u64::from(run.0) * 1000..u64::from(run.0) * 1000 + 500 {
+            let (group, priority) = (GroupId(id as u32 % (run.0 + 1)), run.0 as i32);
+            let actions = case.submit(Task { run, group, priority, ..task(id) });
+            running.extend(started(&actions).into_iter().map(|(id, ..)| id));
+        }
+    }
+    for _ in 0..100 {
+        let ends = running.pop_front().unwrap();
+        running.extend(started(&case.end(0, ends, 1, End::Done)).into_iter().map(|(id, ..)| id));
+    }
+    let of = |run: usize| running.iter().filter(|id| **id / 1000 == run as u64).count() as u64;
+    (0..standings.len()).map(of).collect()
+}
+
 #[test]
-fn runs_share_fairly_however_many_tasks_they_have() {
+fn runs_share_the_workers_as_is_their_due() {
+    let weight = |weight| Standing { weight, ..Standing::default() };
+    assert_eq!(shared_out(&[weight(1), weight(1)], 8), [4, 4]);
+    assert_eq!(shared_out(&[weight(1), weight(3)], 8), [2, 6]);
+    assert_eq!(shared_out(&[weight(2), weight(1), weight(1)], 8), [4, 2, 2]);
+    let first = Standing { priority: 1, weight: 1 };
+    assert_eq!(shared_out(&[weight(9), first], 8), [0, 8], "priority comes before weight");
+    assert_eq!(shared_out(&[Standing { weight: 0, ..first }, first], 4), [2, 2], "there is no division by nothing");
+}
+
+#[test]
+fn who_is_due_nothing_more_leaves_what_others_do_not_want() {
+    let mut case = Case::new(&[cores(4)]);
+    case.send(Event::Admitted { run: RunId(1), standing: Standing { weight: 100, ..Standing::default() } });
+    let (one, other) = (|id| Task { run: RunId(0), ..task(id) }, |id| Task { run: RunId(1), ..task(id) });
+    (0..8).for_each(|id| drop(case.submit(one(id))));
+    case.submit(other(8));
+    let next: Vec<u64> = (0..4).map(|id| started(&case.end(0, id, 1, End::Done))[0].0).collect();
+    assert_eq!(next, [8, 4, 5, 6]);
+}
+
+#[test]
+fn what_is_kept_for_a_run_gives_way_to_a_run_that_comes_first_and_not_to_what_is_urgent_in_another() {
+    let gang = |id| Task { members: 2, ..task(id) };
+    let urgent = |case: &mut Case, run| case.submit(Task { run: RunId(run), priority: 5, ..task(9) });
+    // A worker is kept for the gang, and the other one is busy.
+    let kept = || {
+        let mut case = Case::new(&[cores(1), cores(1)]);
+        case.send(Event::Admitted { run: RunId(2), standing: Standing { priority: 1, weight: 1 } });
+        case.submit(task(1));
+        assert_eq!(started(&case.submit(gang(2))), []);
+        case
+    };
+    assert_eq!(started(&urgent(&mut kept(), 1)), [], "it is urgent to its own run only");
+    assert_eq!(started(&urgent(&mut kept(), 0)).len(), 1);
+    assert_eq!(started(&urgent(&mut kept(), 2)).len(), 1);
+}
+
+#[test]
+fn stages_share_fairly_what_their_run_gets() {
     let mut case = Case::new(&[cores(4)]);
     (0..20).for_each(|id| drop(case.submit(Task { group: GroupId(1), ..task(id) })));
     (20..24).for_each(|id| drop(case.submit(Task { group: GroupId(2), ..task(id) })));

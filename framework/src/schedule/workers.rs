@@ -2,10 +2,10 @@
 
 use super::devices::Devices;
 use super::hash::ByNumber;
-use super::holders::Holders;
+use super::holders::{Holders, MOST_HELD};
 use super::index::Index;
 use super::{Blob, Capacity, Lane, Needs, PoolId, TaskId, Time, WorkerId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// An attempt of a task, by its number.
 pub(super) type Attempt = (TaskId, u32);
@@ -33,7 +33,8 @@ pub(super) struct Worker {
     pub(super) idle: Option<Time>,
     /// How many that wait in its lane were asked back.
     pub(super) recalled: usize,
-    held: BTreeSet<Blob>,
+    /// What it made or read last, the oldest first.
+    held: VecDeque<Blob>,
 }
 
 impl Worker {
@@ -165,7 +166,7 @@ impl Workers {
             queued_micros: 0,
             idle: Some(now),
             recalled: 0,
-            held: BTreeSet::new(),
+            held: VecDeque::new(),
         });
         self.changed(slot);
         Some(slot)
@@ -312,15 +313,12 @@ impl Workers {
             && self.holders.add(blob, slot)
             && let Some(worker) = self.get_mut(slot)
         {
-            worker.held.insert(blob);
-        }
-    }
-
-    pub(super) fn drop_blob(&mut self, slot: u32, blob: Blob) {
-        if let Some(worker) = self.get_mut(slot)
-            && worker.held.remove(&blob)
-        {
-            self.holders.remove(blob, slot);
+            worker.held.push_back(blob);
+            if worker.held.len() > MOST_HELD
+                && let Some(oldest) = worker.held.pop_front()
+            {
+                self.holders.remove(oldest, slot);
+            }
         }
     }
 

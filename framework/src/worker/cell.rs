@@ -35,7 +35,7 @@ fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>>
     let token = Token::generate()?;
     let terms = Terms {
         build: program::identity()?,
-        run: format!("task {}", work.key.0.short()),
+        run: Some(format!("task {}", work.key.0.short())),
         heartbeat: HEARTBEAT,
         patience: PATIENCE,
     };
@@ -55,7 +55,7 @@ fn attempt(store: &Store, work: &Assignment) -> Result<Result<Outcome, Failure>>
             Ok(Heard::Ended { result, .. }) => return Ok(result),
             Ok(Heard::Lost { reason, .. }) => return Err(cell.lost(&reason)),
             // It is alone: nobody waits for it, and it goes when this ends.
-            Ok(Heard::Present { .. } | Heard::Leaving(_)) => {}
+            Ok(Heard::Present { .. } | Heard::Leaving(_) | Heard::Asked(_)) => {}
             Err(_) if cell.worker.is_none() => {
                 if let Some(status) = cell.process.try_wait()? {
                     return Err(ended(status));

@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep};
 use tonic::transport::Endpoint;
 
 /// The first pause before a coordinator is dialled again; each is twice the one before, up to the last.
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(20);
-pub(super) const LAST_PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const LAST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a worker is asked to leave a run in good order: it takes nothing new and goes when what it runs has ended. Cloning
 /// shares it.
@@ -82,7 +82,7 @@ pub struct WorkerOptions {
 pub fn work(registry: &Arc<Registry>, options: &WorkerOptions, say: &mut dyn FnMut(String)) -> Result<()> {
     let runtime = links()?;
     let _entered = runtime.enter();
-    let client = CoordinatorClient::new(endpoint(options)?.connect_lazy())
+    let client = CoordinatorClient::new(endpoint(&options.join, &options.token)?.connect_lazy())
         .max_decoding_message_size(usize::MAX)
         .max_encoding_message_size(usize::MAX);
     let mut member = Member::new(registry.clone(), options.clone(), client);
@@ -136,19 +136,19 @@ pub fn work(registry: &Arc<Registry>, options: &WorkerOptions, say: &mut dyn FnM
     }
 }
 
-pub(super) fn endpoint(options: &WorkerOptions) -> Result<Endpoint> {
-    let address = match options.join.split_once("://") {
-        None => format!("https://{}", options.join),
-        Some(("https", _)) => options.join.clone(),
+pub(super) fn endpoint(join: &str, token: &Token) -> Result<Endpoint> {
+    let address = match join.split_once("://") {
+        None => format!("https://{join}"),
+        Some(("https", _)) => join.to_owned(),
         Some((other, rest)) => {
             return Err(Error::usage(format!("a coordinator is not reached by {other}://"))
                 .help(format!("write https://{rest}")));
         }
     };
-    let wrong = || format!("{:?} is no address of a coordinator", options.join);
+    let wrong = || format!("{join:?} is no address of a coordinator");
     Endpoint::from_shared(address)
         .map_err(|error| Error::usage(format!("{}: {error}", wrong())))?
-        .tls_config(options.token.client()?)
+        .tls_config(token.client()?)
         .map(|endpoint| {
             endpoint
                 .tcp_nodelay(true)
@@ -160,4 +160,15 @@ pub(super) fn endpoint(options: &WorkerOptions) -> Result<Endpoint> {
                 .initial_stream_window_size(4 << 20)
         })
         .map_err(|error| Error::usage(format!("{}: {error}", wrong())))
+}
+
+/// What is said of a coordinator that can't be reached: the innermost reason.
+pub(super) fn unreachable(join: &str, status: &tonic::Status) -> Error {
+    let mut reason = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(inner) = cause {
+        reason = inner.to_string();
+        cause = inner.source();
+    }
+    Error::unavailable(format!("can't join the coordinator at {join}: {reason}"))
 }

@@ -45,7 +45,7 @@ impl Scene {
         let (ear, heard) = mpsc::channel();
         let terms = Terms {
             build: program::identity().unwrap(),
-            run: "test-1".into(),
+            run: Some("test-1".into()),
             heartbeat: Duration::from_millis(500),
             patience: LONG,
         };
@@ -113,7 +113,7 @@ fn options(address: SocketAddr, token: &Token) -> WorkerOptions {
 
 fn client(address: SocketAddr, token: &Token) -> Client {
     let _entered = runtime().unwrap().enter();
-    CoordinatorClient::new(endpoint(&options(address, token)).unwrap().connect_lazy())
+    CoordinatorClient::new(endpoint(&address.to_string(), token).unwrap().connect_lazy())
 }
 
 fn say(client: &mut Client, words: Vec<from_worker::Word>) -> Vec<Result<to_worker::Word, Status>> {

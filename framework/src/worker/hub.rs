@@ -3,6 +3,7 @@
 use super::current_folder;
 use super::door::{greet, visitors};
 use super::execute::settle;
+use super::orders::{Client, Order, Words};
 use super::peers::own_address;
 use super::remote::RemoteWorker;
 use super::row::messages;
@@ -52,8 +53,8 @@ const MOST_CIRCLES: u64 = u32::MAX as u64 / 2;
 pub(crate) struct Terms {
     /// Only workers of this program are taken.
     pub(crate) build: String,
-    /// The run's name.
-    pub(crate) run: String,
+    /// The run's name, unless it coordinates many, which it is asked for.
+    pub(crate) run: Option<String>,
     /// How often a worker must show that it lives.
     pub(crate) heartbeat: Duration,
     /// How long one may be silent before it counts as lost.
@@ -73,6 +74,8 @@ pub(crate) enum Heard {
     },
     /// A worker takes nothing new, and goes when what it runs has ended.
     Leaving(WorkerId),
+    /// Somebody asks for a run.
+    Asked(Box<Order>),
     /// An attempt ended.
     Ended {
         /// Where.
@@ -202,6 +205,7 @@ struct Service(Arc<Desk>);
 impl Coordinator for Service {
     type AttachStream = UnboundedReceiverStream<Result<ToWorker, Status>>;
     type ReadStream = Chunks;
+    type RunStream = Words;
 
     async fn attach(&self, request: Request<Streaming<FromWorker>>) -> Result<Response<Self::AttachStream>, Status> {
         let mut words = request.into_inner();
@@ -244,18 +248,26 @@ impl Coordinator for Service {
     async fn set_aside(&self, request: Request<wire::Object>) -> Result<Response<wire::ObjectSize>, Status> {
         self.0.shelf.set_aside(request.into_inner()).await.map(Response::new)
     }
+
+    async fn run(&self, request: Request<wire::Order>) -> Result<Response<Words>, Status> {
+        let (client, words) = Client::new();
+        match self.0.terms.order(request.into_inner(), client.clone()) {
+            Ok(order) => self.0.tell(Heard::Asked(Box::new(order))),
+            Err(error) => client.refuse(&error),
+        }
+        Ok(Response::new(words))
+    }
 }
 
 impl Desk {
     fn refuse(&self, hello: &wire::Hello) -> Option<wire::Refusal> {
-        (hello.build != self.terms.build).then(|| wire::Refusal {
-            message: format!(
-                "worker {} is {}, but this run is computed by {}",
-                hello.name, hello.build, self.terms.build
-            ),
-            help: "equal bytes are promised for one build on one instruction-set level: start the worker from the \
-                   executable that runs the pipeline"
-                .into(),
+        (hello.build != self.terms.build).then(|| {
+            let wire::Hello { name, build, .. } = hello;
+            let error = format!("worker {name} is {build}, but this run is computed by {}", self.terms.build);
+            wire::refusal(&Error::usage(error).help(
+                "equal bytes are promised for one build on one instruction-set level: start the worker from the \
+                 executable that runs the pipeline",
+            ))
         })
     }
 
@@ -281,7 +293,7 @@ impl Desk {
         store.make_folder();
         let welcome = wire::Welcome {
             worker: id.0,
-            run: self.terms.run.clone(),
+            run: self.terms.run.clone().unwrap_or_default(),
             store: store.url().to_owned(),
             folder: store.folder_identity().unwrap_or_default(),
             exchange: exchange.map(|folder| folder.display().to_string()).unwrap_or_default(),

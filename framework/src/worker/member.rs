@@ -1,11 +1,12 @@
 //! A worker's place in a run: one connection to the coordinator, its orders, and what is said back.
 
 use super::attempts::{Attempts, EndedHere, Spoken};
-use super::client::WorkerOptions;
+use super::client::{WorkerOptions, unreachable};
 use super::embedded::EmbeddedWorker;
 use super::execute::Failure;
 use super::gang::Seats;
 use super::hands::Hands;
+use super::orders::refused;
 use super::peers::{Counter, Peers};
 use super::row::Row;
 use super::shelf::Reached;
@@ -96,21 +97,22 @@ impl Member {
         let (words, outgoing) = unbounded_channel();
         send(&words, from_worker::Word::Hello(self.hello()?));
         let attached = self.client.attach(UnboundedReceiverStream::new(outgoing)).await;
-        let mut orders = attached.map_err(|status| self.unreachable(&status))?.into_inner();
+        let mut orders = attached.map_err(|status| unreachable(&self.options.join, &status))?.into_inner();
         let welcome = match orders.message().await {
             Ok(Some(ToWorker { word: Some(to_worker::Word::Welcome(welcome)) })) => welcome,
             Ok(Some(ToWorker { word: Some(to_worker::Word::Refusal(refusal)) })) => {
-                return Err(Error::usage(refusal.message).help(refusal.help));
+                return Err(refused(refusal));
             }
             Ok(_) => return Err(Error::unavailable("whoever answers there is no coordinator")),
-            Err(status) => return Err(self.unreachable(&status)),
+            Err(status) => return Err(unreachable(&self.options.join, &status)),
         };
         // The coordinator commits what the hello brings before it welcomes.
         self.unsaved = Unsaved::default();
         self.attempts.orphan(std::time::Instant::now());
         self.open(&welcome).await?;
         self.options.metrics.connected();
-        say(format!("joined run {} at {} as worker {}", welcome.run, self.options.join, welcome.worker));
+        let run = if welcome.run.is_empty() { "the coordinator".to_owned() } else { format!("run {}", welcome.run) };
+        say(format!("joined {run} at {} as worker {}", self.options.join, welcome.worker));
         let parted = self.obey(&welcome, orders, words).await;
         self.options.metrics.parted();
         parted
@@ -350,16 +352,6 @@ impl Member {
         }
         send_row(words, &mut all);
         Ok(())
-    }
-
-    fn unreachable(&self, status: &tonic::Status) -> Error {
-        let mut reason = status.message().to_owned();
-        let mut cause = std::error::Error::source(status);
-        while let Some(inner) = cause {
-            reason = inner.to_string();
-            cause = inner.source();
-        }
-        Error::unavailable(format!("can't join the coordinator at {}: {reason}", self.options.join))
     }
 }
 

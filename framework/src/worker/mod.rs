@@ -1,6 +1,7 @@
 //! Where it runs: a worker takes assignments, runs them on threads of its own or in processes of their own, keeps their
 //! outputs and commits them.
 
+mod asking;
 mod attempts;
 mod bridge;
 mod cell;
@@ -21,6 +22,7 @@ mod incoming;
 mod killed;
 mod member;
 mod metrics;
+mod orders;
 mod peers;
 mod pool;
 pub(crate) mod process;
@@ -32,6 +34,8 @@ mod token;
 mod unsaved;
 mod wire;
 
+pub(crate) use asking::{Asking, Told};
+pub(crate) use client::{FIRST_PAUSE, LAST_PAUSE};
 pub use client::{Leave, WorkerOptions, work};
 pub use embedded::EmbeddedWorker;
 pub(crate) use execute::Inputs;
@@ -41,6 +45,7 @@ pub use gpus::{Gpu, Gpus};
 pub(crate) use hands::Hands;
 pub(crate) use hub::{Heard, Hub, Terms, machine_number};
 pub use metrics::WorkerMetrics;
+pub(crate) use orders::{Client, Order};
 pub(crate) use remote::RemoteWorker;
 pub use token::Token;
 pub use unsaved::Unsaved;

@@ -39,7 +39,7 @@ const REPORT_LINE: usize = 64 << 10;
 const REPORT_NAME: usize = 1 << 10;
 
 const KINDS: [Kind; 6] = [Kind::Frame, Kind::Tensors, Kind::Model, Kind::Metrics, Kind::List, Kind::Bytes];
-const FAULTS: [Fault; 6] =
+pub(super) const FAULTS: [Fault; 6] =
     [Fault::Stage, Fault::Usage, Fault::Unavailable, Fault::Bug, Fault::Interrupted, Fault::Device];
 
 /// An attempt, by the coordinator's numbers.
@@ -172,6 +172,19 @@ pub(super) fn failure(failed: Failed) -> Result<Failure> {
     Ok(Failure { error, lost: lost.map(Box::new), moved: failed.moved.min(MOST_BYTES) })
 }
 
+/// What is told of an error to somebody who is refused.
+pub(super) fn refusal(error: &Error) -> Refusal {
+    Refusal {
+        message: short(error.to_string(), REPORT_LINE),
+        help: short(error.advice().unwrap_or_default().to_owned(), REPORT_LINE),
+        fault: fault_number(error),
+    }
+}
+
+fn fault_number(error: &Error) -> u32 {
+    FAULTS.iter().position(|fault| *fault == error.whose()).unwrap_or_default() as u32
+}
+
 /// Whose fault a failure was.
 pub(super) fn fault(failed: &Failed) -> Fault {
     FAULTS.get(failed.fault as usize).copied().unwrap_or_default()
@@ -198,7 +211,7 @@ pub(super) fn from_end(end: Result<Outcome, Failure>) -> ended::End {
         Err(failure) => ended::End::Failed(Failed {
             message: short(failure.error.to_string(), REPORT_LINE),
             help: short(failure.error.advice().unwrap_or_default().to_owned(), REPORT_LINE),
-            fault: FAULTS.iter().position(|fault| *fault == failure.error.whose()).unwrap_or_default() as u32,
+            fault: fault_number(&failure.error),
             lost: failure.lost.map(|lost| Artifact::from(*lost)),
             moved: failure.moved,
         }),

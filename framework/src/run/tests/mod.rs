@@ -1,6 +1,7 @@
 //! Whole runs, of small stages.
 
 mod lost;
+mod many;
 mod needs;
 
 use super::*;

@@ -3,7 +3,8 @@
 use super::scenario::{Scenario, Spec};
 use crate::data::Digest;
 use crate::schedule::{
-    Autoscaler, Costs, Demand, Device, GroupId, OrderId, PoolId, Scheduler, StageId, Task, TaskId, Time, WorkerId,
+    Autoscaler, Costs, Demand, Device, Event, GroupId, OrderId, PoolId, RunId, Scheduler, StageId, Task, TaskId, Time,
+    WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,6 +53,9 @@ impl Coordinator {
         }
         if let Some(pool) = &scenario.pool {
             scheduler = scheduler.with_pool(pool.id, pool.capacity.clone(), pool.max);
+        }
+        for (run, standing) in (0..).map(RunId).zip(scenario.runs.iter().copied()) {
+            scheduler.step(Time::ZERO, Event::Admitted { run, standing });
         }
         Self {
             scheduler,
@@ -124,6 +128,7 @@ impl Coordinator {
         let inputs = self.inputs(spec).iter().map(|digest| (digest.into(), 1000)).collect();
         Task {
             members: spec.members,
+            run: RunId(spec.run),
             priority: spec.priority,
             group: GroupId(spec.group),
             retries: spec.retries,

@@ -3,7 +3,7 @@
 //! the coordinator is killed and started again.
 //!
 //! `ROPEWAY_SEED=123 cargo test -p ropeway-framework --release --lib simulation -- --nocapture` replays one seed and
-//! prints what happened.
+//! prints what happened; `ROPEWAY_SEEDS=20000` asks for more of them.
 
 mod coordinator;
 mod lead;
@@ -21,18 +21,22 @@ mod world;
 use scenario::Scenario;
 use world::{Counts, World};
 
-/// Seeds of the normal test run.
-const SEEDS: u64 = 2_000;
+/// Seeds of the test run.
+fn count() -> u64 {
+    std::env::var("ROPEWAY_SEEDS").map_or(2_000, |seeds| seeds.parse().expect("ROPEWAY_SEEDS is a number"))
+}
 
 fn replay() -> Option<u64> {
     std::env::var("ROPEWAY_SEED").ok().map(|seed| seed.parse().expect("ROPEWAY_SEED is a number"))
 }
 
-fn seeds(from: u64) {
+/// One quarter of the seeds.
+fn seeds(quarter: u64) {
+    let (from, to) = (count() * quarter / 4, count() * (quarter + 1) / 4);
     // Two threads: the seeds have nothing to do with each other.
     std::thread::scope(|scope| {
         for half in 0..2 {
-            scope.spawn(move || (from..from + SEEDS / 4).filter(|seed| seed % 2 == half).for_each(one));
+            scope.spawn(move || (from..to).filter(|seed| seed % 2 == half).for_each(one));
         }
     });
 }
@@ -59,17 +63,17 @@ fn every_run_ends_as_without_faults_first_quarter() {
 
 #[test]
 fn every_run_ends_as_without_faults_second_quarter() {
-    seeds(SEEDS / 4);
+    seeds(1);
 }
 
 #[test]
 fn every_run_ends_as_without_faults_third_quarter() {
-    seeds(SEEDS / 2);
+    seeds(2);
 }
 
 #[test]
 fn every_run_ends_as_without_faults_fourth_quarter() {
-    seeds(SEEDS / 4 * 3);
+    seeds(3);
 }
 
 #[test]

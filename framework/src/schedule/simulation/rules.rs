@@ -4,7 +4,8 @@
 use crate::schedule::lines::Line;
 use crate::schedule::scheduler::Scheduler;
 use crate::schedule::workers::Worker;
-use crate::schedule::{Action, GroupId, Needs, TaskId, WHOLE, WorkerId};
+use crate::schedule::{Action, GroupId, Needs, RunId, TaskId, WHOLE, WorkerId};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// What an attempt takes of a worker, without devices.
@@ -85,7 +86,8 @@ fn nobody_waits_beside_room(scheduler: &Scheduler) {
     }
 }
 
-/// Whoever starts has the highest priority of those that could have started there; among equals, its group uses least.
+/// Whoever starts is first of those that could have started there: its run has the highest priority, or uses least of
+/// what is its due; within a run it has the highest priority, and among equals its group uses least.
 fn the_first_in_rank_starts(scheduler: &Scheduler, actions: &[Action], kept: Option<TaskId>) {
     // As it was before the last choice, then before the one before, and so on.
     let mut usage = usage(scheduler);
@@ -94,8 +96,10 @@ fn the_first_in_rank_starts(scheduler: &Scheduler, actions: &[Action], kept: Opt
         let Action::Start { task, worker, queued, .. } = action else { continue };
         let Some(entry) = scheduler.tasks.get(task) else { continue };
         let line = scheduler.lines.get(entry.line);
-        let used = usage.entry(line.group).or_default();
-        *used = (used.0 - line.needs.millicores, used.1 - line.needs.gpus);
+        for whose in [(line.run, None), (line.run, Some(line.group))] {
+            let used = usage.entry(whose).or_default();
+            *used = (used.0 - line.needs.millicores, used.1 - line.needs.gpus);
+        }
         if !queued {
             given.entry(*worker).or_default().add(&line.needs);
         }
@@ -109,7 +113,7 @@ fn the_first_in_rank_starts(scheduler: &Scheduler, actions: &[Action], kept: Opt
     }
 }
 
-fn is_first(scheduler: &Scheduler, choice: &Choice<'_>, usage: &BTreeMap<GroupId, (u64, u64)>, given: Room) {
+fn is_first(scheduler: &Scheduler, choice: &Choice<'_>, usage: &Usage, given: Room) {
     let Some(slot) = scheduler.workers.slot(choice.worker) else { return };
     let Some(worker) = scheduler.workers.get(slot) else { return };
     let mut free = room(scheduler, worker);
@@ -126,33 +130,40 @@ fn is_first(scheduler: &Scheduler, choice: &Choice<'_>, usage: &BTreeMap<GroupId
             continue;
         }
         let who = format!("{first:?} waits, {:?} starts on {:?}", choice.task, choice.worker);
-        assert!(priority.0 <= choice.priority, "{who}, of lower priority");
-        if priority.0 == choice.priority {
-            let share = |group| share(scheduler, usage.get(&group).copied().unwrap_or_default());
-            let (ours, theirs) = (share(choice.line.group), share(other.group));
-            assert!(ours <= theirs, "{who}; the groups use {theirs} and {ours}");
-        }
+        let rank = |line: &Line, priority: i32| {
+            let share = |whose| share(scheduler, usage.get(&whose).copied().unwrap_or_default());
+            let standing = scheduler.lines.shares.standing(line.run);
+            let of_run = share((line.run, None)) / u64::from(standing.weight);
+            (Reverse(standing.priority), of_run, Reverse(priority), share((line.run, Some(line.group))))
+        };
+        let (ours, theirs) = (rank(choice.line, choice.priority), rank(other, priority.0));
+        assert!(ours <= theirs, "{who}: {theirs:?} before {ours:?}");
     }
 }
 
-/// What the attempts of each group take: thousandths of cores and of devices.
-fn usage(scheduler: &Scheduler) -> BTreeMap<GroupId, (u64, u64)> {
-    let mut usage: BTreeMap<GroupId, (u64, u64)> = BTreeMap::new();
+/// What the attempts of runs, and of each group of theirs, take: thousandths of cores and of devices.
+type Usage = BTreeMap<(RunId, Option<GroupId>), (u64, u64)>;
+
+fn usage(scheduler: &Scheduler) -> Usage {
+    let mut usage = Usage::new();
     for entry in scheduler.tasks.values() {
         let line = scheduler.lines.get(entry.line);
         let live = entry.live.len() as u64;
-        let used = usage.entry(line.group).or_default();
-        used.0 += live * line.needs.millicores;
-        used.1 += live * line.needs.gpus;
+        for whose in [(line.run, None), (line.run, Some(line.group))] {
+            let used = usage.entry(whose).or_default();
+            used.0 += live * line.needs.millicores;
+            used.1 += live * line.needs.gpus;
+        }
     }
     usage
 }
 
-/// The dominant share of all that the workers have, in 2^-20.
+/// The dominant share of all that the workers have, in 2^-32.
 fn share(scheduler: &Scheduler, (millicores, gpus): (u64, u64)) -> u64 {
     let workers = scheduler.workers.iter().map(|(_, worker)| &worker.has);
     let (cores, devices) = workers.fold((0u64, 0u64), |(cores, devices), has| {
         (cores.saturating_add(has.millicores), devices + has.devices.len() as u64 * WHOLE)
     });
-    ((millicores << 20) / cores.max(1)).max((gpus << 20) / devices.max(1))
+    let part = |used: u64, all: u64| ((u128::from(used) << 32) / u128::from(all.max(1))) as u64;
+    part(millicores, cores).max(part(gpus, devices))
 }

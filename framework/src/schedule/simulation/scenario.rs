@@ -2,7 +2,7 @@
 
 use super::tasks::specs;
 use crate::data::Digest;
-use crate::schedule::{Capacity, Needs, Pool, PoolId, Time};
+use crate::schedule::{Capacity, Needs, Pool, PoolId, Standing, Time};
 use crate::stage::Seed;
 use crate::store::Key;
 use rand::{Rng, RngExt};
@@ -12,6 +12,7 @@ use rand::{Rng, RngExt};
 pub(super) struct Spec {
     pub(super) needs: Needs,
     pub(super) members: u32,
+    pub(super) run: u32,
     pub(super) priority: i32,
     pub(super) group: u32,
     pub(super) stage: u32,
@@ -74,6 +75,8 @@ pub(super) struct Chaos {
 pub(super) struct Scenario {
     pub(super) seed: u64,
     pub(super) tasks: Vec<Spec>,
+    /// The runs that share the machines.
+    pub(super) runs: Vec<Standing>,
     /// Machines that are always there, but for the misfortunes.
     pub(super) machines: Vec<Capacity>,
     /// Within how many microseconds the machines come.
@@ -165,7 +168,10 @@ impl Scenario {
             _ => Capacity { millicores: 4000, memory: 16 << 30, pool: Some(PoolId(0)), ..Capacity::default() },
         };
         let machines: Vec<Capacity> = if theme == Theme::Pool { Vec::new() } else { [vec![most], some].concat() };
-        let tasks = specs(theme, tasks, &machines, rng);
+        let count = rng.random_range(1..4);
+        let standing = |_| Standing { priority: rng.random_range(0..5) / 4, weight: rng.random_range(1..4) };
+        let runs: Vec<Standing> = (0..count).map(standing).collect();
+        let tasks = specs(theme, (tasks, runs.len()), &machines, rng);
         let pool = pooled.then(|| Pool {
             id: PoolId(0),
             capacity,
@@ -179,7 +185,20 @@ impl Scenario {
         let known = theme == Theme::Lanes && rng.random_range(0..4) > 0;
         let chaos = Chaos::default();
         let (faults, crashes) = (Vec::new(), Vec::new());
-        Self { seed, tasks, machines, spread, known, pool, chaos, faults, crashes, store_fails: false, check_every: 1 }
+        Self {
+            seed,
+            tasks,
+            runs,
+            machines,
+            spread,
+            known,
+            pool,
+            chaos,
+            faults,
+            crashes,
+            store_fails: false,
+            check_every: 1,
+        }
     }
 
     /// Whether nothing goes wrong.

@@ -7,8 +7,13 @@ use rand::{Rng, RngExt};
 /// A deadline that nothing misses.
 const FAR: u64 = 20 * 3600 * 1_000_000;
 
-/// So many tasks for these machines.
-pub(super) fn specs(theme: Theme, tasks: usize, machines: &[Capacity], rng: &mut impl Rng) -> Vec<Spec> {
+/// So many tasks of so many runs for these machines.
+pub(super) fn specs(
+    theme: Theme,
+    (tasks, runs): (usize, usize),
+    machines: &[Capacity],
+    rng: &mut impl Rng,
+) -> Vec<Spec> {
     let chain = if theme == Theme::Lanes { rng.random_range(0..8) / 7 } else { rng.random_range(0..3) };
     let kinds = rng.random_range(1..8);
     let kinds: Vec<(Needs, u32)> = (0..kinds).map(|_| kind(theme, machines, rng)).collect();
@@ -38,6 +43,7 @@ pub(super) fn specs(theme: Theme, tasks: usize, machines: &[Capacity], rng: &mut
         Spec {
             needs,
             members,
+            run: rng.random_range(0..runs) as u32,
             priority: if mixed_priorities { rng.random_range(-1..2) } else { 0 },
             group: rng.random_range(0..3),
             stage,
