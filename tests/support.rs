@@ -185,6 +185,11 @@ impl Process {
         assert!(Command::new("kill").args(arguments).status().unwrap().success());
     }
 
+    /// Waits until it has ended, whatever it says.
+    pub(crate) fn wait(&mut self) {
+        self.child().wait().unwrap();
+    }
+
     /// Waits for its end.
     pub(crate) fn end(mut self) -> Ended {
         Ended::of(self.0.take().unwrap().wait_with_output().unwrap())

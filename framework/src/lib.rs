@@ -96,4 +96,4 @@ pub use nearest::nearest;
 pub(crate) use runtime::links;
 pub use runtime::runtime;
 pub use trace_context::{join_trace, trace_parent};
-pub use units::parse_size;
+pub use units::{parse_size, parse_time};

@@ -1,5 +1,7 @@
 //! Lengths of time and sizes as people write them: `1ms`, `60s`, `4GiB`. For serde: `#[serde(with = "units::time")]`.
 
+use std::time::Duration;
+
 /// A number and the unit behind it: `1.5` and `s`.
 fn split(text: &str) -> Option<(&str, &str)> {
     let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
@@ -15,22 +17,38 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| format!("expected a size like \"256MiB\" or \"2GB\", found {text:?}"))
 }
 
+/// A length of time as people type it, such as `90s`, `1.5h` or `7d`.
+///
+/// # Errors
+/// What was expected, in words.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    time::parse(text).ok_or_else(|| format!("expected a length of time like \"90s\" or \"7d\", found {text:?}"))
+}
+
 /// A length of time as text: `250us`, `1ms`, `1.5s`, `10m`, `1h`.
 pub(crate) mod time {
     use schemars::{Schema, SchemaGenerator, json_schema};
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use std::time::Duration;
 
-    const UNITS: [(&str, u64); 5] =
-        [("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
+    const UNITS: [(&str, u64); 6] = [
+        ("us", 1_000),
+        ("ms", 1_000_000),
+        ("s", 1_000_000_000),
+        ("m", 60_000_000_000),
+        ("h", 3_600_000_000_000),
+        ("d", 86_400_000_000_000),
+    ];
 
     pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(us|ms|s|m|h)$" })
+        json_schema!({ "type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(us|ms|s|m|h|d)$" })
     }
 
     pub(crate) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         let nanos = time.as_nanos();
-        let whole = UNITS.iter().rev().find(|(_, unit)| nanos.is_multiple_of(u128::from(*unit)) && nanos > 0);
+        // Days are read but not written: what is in keys stays as it always was.
+        let mut units = UNITS.iter().rev().skip(1);
+        let whole = units.find(|(_, unit)| nanos.is_multiple_of(u128::from(*unit)) && nanos > 0);
         match whole {
             Some((name, unit)) => serializer.collect_str(&format_args!("{}{name}", nanos / u128::from(*unit))),
             None => serializer.collect_str(&format_args!("{}us", nanos / 1_000)),
@@ -140,11 +158,12 @@ pub(crate) mod size {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn times_have_units() {
         assert_eq!(time::parse("1ms"), Some(Duration::from_millis(1)));
+        assert_eq!(super::parse_time("2d"), Ok(Duration::from_secs(2 * 86_400)));
+        assert!(super::parse_time("2 days").unwrap_err().contains("like \"90s\""));
         assert_eq!(time::parse("1.5s"), Some(Duration::from_millis(1500)));
         for wrong in ["", "1", "ms", "-1s", "1 day", "1e99h", "infs", "+1s"] {
             assert_eq!(time::parse(wrong), None, "{wrong:?}");

@@ -85,6 +85,8 @@ struct Span {
     start: u64,
     #[prost(fixed64, tag = "8")]
     end: u64,
+    #[prost(message, repeated, tag = "9")]
+    attributes: Vec<Attribute>,
     /// In whose name it was sent: no field of the protocol's span.
     #[prost(string, tag = "1000")]
     service: String,
@@ -303,6 +305,15 @@ fn runs_are_traces_that_a_collector_gets() {
             (there, "number < attempt < all/2 < all"),
         ],
     );
+    // An attempt is under way as long as its worker works for it, and says how it ended.
+    let works: Vec<&Span> = spans.iter().filter(|span| line(span).starts_with("number < attempt < all/")).collect();
+    assert_eq!(works.len(), 2);
+    for work in works {
+        let attempt = by_id[&work.parent[..]];
+        assert!(attempt.start <= work.start && attempt.end >= work.end, "{attempt:?}, {work:?}");
+        let outcome = attempt.attributes.iter().find(|attribute| attribute.key == "outcome").unwrap();
+        assert_eq!(outcome.value.as_ref().unwrap().text, "done");
+    }
     let (here, there) = (find("here"), find("there"));
     assert_eq!((&there.parent, &there.trace), (&here.id, &here.trace));
     assert!(find("strange").parent.is_empty());

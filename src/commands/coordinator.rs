@@ -61,10 +61,12 @@ impl Coordinator {
             options.cores = 0;
         }
         let token = self.token.as_deref().map_or_else(Token::generate, str::parse)?;
+        // Whoever gave it knows it: it need not stand in a log.
+        let shown = if self.token.is_some() { "…".to_owned() } else { token.to_string() };
         options.elsewhere = Some(Elsewhere {
             listen: self.listen,
             open: true,
-            token: token.clone(),
+            token,
             pools: pools.unwrap_or_default(),
             memory: self.tiers.memory,
             cache: self.tiers.cache(),
@@ -80,9 +82,9 @@ impl Coordinator {
         coordinate(&context.registry, &store, &options, &mut |event| match event {
             Event::Listening { address } => {
                 complain(&format!(
-                    "runs are asked for with: ROPEWAY_TOKEN={token} ropeway run PIPELINE --join {address}"
+                    "runs are asked for with: ROPEWAY_TOKEN={shown} ropeway run PIPELINE --join {address}"
                 ));
-                complain(&format!("workers join with: ROPEWAY_TOKEN={token} ropeway worker --join {address}"));
+                complain(&format!("workers join with: ROPEWAY_TOKEN={shown} ropeway worker --join {address}"));
             }
             event if !quiet => said(event).into_iter().for_each(|line| complain(&line)),
             _ => {}
@@ -118,7 +120,6 @@ fn said(event: &Event) -> Option<String> {
         }
         Event::WorkerJoined(info) => Some(format!("worker {} joins, with {} cores", info.worker, info.cores)),
         Event::WorkerLeft { worker, lost: None } => Some(format!("worker {worker} has left")),
-        Event::WorkerLeft { worker, lost: Some(reason) } => Some(format!("worker {worker} is lost: {reason}")),
         Event::Warning { name, message } => Some(format!("warning: {name}: {message}")),
         _ => None,
     }

@@ -23,7 +23,7 @@ pub(super) struct JoinArgs {
     join: Option<String>,
     /// With --join, what the run is due of the workers while others want theirs: one of 2 gets twice as much as one of 1
     #[arg(long, value_name = "N", requires = "join", default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
     share: u32,
     /// With --join, runs of a higher priority come before those of a lower one, whatever their shares
     #[arg(long, value_name = "N", requires = "join", default_value_t = 0, allow_negative_numbers = true)]
@@ -67,7 +67,9 @@ impl JoinArgs {
             cancel,
         };
         let (report, store) = ask(&asked, sink)?;
-        complain(&format!("results are in {store}"));
+        if let Some(store) = store {
+            complain(&format!("results are in {store}"));
+        }
         Ok(report)
     }
 }

@@ -147,7 +147,11 @@ impl Run {
         let (source, overrides) = (read_pipeline(&self.pipeline)?, self.pipeline.all_overrides());
         let mut events = Vec::new();
         let mut hear = |line: &Line| {
-            if traced {
+            // A run that is asked for again begins again; how far stages are is in no trace.
+            if matches!(line.event, Event::Started { .. }) {
+                events.clear();
+            }
+            if traced && !matches!(line.event, Event::Progress { .. } | Event::Log { .. }) {
                 events.push(line.clone());
             }
             sink.event(line);

@@ -9,11 +9,12 @@ use super::voice::{Looked, Voice};
 use super::watch::{attempt_span, reserved_cores};
 use super::window::Reply;
 use crate::schedule::{self, Action, Device, GroupId, Needs, Share, TaskId, Time, WHOLE, WorkerId};
-use crate::stage::{self, Cancel, Gang, Models, Pace, Progress, Report as Step, Seed, TaskRequest, Tasks};
+use crate::stage::{self, Cancel, Gang, Models, Pace, ParamError, Progress, Report as Step, Seed, TaskRequest, Tasks};
 use crate::worker::{Assignment, Inputs};
 use crate::{Context, Error, Result};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 impl Coordinator<'_> {
@@ -34,9 +35,11 @@ impl Coordinator<'_> {
             let made = Made { outputs: memo.outputs, seconds: memo.seconds, device: memo.device };
             return self.succeed(id, Outcome::Cached, made);
         }
-        if let Some(other) = self.under_way.get(&key).copied().filter(|other| *other != id) {
+        let other = self.under_way.get(&key).copied().filter(|other| *other != id);
+        if let Some(other) = other.filter(|other| self.may_wait_with(id, *other)) {
             return self.wait_with(id, other);
         }
+        // If there are two, whoever comes next waits for the newer one: the older one has waited in vain so far.
         self.under_way.insert(key, id);
         let stage = self.appraise(id)?;
         let Some(task) = self.tasks.get(&id) else { return Ok(()) };
@@ -76,15 +79,32 @@ impl Coordinator<'_> {
         self.fail(id, if far { error.help(FAR) } else { error })
     }
 
+    /// Whether a task may wait for the same one under another name. Of another run's it must be certain that it waits no
+    /// longer for it than for a place of its own.
+    fn may_wait_with(&self, id: TaskId, other: TaskId) -> bool {
+        let (Some(task), Some(other)) = (self.tasks.get(&id), self.tasks.get(&other)) else { return false };
+        let once = task.request.stage.signature().once;
+        once || task.run == other.run || !other.live.is_empty() || task.request.task.needs == other.request.task.needs
+    }
+
     /// The same task is under way under another name, or for another run: this one waits for that.
-    fn wait_with(&mut self, id: TaskId, other: TaskId) -> Result<()> {
+    fn wait_with(&mut self, id: TaskId, first: TaskId) -> Result<()> {
         let Some(task) = self.tasks.remove(&id) else { return Ok(()) };
-        let Some(other) = self.tasks.get_mut(&other) else { return Ok(()) };
+        let Some(other) = self.tasks.get_mut(&first) else { return Ok(()) };
         let (whose, run) = (other.run, task.run);
+        if whose == run {
+            other.waiters.extend(task.waiters);
+            return Ok(());
+        }
+        let is_stage = task.waiters.iter().any(|waiter| matches!(waiter, Waiter::Node(..)));
         let name = task.request.task.label.clone();
-        other.waiters.extend(task.waiters);
-        let Some(whose) = self.courses.get(&whose).filter(|_| whose != run) else { return Ok(()) };
-        let line = format!("run {} computes it already: this one waits for that", whose.name);
+        other.waiters.push(Waiter::Same(task));
+        let priority = |run| self.courses.get(&run).map_or(0, |course| course.standing.priority);
+        if priority(run) > priority(whose) {
+            self.hand_over(first, run)?;
+        }
+        let Some(computes) = self.courses.get(&whose).filter(|_| is_stage) else { return Ok(()) };
+        let line = format!("run {} computes it already: this one waits for that", computes.name);
         self.tell(run, Event::Log { name, line })
     }
 
@@ -190,6 +210,7 @@ impl Coordinator<'_> {
             needs.millicores = 0;
         }
         let given = (worker == HERE).then(|| Arc::new(Inputs::new(self.store.clone(), None)));
+        let span = attempt_span(task, attempt, self.crew.name(worker), threads);
         let live = Live {
             worker,
             cancel: cancel.clone(),
@@ -198,6 +219,7 @@ impl Coordinator<'_> {
             gpus: needs.gpus as f64 / WHOLE as f64,
             device: device_names(&shares),
             given: given.clone(),
+            span: span.clone(),
         };
         task.live.insert(attempt, live.into());
         // An attempt elsewhere speaks through its worker.
@@ -229,7 +251,7 @@ impl Coordinator<'_> {
             models: Models::new(self.registry.clone()),
             cancel,
             build: self.build.clone(),
-            span: attempt_span(task, attempt, self.crew.name(worker), threads),
+            span,
         });
         // Before it can end, so that its end is not told first.
         self.tell_started(id, attempt, threads)?;
@@ -244,7 +266,13 @@ impl Coordinator<'_> {
         };
         // It ended meanwhile: nobody waits for the answer.
         let Some(asks) = self.tasks.get(&parent) else { return Ok(()) };
-        match stage.normalise(&task.params) {
+        // A stage that panics when it looks at its parameters must not take other runs with it.
+        let normalised = catch_unwind(AssertUnwindSafe(|| stage.normalise(&task.params)));
+        let normalised = normalised.unwrap_or_else(|_| {
+            let message = "the stage panicked when it looked at its parameters".to_owned();
+            Err(ParamError { path: Vec::new(), message })
+        });
+        match normalised {
             Ok(params) => {
                 let (_span, run) = (asks.span.clone().entered(), asks.run);
                 let label = format!("{}/{}", asks.label(), task.label);
@@ -281,7 +309,7 @@ fn far() -> Error {
 }
 
 /// What to do about it.
-const FAR: &str = "ask for it from the folder in which the coordinator runs, or start a coordinator here";
+const FAR: &str = "ask for it from the folder in which the coordinator runs, or run it here, without --join";
 
 /// What an attempt is to compute on: `cpu`, `cuda:0`, `cuda:0+1`.
 fn device_names(shares: &[Share]) -> Cow<'static, str> {

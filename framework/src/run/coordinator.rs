@@ -1,9 +1,10 @@
 //! The coordinator: asks the store what is known, gives the rest to the scheduler, and sees that every waiter hears.
 
 use super::Options;
+use super::asks::Asks;
 use super::course::Course;
 use super::crew::{Crew, HERE};
-use super::event::{Event, Outcome, Report, StageReport};
+use super::event::{Event, Line, Outcome, Report, StageReport};
 use super::gangs::Gangs;
 use super::lookup::Lookup;
 use super::nodes::{Node, request};
@@ -58,6 +59,10 @@ pub(super) struct Coordinator<'a> {
     pub(super) courses: BTreeMap<RunId, Course<'a>>,
     /// Hears what is none of one run's alone, and when runs begin and end.
     pub(super) watcher: Option<&'a mut dyn FnMut(&Event)>,
+    /// Runs that it is asked for and that have not begun.
+    pub(super) asks: Asks,
+    /// The number that was given to a run last.
+    pub(super) number: RunId,
     /// How the run ended that ended last.
     pub(super) last: Option<Report>,
     pub(super) tasks: BTreeMap<TaskId, Box<Task>>,
@@ -96,6 +101,8 @@ impl<'a> Coordinator<'a> {
             scheduler,
             courses: BTreeMap::new(),
             watcher: None,
+            asks: Asks::default(),
+            number: RunId(u32::MAX / 2),
             last: None,
             tasks: BTreeMap::new(),
             next_task: 0,
@@ -120,6 +127,7 @@ impl<'a> Coordinator<'a> {
         if let Some(address) = self.crew.address() {
             self.tell(run, Event::Listening { address })?;
         }
+        self.count_in();
         self.introduce(run)?;
         self.warn_of_devices()?;
         self.advance(run)?;
@@ -132,6 +140,8 @@ impl<'a> Coordinator<'a> {
     /// and when runs begin and end.
     pub(super) fn serve(mut self, watcher: &'a mut dyn FnMut(&Event)) -> Result<()> {
         self.watcher = Some(watcher);
+        self.crew.goes_on();
+        self.count_in();
         if let Some(address) = self.crew.address() {
             self.tell_all(Event::Listening { address })?;
         }
@@ -139,6 +149,11 @@ impl<'a> Coordinator<'a> {
         self.work(|_| false)?;
         self.part_ways();
         Ok(())
+    }
+
+    /// Whether it sees many runs through.
+    pub(super) fn serves(&self) -> bool {
+        self.watcher.is_some()
     }
 
     /// Works until it is done, or cancelled.
@@ -314,6 +329,15 @@ impl<'a> Coordinator<'a> {
     /// Ends all runs before their time: asks what runs to stop and waits a little. Whoever waits for a task that is dropped
     /// hears that the run ended.
     fn interrupt(&mut self) -> Result<()> {
+        if self.serves() {
+            // Who asked for a run is to ask whoever coordinates next, and must not take this for its end.
+            self.courses.values_mut().for_each(|course| course.sink = Box::new(|_: &Line| {}));
+        }
+        if self.serves() {
+            // Nor must workers that nobody here started: what they do goes on, and is whoever coordinates next's.
+            let guests = self.crew.release_guests();
+            self.part(|_, _, live| !guests.contains(&live.worker));
+        }
         self.tasks.retain(|_, task| !task.live.is_empty());
         self.tasks.values().flat_map(|task| task.live.values()).for_each(|live| live.cancel.cancel());
         self.crew.dismiss();
@@ -367,6 +391,7 @@ impl<'a> Coordinator<'a> {
     /// Tells the workers that the run is over, and waits until they have heard it and left: a process that ends may
     /// take its last words with it.
     fn part_ways(&mut self) {
+        self.count_out();
         self.crew.dismiss();
         let until = self.options.clock.elapsed() + PARTING;
         while !self.crew.is_alone() && self.options.clock.elapsed() < until {
@@ -374,6 +399,8 @@ impl<'a> Coordinator<'a> {
             for heard in all {
                 match heard {
                     Heard::Lost { worker, .. } => self.crew.forget(worker),
+                    // Its own end with it; others look for whoever coordinates next.
+                    Heard::Joined(_) if self.serves() => {}
                     Heard::Joined(worker) => {
                         self.crew.join(self.options.clock.elapsed(), *worker);
                         self.crew.dismiss();

@@ -61,12 +61,12 @@ impl Coordinator<'_> {
         if self.recalled.is_some() {
             return Ok(());
         }
-        let entry = runtime()?.block_on(self.store.costs())?;
-        let learned = match entry.map(|entry| serde_json::from_slice::<Learned>(&entry)) {
-            Some(Ok(learned)) if learned.costs.is_sound() => learned,
-            None => Learned::default(),
+        let entry = runtime()?.block_on(self.store.costs());
+        let learned = match entry.map(|entry| entry.map(|entry| serde_json::from_slice::<Learned>(&entry))) {
+            Ok(Some(Ok(learned))) if learned.costs.is_sound() => learned,
+            Ok(None) => Learned::default(),
             // They only make runs faster.
-            Some(_) => {
+            Ok(Some(_)) | Err(_) => {
                 tracing::warn!("what earlier runs noted of the cost of stages can't be read; it is learned again");
                 Learned::default()
             }
@@ -78,9 +78,9 @@ impl Coordinator<'_> {
     }
 
     /// Keeps what this run learned for the runs after it.
-    pub(super) fn remember(&mut self) -> Result<()> {
+    pub(super) fn remember(&mut self) {
         if self.recalled.as_ref().is_none_or(|before| before == self.scheduler.costs()) {
-            return Ok(());
+            return;
         }
         let mut stages = vec![String::new(); self.stages.len()];
         for (name, StageId(at)) in &self.stages {
@@ -89,10 +89,13 @@ impl Coordinator<'_> {
             }
         }
         let learned = Learned { stages, costs: self.scheduler.costs().clone() };
-        let entry = serde_json::to_vec(&learned).context("costs must be JSON")?;
-        runtime()?.block_on(self.store.add_costs(entry.into()))?;
+        let entry = serde_json::to_vec(&learned).context("costs must be JSON");
+        let kept = entry.and_then(|entry| runtime()?.block_on(self.store.add_costs(entry.into())));
+        // They only make runs faster.
+        if let Err(error) = kept {
+            tracing::warn!("what was learned of the cost of stages can't be kept: {error}");
+        }
         self.recalled = Some(learned.costs);
-        Ok(())
     }
 }
 

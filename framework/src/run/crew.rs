@@ -192,6 +192,11 @@ impl Crew {
         self.there.remove(&worker);
     }
 
+    /// Lets go of those that nobody here started, without a farewell: they look for another coordinator. Gives who.
+    pub(super) fn release_guests(&mut self) -> BTreeSet<WorkerId> {
+        self.there.extract_if(.., |_, worker| worker.has.pool.is_none()).map(|(id, _)| id).collect()
+    }
+
     /// Lets a worker go that runs nothing.
     pub(super) fn part(&mut self, worker: WorkerId) {
         if let Some(there) = self.there.get_mut(&worker) {
@@ -322,6 +327,11 @@ impl Crew {
     /// Workers can't be started, or do not come again and again.
     pub(super) fn scale(&mut self, now: Time, view: &View) -> Result<Vec<WorkerId>> {
         self.pools.as_mut().map_or(Ok(Vec::new()), |pools| pools.step(now, view))
+    }
+
+    /// The run is not the only one: pools whose workers do not come end nothing.
+    pub(super) fn goes_on(&mut self) {
+        self.pools.iter_mut().for_each(Pools::go_on);
     }
 
     /// What there is to say of the pools, once.

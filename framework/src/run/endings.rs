@@ -1,17 +1,17 @@
 //! How attempts and tasks end: with a result, with an error, because an input is lost, or because nobody waits any more.
 
 use super::coordinator::{Coordinator, Ending};
+use super::course::Course;
 use super::crew::HERE;
 use super::event::{Event, Outcome};
 use super::nodes::Node;
 use super::task::{Made, Request, Task, Waiter};
 use crate::data::{Kind, Ref};
-use crate::fast_map::FastMap;
-use crate::schedule::{self, End, TaskId, WorkerId};
+use crate::schedule::{self, End, RunId, TaskId, WorkerId};
 use crate::store::{Entry, Store};
 use crate::worker::{self, Failure};
 use crate::{Error, Fault, Result, runtime};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How often an input of one task may be lost and made again before the store is given up.
@@ -72,8 +72,7 @@ impl Coordinator<'_> {
                 let given = live.given.as_ref();
                 if let Some(lost) = failure.lost.as_deref().copied().or_else(|| given?.lost())
                     && task.recovered.iter().filter(|one| **one == lost).count() < MOST_RECOVERIES
-                    && let Some(course) = self.courses.get(&task.run)
-                    && let Some(maker) = maker(&course.made, &self.store, lost)
+                    && let Some(maker) = maker(&self.courses, task.run, &self.store, lost)
                 {
                     // In this order, or else the scheduler would try it again at once.
                     self.step(schedule::Event::Cancelled(id))?;
@@ -166,8 +165,10 @@ impl Coordinator<'_> {
         self.tell_stopped(id)?;
         let Some(task) = self.forget(id) else { return Ok(()) };
         task.span.record("outcome", outcome.name());
+        let alone = (task.waiters.len() == 1).then_some(task.run);
         for waiter in &task.waiters {
-            if let Some(course) = self.whose(waiter).and_then(|run| self.courses.get_mut(&run)) {
+            let run = alone.or_else(|| self.whose(waiter));
+            if let Some(course) = run.and_then(|run| self.courses.get_mut(&run)) {
                 outputs.values().for_each(|made| drop(course.made.insert(*made, task.request.clone())));
             }
         }
@@ -193,7 +194,7 @@ impl Coordinator<'_> {
                     )?;
                 }
                 Waiter::Stage(parent, reply) => {
-                    if let Some(run) = self.tasks.get(&parent).map(|parent| parent.run) {
+                    if let Some(run) = alone.or_else(|| Some(self.tasks.get(&parent)?.run)) {
                         self.tell_finished(run, &task.request.task.label, outcome, seconds)?;
                     }
                     reply.give(&outputs);
@@ -203,6 +204,8 @@ impl Coordinator<'_> {
                         self.look(task);
                     }
                 }
+                // Its result is known now.
+                Waiter::Same(task) => self.look(task),
             }
         }
         moved.into_iter().try_for_each(|run| self.advance(run))
@@ -229,6 +232,8 @@ impl Coordinator<'_> {
                     reply.fail(error.clone());
                 }
                 Waiter::Task(waiting) => self.fail(waiting, error.clone())?,
+                // It has needs, retries and a deadline of its own.
+                Waiter::Same(task) => self.look(task),
             }
         }
         moved.into_iter().try_for_each(|run| self.advance(run))
@@ -244,10 +249,16 @@ impl Coordinator<'_> {
     }
 }
 
-/// Who made an artifact: alone, or as an item of a list.
-fn maker(made: &FastMap<Ref, Arc<Request>>, store: &Store, lost: Ref) -> Option<Arc<Request>> {
+/// Who made an artifact, alone or as an item of a list: for a run, or else for another one.
+fn maker(courses: &BTreeMap<RunId, Course<'_>>, run: RunId, store: &Store, lost: Ref) -> Option<Arc<Request>> {
+    let others = courses.iter().filter(|(other, _)| **other != run).map(|(_, course)| course);
+    let mut all = courses.get(&run).into_iter().chain(others);
     let has = |list: &Ref| -> Result<bool> { Ok(runtime()?.block_on(store.items(*list))?.contains(&lost)) };
-    let mut lists = made.iter().filter(|(reference, _)| reference.kind == Kind::List);
-    // A list that can't be read is no help; whoever needs it finds that out.
-    made.get(&lost).or_else(|| lists.find_map(|(list, maker)| has(list).ok()?.then_some(maker))).cloned()
+    let of = |course: &Course<'_>| {
+        let mut lists = course.made.iter().filter(|(reference, _)| reference.kind == Kind::List);
+        // A list that can't be read is no help; whoever needs it finds that out.
+        let made = course.made.get(&lost);
+        made.or_else(|| lists.find_map(|(list, maker)| has(list).ok()?.then_some(maker))).cloned()
+    };
+    all.find_map(of)
 }

@@ -37,7 +37,7 @@ impl<'a> Identity<'a> {
     fn write(&self, text: &mut String) -> Result<bool> {
         let signature = self.stage.signature();
         let fingerprint = self.stage.fingerprint(&self.task.params)?;
-        let mut files = fingerprint.is_some();
+        let mut files = fingerprint.is_some() && !self.stage.reads_anywhere(&self.task.params);
         text.push_str(r#"{"fingerprint":"#);
         match &fingerprint {
             Some(fingerprint) => write_text(fingerprint, text),
@@ -170,7 +170,9 @@ mod tests {
 
     #[test]
     fn who_runs_a_stage_that_names_files_names_files_too() {
-        let reads = stage(|Params(_): Params<Value>| Metrics::new()).fingerprint(|_: Value| Ok("content".into()));
+        let reads = stage(|Params(_): Params<Value>| Metrics::new())
+            .fingerprint(|_: Value| Ok("content".into()))
+            .reads_anywhere(|params: Value| params == json!({"path": "s3://far/away"}));
         let task = |stage: &str| TaskRequest {
             label: stage.into(),
             stage: stage.into(),
@@ -184,7 +186,10 @@ mod tests {
         let plain = || (|| Metrics::new()).into_stage();
         let request = |templates| Request::new(task("map"), plain(), templates);
         assert!(!key(&request(BTreeMap::new())).unwrap().1);
+        let mut remote = template.clone();
+        remote.task.params = json!({"path": "s3://far/away"});
         assert!(key(&request([("each".to_owned(), template)].into())).unwrap().1);
+        assert!(!key(&request([("each".to_owned(), remote)].into())).unwrap().1);
     }
 
     #[test]

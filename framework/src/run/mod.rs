@@ -3,6 +3,7 @@
 //! Everything that a run knows is in the store: kill it at any moment, run it again, and it goes on.
 
 mod ask;
+mod asks;
 mod attempts;
 mod clock;
 mod coordinator;

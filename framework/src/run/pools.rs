@@ -27,8 +27,8 @@ pub(super) struct Pools {
     pools: Vec<Started>,
     /// Those that were started and have not ended, by name.
     workers: BTreeMap<String, Worker>,
-    /// Whether a worker ever joined that none of them started.
-    guests: bool,
+    /// Whether the run goes on without them: a worker joined that none of them started, or there are many runs.
+    goes_on: bool,
     /// What there is to say of pools whose workers do not come.
     warnings: Vec<Event>,
     last: Time,
@@ -91,7 +91,7 @@ impl Pools {
             scaler,
             pools,
             workers: BTreeMap::new(),
-            guests: false,
+            goes_on: false,
             warnings: Vec::new(),
             last: Time::ZERO,
             due: Time::ZERO,
@@ -113,7 +113,7 @@ impl Pools {
     pub(super) fn join(&mut self, name: &str, pool: &str) -> Option<PoolId> {
         let ours = self.workers.get_mut(name).zip(self.pools.iter_mut().find(|started| started.name == pool));
         let Some((worker, started)) = ours.filter(|(worker, started)| worker.pool == started.pool.id) else {
-            self.guests = true;
+            self.goes_on = true;
             return None;
         };
         if !worker.joined {
@@ -208,7 +208,7 @@ impl Pools {
     /// A worker that was started did not come. If it is one of many of its pool, and nobody else works for the run or is
     /// about to, the run is given up.
     fn miss(&mut self, pool: PoolId, how: &str) -> Result<()> {
-        let others = self.guests || self.workers.values().any(|worker| worker.joined || worker.pool != pool);
+        let others = self.goes_on || self.workers.values().any(|worker| worker.joined || worker.pool != pool);
         let Some(started) = self.started(pool) else { return Ok(()) };
         started.stillborn += 1;
         if started.stillborn < MOST_STILLBORN {
@@ -224,6 +224,11 @@ impl Pools {
         }
         Err(Error::unavailable(message)
             .help("start one by hand and see what it says: ropeway worker --join ADDRESS --token TOKEN"))
+    }
+
+    /// Whatever becomes of these workers, it goes on.
+    pub(super) fn go_on(&mut self) {
+        self.goes_on = true;
     }
 
     /// What there is to say, once.

@@ -1,36 +1,28 @@
-//! The runs of a coordinator: how they are asked for, begin and end.
+//! The runs of a coordinator: how they begin and end, and whose the tasks are that several wait for.
 
 use super::coordinator::{Coordinator, Ending};
-use super::course::{Course, Opening};
+use super::course::Course;
 use super::crew::EMBEDDED;
-use super::event::{Event, Outcome, Sink};
+use super::event::{Event, Line, Outcome};
 use super::task::{Task, Waiter};
-use super::voice::Message;
-use super::{Line, wanted};
-use crate::pipeline::{Override, Pipeline, SourceFile, resolve};
+use crate::fast_map::FastMap;
 use crate::schedule::{self, RunId, TaskId};
-use crate::stage::Registry;
-use crate::store::Store;
-use crate::worker::{Client, Order};
-use crate::{Error, Fault, Result, runtime};
-use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::{Error, Result};
+use std::collections::BTreeMap;
 
-/// Runs that one coordinator sees through at the same time.
-const MOST_RUNS: usize = 1000;
-
-/// A run that somebody asked for, as far as it is understood.
-pub(super) struct Resolved {
-    order: Order,
-    begun: Result<(Pipeline, Vec<usize>, Opening)>,
-}
+/// Numbers of runs, unless there are more at the same time.
+const FEW_NUMBERS: u32 = 64;
 
 impl<'a> Coordinator<'a> {
     /// Takes a run on.
     pub(super) fn admit(&mut self, course: Course<'a>) -> Result<RunId> {
-        // Numbers of runs that are over are given again: what is kept by number does not grow with the runs there ever were.
-        let taken = |run: &RunId| self.courses.contains_key(run);
-        let run = (0..).map(RunId).find(|run| !taken(run)).unwrap_or_default();
+        // Numbers of runs that are over are given again, but late: what of those is still being stopped is then gone, and
+        // what is kept by number does not grow with the runs that there ever were.
+        let numbers = FEW_NUMBERS.max(2 * self.courses.len() as u32);
+        let after = self.number.0 + 1;
+        let mut next = (0..numbers).map(|more| RunId((after + more) % numbers));
+        let run = next.find(|run| !self.courses.contains_key(run)).unwrap_or_default();
+        self.number = run;
         self.step(schedule::Event::Admitted { run, standing: course.standing })?;
         self.courses.insert(run, course);
         Ok(run)
@@ -38,63 +30,10 @@ impl<'a> Coordinator<'a> {
 
     /// Tells a run who works for it.
     pub(super) fn introduce(&mut self, run: RunId) -> Result<()> {
-        let workers = self.crew.describe_all();
-        workers.into_iter().try_for_each(|info| {
-            let joined = Event::WorkerJoined(self.priced(info));
-            self.tell(run, joined)
-        })
-    }
-
-    /// Somebody asks for a run: what it is is found out beside the other work.
-    pub(super) fn asked(&mut self, order: Order) -> Result<()> {
-        if self.courses.len() >= MOST_RUNS {
-            let error = Error::unavailable(format!("the coordinator sees {MOST_RUNS} runs through, and takes no more"));
-            order.client.refuse(&error.help("ask again when some of them have ended"));
-            return Ok(());
-        }
-        let (registry, store, outbox) = (self.registry.clone(), self.store.clone(), self.outbox.clone());
-        let (began, build) = (self.options.clock.unix_millis(), self.build.clone());
-        runtime()?.spawn_blocking(move || {
-            let begin = || begin(&order, &registry, &store, began, &build);
-            // What nobody thought of must not take the other runs with it.
-            let begun = catch_unwind(AssertUnwindSafe(begin)).unwrap_or_else(|_| {
-                Err(Error::new("the coordinator panicked when it read the pipeline").fault(Fault::Bug))
-            });
-            // The coordinator may have ended.
-            let _ = outbox.send(Message::Resolved(Box::new(Resolved { order, begun })));
-        });
-        Ok(())
-    }
-
-    /// A run that somebody asked for begins, if it can.
-    pub(super) fn resolved(&mut self, Resolved { order, begun }: Resolved) -> Result<()> {
-        let (pipeline, wanted, opening) = match begun {
-            Ok(begun) => begun,
-            Err(error) => {
-                order.client.refuse(&error);
-                return Ok(());
-            }
-        };
-        order.client.accept(&absolute(self.store.url()));
-        // Nobody waits any more for the run of a client that is gone.
-        let (client, cancel) = (order.client.clone(), order.client.gone());
-        let sink: Box<dyn Sink> = Box::new(move |line: &Line| tell(&client, line));
-        let pools = !pipeline.pools.is_empty();
-        let elsewhere = pipeline.store.clone().filter(|store| *store != self.store.url());
-        let started = opening.event().clone();
-        let mut course = Course::new((Cow::Owned(pipeline), wanted), opening, sink, cancel)?;
-        (course.began, course.standing, course.near) = (self.options.clock.elapsed(), order.standing, order.near);
-        self.notice(&started);
-        let run = self.admit(course)?;
-        self.introduce(run)?;
-        let mut warn = |name: &str, message: String| self.tell(run, Event::Warning { name: name.to_owned(), message });
-        if pools {
-            warn("pools", "the coordinator has its own workers: the pipeline's pools are not used".to_owned())?;
-        }
-        if let Some(store) = elsewhere {
-            warn("store", format!("results are kept in the coordinator's store, and not in the pipeline's, {store}"))?;
-        }
-        self.advance(run)
+        let now = self.options.clock.elapsed();
+        let workers: Vec<_> = self.crew.describe_all().into_iter().map(|info| self.priced(info)).collect();
+        let Some(course) = self.courses.get_mut(&run) else { return Ok(()) };
+        workers.into_iter().try_for_each(|info| course.tell(Event::WorkerJoined(info), now))
     }
 
     /// Ends runs whose stages have all ended, and those that are interrupted.
@@ -103,9 +42,7 @@ impl<'a> Coordinator<'a> {
             let settled = course.is_settled();
             (settled || course.cancel.is_cancelled()).then_some((*run, settled))
         }) {
-            if !settled {
-                self.stop(run)?;
-            }
+            self.stop(run)?;
             self.finish(run, !settled)?;
         }
         Ok(())
@@ -113,29 +50,48 @@ impl<'a> Coordinator<'a> {
 
     /// Stops what runs for a run alone. What others wait for goes on, as theirs.
     fn stop(&mut self, run: RunId) -> Result<()> {
-        // First those that run others: whose those are follows from them.
-        let (leading, led): (Vec<TaskId>, Vec<TaskId>) =
-            self.tasks.keys().partition(|id| self.tasks.get(id).is_some_and(|task| task.leads));
-        for id in leading.into_iter().chain(led) {
-            let Some(task) = self.tasks.get(&id) else { continue };
-            let whose: Vec<Option<RunId>> = task.waiters.iter().map(|waiter| self.whose(waiter)).collect();
-            if task.run != run && !whose.contains(&Some(run)) {
-                continue;
+        let mut heirs = Heirs { tasks: &self.tasks, run, known: FastMap::default() };
+        let mut plan: Vec<(TaskId, Option<RunId>, Vec<Option<RunId>>)> = Vec::new();
+        for (id, task) in &self.tasks {
+            let waiters: Vec<Option<RunId>> = task.waiters.iter().map(|waiter| heirs.of(waiter)).collect();
+            let has_same = task.waiters.iter().any(|waiter| matches!(waiter, Waiter::Same(same) if same.run == run));
+            if task.run == run || has_same || waiters.contains(&None) {
+                plan.push((*id, waiters.iter().flatten().next().copied(), waiters));
             }
-            let heir = whose.iter().flatten().find(|other| **other != run).copied();
-            let Some(heir) = heir else {
-                self.drop_task(id)?;
-                continue;
-            };
-            if task.run == run {
-                self.tell_handed(id, heir)?;
+        }
+        for (id, heir, waiters) in plan {
+            let owned = self.tasks.get(&id).is_some_and(|task| task.run == run);
+            match heir {
+                Some(heir) if owned => self.hand_over(id, heir)?,
+                None if owned => {
+                    self.drop_task(id)?;
+                    continue;
+                }
+                _ => {}
             }
             if let Some(task) = self.tasks.get_mut(&id) {
-                let mut whose = whose.into_iter();
-                task.waiters.retain(|_| whose.next().flatten().is_some_and(|other| other != run));
+                let mut waiters = waiters.into_iter();
+                task.waiters.retain_mut(|waiter| {
+                    let Some(heir) = waiters.next().flatten() else { return false };
+                    if let Waiter::Same(same) = waiter
+                        && same.run == run
+                    {
+                        same.run = heir;
+                    }
+                    true
+                });
             }
         }
         Ok(())
+    }
+
+    /// A task is another run's from now on.
+    pub(super) fn hand_over(&mut self, task: TaskId, to: RunId) -> Result<()> {
+        self.tell_handed(task, to)?;
+        if let Some(task) = self.tasks.get_mut(&task) {
+            task.run = to;
+        }
+        self.step(schedule::Event::Passed { task, to })
     }
 
     /// The run that somebody waits for who waits for a task.
@@ -143,6 +99,7 @@ impl<'a> Coordinator<'a> {
         match waiter {
             Waiter::Node(run, _) => Some(*run),
             Waiter::Stage(task, _) | Waiter::Task(task) => self.tasks.get(task).map(|task| task.run),
+            Waiter::Same(task) => Some(task.run),
         }
     }
 
@@ -155,6 +112,27 @@ impl<'a> Coordinator<'a> {
         Ok(self.forget(id))
     }
 
+    /// What is kept of one run can't be written: that is the end of a coordinator of one, and none of the others' business
+    /// where there are many.
+    pub(super) fn survives(&mut self, run: &str, error: Error) -> Result<()> {
+        if !self.serves() {
+            return Err(error);
+        }
+        self.notice(&Event::Warning { name: format!("run {run}"), message: error.to_string() });
+        Ok(())
+    }
+
+    /// A run can't be kept: it is stopped, and whoever asked for it hears why.
+    pub(super) fn break_off(&mut self, run: RunId, error: Error) -> Result<()> {
+        let now = self.options.clock.elapsed();
+        let Some(course) = self.courses.get_mut(&run) else { return Ok(()) };
+        let (name, message) = ("store".to_owned(), error.to_string());
+        course.sink.event(&Line { event: Event::Warning { name, message }, at: course.at(now) });
+        course.cancel.cancel();
+        let name = course.name.clone();
+        self.survives(&name, error)
+    }
+
     /// A run is over.
     pub(super) fn finish(&mut self, run: RunId, interrupted: bool) -> Result<()> {
         let Some(course) = self.courses.get(&run) else { return Ok(()) };
@@ -165,49 +143,45 @@ impl<'a> Coordinator<'a> {
         let now = self.options.clock.elapsed();
         let Some(course) = self.courses.get_mut(&run) else { return Ok(()) };
         let report = course.report(now, interrupted);
-        self.tell(run, Event::WorkerLeft { worker: EMBEDDED.to_owned(), lost: None })?;
+        course.tell(Event::WorkerLeft { worker: EMBEDDED.to_owned(), lost: None }, now)?;
         self.tell(run, Event::Finished(report.clone()))?;
-        if let Some(mut course) = self.courses.remove(&run) {
-            course.log.close()?;
+        if let Some(mut course) = self.courses.remove(&run)
+            && let Err(error) = course.log.close()
+        {
+            self.survives(&course.name, error)?;
         }
-        self.remember()?;
+        self.remember();
         self.notice(&Event::Finished(report.clone()));
         self.last = Some(report);
         Ok(())
     }
 }
 
-/// The address of a store, for somebody in another folder.
-fn absolute(url: &str) -> String {
-    let folder = url.strip_prefix("file://").and_then(|path| std::path::absolute(path).ok());
-    folder.map_or_else(|| url.to_owned(), |folder| format!("file://{}", folder.display()))
+/// Who waits for tasks besides a run that is over.
+struct Heirs<'a> {
+    tasks: &'a BTreeMap<TaskId, Box<Task>>,
+    run: RunId,
+    known: FastMap<TaskId, Option<RunId>>,
 }
 
-/// Tells a client what happens in its run.
-fn tell(client: &Client, line: &Line) {
-    let may_be_left_out = matches!(line.event, Event::Progress { .. } | Event::Log { .. });
-    // What an event holds is always JSON.
-    if let Ok(event) = serde_json::to_vec(line) {
-        client.tell(event, may_be_left_out);
+impl Heirs<'_> {
+    /// The other run that somebody waits for who waits for a task.
+    fn of(&mut self, waiter: &Waiter) -> Option<RunId> {
+        let other = |run: RunId| (run != self.run).then_some(run);
+        match waiter {
+            Waiter::Node(run, _) => other(*run),
+            Waiter::Same(task) => other(task.run).or_else(|| task.waiters.iter().find_map(|waiter| self.of(waiter))),
+            Waiter::Stage(id, _) | Waiter::Task(id) => {
+                let task = self.tasks.get(id)?;
+                if let Some(known) = self.known.get(id) {
+                    return *known;
+                }
+                // Nobody waits for himself; if anybody did, it would end here.
+                self.known.insert(*id, None);
+                let heir = other(task.run).or_else(|| task.waiters.iter().find_map(|waiter| self.of(waiter)));
+                self.known.insert(*id, heir);
+                heir
+            }
+        }
     }
-}
-
-/// Reads what somebody asks for, and opens the run's log.
-fn begin(
-    order: &Order,
-    registry: &Registry,
-    store: &Store,
-    unix_millis: u64,
-    build: &str,
-) -> Result<(Pipeline, Vec<usize>, Opening)> {
-    let overrides = order.overrides.iter().map(|text| Override::parse(text)).collect::<Result<Vec<_>>>()?;
-    let source = SourceFile::new(order.name.clone(), order.text.clone());
-    let (pipeline, found) = resolve(&source, registry, &overrides);
-    let pipeline = pipeline.ok_or_else(|| {
-        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
-        Error::usage(format!("{} can't be run: {}", order.name, found.join("; ")))
-    })?;
-    let wanted = wanted(&pipeline, &order.only)?;
-    let opening = Opening::of(&pipeline, &wanted, store, (unix_millis, schedule::Time::ZERO), build)?;
-    Ok((pipeline, wanted, opening))
 }

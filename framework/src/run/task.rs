@@ -52,6 +52,8 @@ pub(super) enum Waiter {
     Stage(TaskId, Reply),
     /// A task one of whose inputs was lost.
     Task(TaskId),
+    /// The same task, as another run asked for it. What becomes of this one is no matter to it, unless it has a result.
+    Same(Box<Task>),
 }
 
 impl Waiter {
@@ -86,12 +88,14 @@ pub(super) struct Live {
     pub(super) device: Cow<'static, str>,
     /// What the tasks gave that it asked for, if it runs in this process.
     pub(super) given: Option<Arc<Inputs>>,
+    /// What is traced of it, until it has ended.
+    pub(super) span: Span,
 }
 
 /// A task under way. It is large, as are its attempts: in maps both are boxed, so that nothing of them moves when others
 /// come and go.
 pub(super) struct Task {
-    /// Whose it is: the run that asked for it first, of those that wait for it.
+    /// Whose it is: a run that waits for it.
     pub(super) run: RunId,
     pub(super) request: Arc<Request>,
     pub(super) key: Option<Key>,
@@ -127,7 +131,7 @@ impl Task {
         let kind = match waiter {
             Waiter::Node(..) => "stage",
             Waiter::Stage(..) => "task",
-            Waiter::Task(_) => "recovery",
+            Waiter::Task(_) | Waiter::Same(_) => "recovery",
         };
         let span = info_span!("task", otel.name = request.task.label, kind, uses = request.task.stage, outcome = Empty);
         Box::new(Self {

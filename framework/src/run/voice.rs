@@ -1,8 +1,8 @@
 //! What the coordinator hears, and from whom.
 
+use super::asks::Resolved;
 use super::key::Known;
 use super::lookup::LookedAt;
-use super::runs::Resolved;
 use super::window::{Reply, Window};
 use crate::Result;
 use crate::schedule::{TaskId, WorkerId};

@@ -2,12 +2,14 @@
 
 use super::coordinator::Coordinator;
 use super::course::Course;
+use super::crew::EMBEDDED;
 use super::event::{self, Event, Line};
 use super::placement::{AttemptEnd, AttemptStart, Ended, WorkerInfo};
 use super::task::{Live, Task};
 use crate::schedule::{Capacity, Needs, RunId, TaskId, Time, WorkerId};
 use crate::worker::{Failure, Outcome};
 use crate::{Fault, Result};
+use tracing::field::Empty;
 use tracing::{Span, info_span};
 
 impl Coordinator<'_> {
@@ -31,6 +33,21 @@ impl Coordinator<'_> {
         Ok(())
     }
 
+    /// The worker inside this process is counted among those that there are.
+    pub(super) fn count_in(&self) {
+        let here = self.crew.describe_all().into_iter().next().map(|info| self.priced(info));
+        if let (Some(metrics), Some(here)) = (&self.options.metrics, here) {
+            metrics.hear(&Event::WorkerJoined(here));
+        }
+    }
+
+    /// It is counted no more.
+    pub(super) fn count_out(&self) {
+        if let Some(metrics) = &self.options.metrics {
+            metrics.hear(&Event::WorkerLeft { worker: EMBEDDED.to_owned(), lost: None });
+        }
+    }
+
     /// Tells whoever watches the coordinator, if anybody does.
     pub(super) fn notice(&mut self, event: &Event) {
         if let Some(watcher) = &mut self.watcher {
@@ -41,7 +58,13 @@ impl Coordinator<'_> {
     /// Tells what was held back long enough, and sees that logs are written in time.
     pub(super) fn pulse(&mut self) -> Result<()> {
         let now = self.options.clock.elapsed();
-        self.courses.values_mut().try_for_each(|course| course.pulse(now))
+        let mut broken = Vec::new();
+        for (run, course) in &mut self.courses {
+            if let Err(error) = course.pulse(now) {
+                broken.push((*run, error));
+            }
+        }
+        broken.into_iter().try_for_each(|(run, error)| self.break_off(run, error))
     }
 
     /// Tells that an attempt was placed on a worker.
@@ -135,24 +158,44 @@ impl Coordinator<'_> {
         self.tell_all(Event::WorkerLeft { worker: name, lost: Some(reason) })
     }
 
-    /// Tells that a task is another run's from now on: its attempts end for the one and begin for the other.
+    /// Tells two runs that a task is the second one's from now on: its attempts end for the one and begin for the other. To
+    /// metrics that is nothing.
     pub(super) fn tell_handed(&mut self, id: TaskId, heir: RunId) -> Result<()> {
-        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
-        let live = std::mem::take(&mut task.live);
-        for (attempt, live) in &live {
-            self.tell_end(id, *attempt, live, Ended::Stopped, Counted::default())?;
+        let now = self.options.clock.elapsed();
+        let Some(task) = self.tasks.get(&id) else { return Ok(()) };
+        let (name, from) = (task.label().to_owned(), task.run);
+        for (attempt, live) in &task.live {
+            let worker = self.crew.name(live.worker).to_owned();
+            if let Some(course) = self.courses.get_mut(&from) {
+                let seconds = now.saturating_sub(live.since).as_secs_f64();
+                let (task, attempt, cores, gpus) = (id.0, *attempt, live.cores, live.gpus);
+                let (name, worker, end) = (name.clone(), worker.clone(), Ended::Stopped);
+                let (read, written, moved) = (0, 0, 0);
+                let end = AttemptEnd { name, task, attempt, worker, end, seconds, cores, gpus, read, written, moved };
+                course.tell(Event::AttemptEnded(end), now)?;
+            }
+            if let Some(course) = self.courses.get_mut(&heir) {
+                let start = AttemptStart {
+                    name: name.clone(),
+                    task: id.0,
+                    attempt: *attempt,
+                    worker,
+                    device: live.device.to_string(),
+                    threads: live.cores.ceil().max(1.0) as u32,
+                    cores: live.cores,
+                    gpus: live.gpus,
+                    waited: 0.0,
+                };
+                course.tell(Event::AttemptStarted(start), now)?;
+            }
         }
-        let threads: Vec<(u32, usize)> =
-            live.iter().map(|(attempt, live)| (*attempt, live.cores.ceil().max(1.0) as usize)).collect();
-        if let Some(task) = self.tasks.get_mut(&id) {
-            (task.run, task.live) = (heir, live);
-        }
-        threads.into_iter().try_for_each(|(attempt, threads)| self.tell_started(id, attempt, threads))
+        Ok(())
     }
 
     fn tell_end(&mut self, id: TaskId, attempt: u32, live: &Live, end: Ended, counted: Counted) -> Result<()> {
         let now = self.options.clock.elapsed();
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        live.span.record("outcome", end.name());
         // If there is another attempt, it waits from now on.
         task.ready = now;
         task.failed |= matches!(end, Ended::Failed | Ended::Lost);
@@ -254,7 +297,7 @@ struct Counted {
 
 /// What is traced of an attempt.
 pub(super) fn attempt_span(task: &Task, attempt: u32, worker: &str, threads: usize) -> Span {
-    info_span!(parent: &task.span, "attempt", number = attempt, worker, threads)
+    info_span!(parent: &task.span, "attempt", number = attempt, worker, threads, outcome = Empty)
 }
 
 /// What a task needs, or its threads if it was granted more; nothing if it only waits for others.

@@ -153,6 +153,13 @@ pub enum Event {
         /// What.
         blob: Blob,
     },
+    /// A task is another run's from now on.
+    Passed {
+        /// Which.
+        task: TaskId,
+        /// Whose it becomes.
+        to: RunId,
+    },
     /// A task's result is no longer wanted.
     Cancelled(TaskId),
     /// Nothing but time: something may be due.

@@ -51,7 +51,7 @@ impl Line {
 
 /// Where a line stands among all: the smaller is served first. Between runs their priority comes first, then the one
 /// that uses least of what is its due; within a run the priority of tasks, then the group that uses least, then arrival.
-type Rank = ((Reverse<i32>, u64), Reverse<i32>, u64, u64);
+type Rank = ((Reverse<i32>, u64), RunId, Reverse<i32>, u64, u64);
 
 /// All lines. Those with the same needs, members, run and group are one, so that to find the next task that fits costs
 /// as much as there are different needs, however many tasks wait.
@@ -159,7 +159,7 @@ impl Lines {
         let line = self.get(line);
         let (priority, order, _) = line.first()?;
         let claim = self.shares.of(line.run, line.group, total);
-        Some((claim.run, priority, claim.group, order))
+        Some((claim.run, line.run, priority, claim.group, order))
     }
 
     /// The line that is served first among those that `fits` says there is a place for.

@@ -14,6 +14,7 @@ mod cost;
 mod devices;
 mod event;
 mod hash;
+mod heirs;
 mod holders;
 mod index;
 mod lane;

@@ -70,6 +70,10 @@ impl Scheduler {
         let Some((.., id)) = self.lines.get(line).first() else { return };
         let gang = self.lines.get(line).members > 1;
         if gang && self.reservation.is_none() && self.possible_now(line) {
+            if self.is_others_turn(line) {
+                self.deferred.insert(line);
+                return;
+            }
             self.reserve(line);
         }
         let gone = |this: &Self| this.lines.get(line).first().is_none_or(|(.., first)| first != id);

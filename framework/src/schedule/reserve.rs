@@ -40,6 +40,20 @@ impl Scheduler {
         }
     }
 
+    /// Whether another run has less of its due than the run of a gang, and waits for workers that the gang would keep.
+    pub(super) fn is_others_turn(&mut self, gang: u32) -> bool {
+        let total = self.workers.total();
+        let Line { needs, run, .. } = *self.lines.get(gang);
+        let claim = |line: u32| self.lines.rank(line, total).map(|(claim, ..)| claim);
+        let own = claim(gang);
+        let ahead = |line: &u32| self.lines.get(*line).run != run && claim(*line) < own;
+        let ahead: Vec<u32> = self.lines.active().filter(ahead).collect();
+        ahead.into_iter().any(|line| {
+            let other = self.lines.get(line).needs;
+            self.possible_now(line) && self.workers.kinds().keys().any(|has| has.fits(&needs) && has.fits(&other))
+        })
+    }
+
     /// A worker with room is kept; if that makes enough, the task starts.
     fn hold(&mut self, slot: u32) {
         let Some(kept) = self.reservation.as_mut() else { return };

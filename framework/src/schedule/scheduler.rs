@@ -34,6 +34,8 @@ pub struct Scheduler {
     /// What the workers of each pool have, and how many there may be.
     pub(super) pools: BTreeMap<PoolId, (Capacity, u32)>,
     pub(super) reservation: Option<Reservation>,
+    /// Gangs that could have one if it were not another run's turn; looked at again at each step.
+    pub(super) deferred: BTreeSet<u32>,
     /// Attempts that take much longer than others of their stage.
     pub(super) late: BTreeSet<Attempt>,
     /// Attempts started so far: the scheduler's own measure of waiting.
@@ -75,6 +77,7 @@ impl Scheduler {
             costs: Costs::default(),
             pools: BTreeMap::new(),
             reservation: None,
+            deferred: BTreeSet::new(),
             late: BTreeSet::new(),
             starts: 0,
             look_at: 0,
@@ -140,10 +143,12 @@ impl Scheduler {
                     self.workers.hold(slot, blob);
                 }
             }
+            Event::Passed { task, to } => self.pass_on(task, to),
             Event::Cancelled(task) => self.decide(task, None),
             Event::Tick => {}
         }
         self.ring();
+        self.hopeful.extend(std::mem::take(&mut self.deferred));
         self.settle();
         self.workers.refresh();
         if let Some(at) = self.timers.ask(self.now) {

@@ -1,7 +1,7 @@
 //! What the scheduler does in small cases.
 
 use super::*;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 const CORE: Needs = Needs { millicores: 1000, memory: 0, gpus: 0, gpu_memory: 0, files: false, peers: false };
 
@@ -301,6 +301,65 @@ fn what_is_kept_for_a_run_gives_way_to_a_run_that_comes_first_and_not_to_what_is
     assert_eq!(started(&urgent(&mut kept(), 1)), [], "it is urgent to its own run only");
     assert_eq!(started(&urgent(&mut kept(), 0)).len(), 1);
     assert_eq!(started(&urgent(&mut kept(), 2)).len(), 1);
+}
+
+#[test]
+fn gangs_of_one_run_leave_others_what_is_their_due() {
+    let mut case = Case::new(&[cores(1), cores(1)]);
+    // One run has many gangs, each of which takes everything, and another one small tasks.
+    (0..20).for_each(|id| drop(case.submit(Task { members: 2, ..task(id) })));
+    (100..120).for_each(|id| drop(case.submit(Task { run: RunId(1), ..task(id) })));
+    let mut running: VecDeque<(u64, u64, u32)> = [(0, 0, 1), (1, 0, 2)].into();
+    let mut next = BTreeMap::new();
+    for _ in 0..24 {
+        let (worker, ends, attempt) = running.pop_front().unwrap();
+        for action in case.end(worker, ends, attempt, End::Done) {
+            match action {
+                Action::Start { task, attempt, worker, .. } => {
+                    running.push_back((worker.0, task.0, attempt));
+                    *next.entry(task.0 / 100).or_insert(0) += 1;
+                }
+                Action::Stop { task, attempt, worker } => {
+                    running.retain(|live| *live != (worker.0, task.0, attempt));
+                    case.end(worker.0, task.0, attempt, End::Stopped).into_iter().for_each(|action| {
+                        if let Action::Start { task, attempt, worker, .. } = action {
+                            running.push_back((worker.0, task.0, attempt));
+                            *next.entry(task.0 / 100).or_insert(0) += 1;
+                        }
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(next[&0] >= 6 && next[&1] >= 6, "{next:?}");
+}
+
+#[test]
+fn what_becomes_another_runs_waits_and_counts_as_that_ones() {
+    let mut case = Case::new(&[cores(2)]);
+    case.send(Event::Admitted { run: RunId(1), standing: Standing { priority: 1, weight: 1 } });
+    let of = |run, id| Task { run: RunId(run), ..task(id) };
+    // Two run and five wait; then one that runs and one that waits become the other run's.
+    (1..=6).for_each(|id| drop(case.submit(of(0, id))));
+    case.submit(of(2, 7));
+    case.send(Event::Passed { task: TaskId(5), to: RunId(1) });
+    case.send(Event::Passed { task: TaskId(2), to: RunId(2) });
+    assert_eq!(started(&case.end(0, 1, 1, End::Done))[0].0, 5, "its run comes first");
+    // Run 2 uses as much as run 0 would: whoever came first is served.
+    assert_eq!(started(&case.end(0, 5, 1, End::Done))[0].0, 3);
+    assert_eq!(started(&case.end(0, 2, 1, End::Done))[0].0, 7);
+    // A gang that waits, and one of which a member is lost.
+    let mut case = Case::new(&[cores(1), cores(1)]);
+    let gang = |id| Task { members: 2, ..of(0, id) };
+    assert_eq!(started(&case.submit(gang(1))).len(), 2);
+    case.submit(gang(2));
+    case.send(Event::Lost(WorkerId(1)));
+    (1..=2).for_each(|id| drop(case.send(Event::Passed { task: TaskId(id), to: RunId(1) })));
+    let back = case.send(Event::Joined { worker: WorkerId(7), has: cores(1) });
+    assert_eq!(started(&back), [(1, 7, false)]);
+    case.end(0, 1, 1, End::Done);
+    assert_eq!(started(&case.end(7, 1, 3, End::Stopped)).len(), 2);
 }
 
 #[test]

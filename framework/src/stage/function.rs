@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 type Run = dyn Fn(&mut Call, &Signature) -> Result<Vec<Given>> + Send + Sync;
 type Fingerprint = dyn Fn(&Value) -> Result<Option<String>> + Send + Sync;
+type ReadsAnywhere = dyn Fn(&Value) -> bool + Send + Sync;
 type MostWorkers = dyn Fn(&Value) -> Option<(usize, &'static str)> + Send + Sync;
 
 /// A stage made of a function; made by [`stage()`].
@@ -14,6 +15,7 @@ pub struct FnStage {
     signature: Signature,
     run: Box<Run>,
     fingerprint: Option<Box<Fingerprint>>,
+    reads_anywhere: Option<Box<ReadsAnywhere>>,
     most_workers: Option<Box<MostWorkers>>,
 }
 
@@ -71,6 +73,7 @@ pub fn stage<M, F: StageFunction<M>>(function: F) -> FnStage {
         signature: F::signature(),
         run: Box::new(move |call, signature| function.call(call, signature)),
         fingerprint: None,
+        reads_anywhere: None,
         most_workers: None,
     }
 }
@@ -112,6 +115,12 @@ impl FnStage {
         self
     }
 
+    /// Says when what the fingerprint covers is the same wherever the stage runs ([`Stage::reads_anywhere`]).
+    pub fn reads_anywhere<P: Parameters>(mut self, anywhere: impl Fn(P) -> bool + Send + Sync + 'static) -> Self {
+        self.reads_anywhere = Some(Box::new(move |params| P::deserialize(params).is_ok_and(&anywhere)));
+        self
+    }
+
     /// Says how many workers can compute a call together at most, and what it is that they share, in words that follow the
     /// number: `(8, "shards")`. More are refused before anything runs.
     pub fn most_workers<P: Parameters>(
@@ -137,6 +146,10 @@ impl Stage for FnStage {
 
     fn fingerprint(&self, params: &Value) -> Result<Option<String>> {
         self.fingerprint.as_ref().map_or(Ok(None), |fingerprint| fingerprint(params))
+    }
+
+    fn reads_anywhere(&self, params: &Value) -> bool {
+        self.reads_anywhere.as_ref().is_some_and(|anywhere| anywhere(params))
     }
 
     fn most_workers(&self, params: &Value) -> Option<(usize, &'static str)> {

@@ -103,6 +103,13 @@ pub trait Stage: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Whether what the [fingerprint](Stage::fingerprint) covers is the same wherever the stage runs, as what lies in a
+    /// remote store is. If not, it runs only where the files of the run are.
+    fn reads_anywhere(&self, params: &Value) -> bool {
+        let _ = params;
+        false
+    }
+
     /// Does the work. It runs on a thread of its own and may block.
     ///
     /// # Errors

@@ -9,8 +9,8 @@ use crate::schedule::Standing;
 use crate::store::kernel;
 use crate::{Error, Result};
 use bytes::Bytes;
-use tonic::Streaming;
 use tonic::transport::Channel;
+use tonic::{Code, Streaming};
 
 /// A coordinator that can be asked.
 pub(crate) struct Asking {
@@ -25,6 +25,8 @@ pub(crate) enum Told {
     Accepted(String),
     /// An event, as JSON.
     Event(Bytes),
+    /// There is no such run, or it was ended, and to ask again would not help.
+    Refused(Error),
 }
 
 /// A run that was asked for, as long as somebody listens.
@@ -73,17 +75,21 @@ impl Listening {
     /// What is told next.
     ///
     /// # Errors
-    /// The run is refused, or the coordinator is gone.
+    /// The coordinator is gone.
     pub(crate) async fn next(&mut self) -> Result<Told> {
         let word = match self.words.message().await {
             Ok(Some(RunWord { word })) => word,
             Ok(None) => return Err(Error::unavailable(format!("the coordinator at {} has ended", self.join))),
+            // What the other side decided, and no accident of the network.
+            Err(status) if status.code() == Code::ResourceExhausted => {
+                return Ok(Told::Refused(Error::new(format!("the coordinator ended the run: {}", status.message()))));
+            }
             Err(status) => return Err(unreachable(&self.join, &status)),
         };
         match word {
             Some(run_word::Word::Accepted(accepted)) => Ok(Told::Accepted(accepted.store)),
             Some(run_word::Word::Event(event)) => Ok(Told::Event(event)),
-            Some(run_word::Word::Refusal(refusal)) => Err(refused(refusal)),
+            Some(run_word::Word::Refusal(refusal)) => Ok(Told::Refused(refused(refusal))),
             None => Err(Error::unavailable("whoever answers there is no coordinator")),
         }
     }

@@ -15,8 +15,10 @@ use tonic::Status;
 
 /// Words on the way to one client, at most: whoever does not listen at all is given up.
 const MOST_WORDS: usize = 16 << 10;
-/// The largest weight of a run.
-const MOST_WEIGHT: u32 = 1_000_000;
+/// The largest weight of a run: with more, what it uses would count as nothing.
+const MOST_WEIGHT: u32 = 1000;
+/// The longest pipeline file.
+const MOST_TEXT: usize = 1 << 20;
 
 /// What somebody asks for.
 pub(crate) struct Order {
@@ -47,13 +49,15 @@ pub(crate) struct Client {
 pub(crate) struct Words {
     words: Receiver<Result<RunWord, Status>>,
     gone: Cancel,
+    /// Whether it was told that it heard too little.
+    told: bool,
 }
 
 impl Client {
     pub(super) fn new() -> (Self, Words) {
         let (sender, words) = channel(MOST_WORDS);
         let gone = Cancel::default();
-        (Self { words: sender, gone: gone.clone() }, Words { words, gone })
+        (Self { words: sender, gone: gone.clone() }, Words { words, gone, told: false })
     }
 
     /// Cancelled when the client listens no more.
@@ -71,8 +75,7 @@ impl Client {
         self.say(run_word::Word::Refusal(wire::refusal(error)));
     }
 
-    /// Something happened in the run. What the next event of its kind makes old may be left out for a client that is
-    /// slow to listen.
+    /// Something happened in the run. Some of it may be left out for a client that is slow to listen.
     pub(crate) fn tell(&self, event: Vec<u8>, may_be_left_out: bool) {
         if !may_be_left_out || self.words.capacity() > MOST_WORDS / 2 {
             self.say(run_word::Word::Event(event.into()));
@@ -90,7 +93,12 @@ impl Stream for Words {
     type Item = Result<RunWord, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.words.poll_recv(context)
+        let word = self.words.poll_recv(context);
+        if matches!(word, Poll::Ready(None)) && self.gone.is_cancelled() && !std::mem::replace(&mut self.told, true) {
+            let said = format!("it did not listen: {MOST_WORDS} events wait for it, and its run was stopped");
+            return Poll::Ready(Some(Err(Status::resource_exhausted(said))));
+        }
+        word
     }
 }
 
@@ -112,6 +120,10 @@ impl Terms {
                 "equal bytes are promised for one build on one instruction-set level: ask with the executable that \
                  the coordinator was started from",
             ));
+        }
+        if order.text.len() > MOST_TEXT {
+            let what = format!("the pipeline file has {} bytes, and {MOST_TEXT} are the most", order.text.len());
+            return Err(Error::usage(what).help("run it without --join"));
         }
         if let Some(run) = &self.run {
             let what = format!("whoever listens there coordinates run {run} alone, and takes no other");

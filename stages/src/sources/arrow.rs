@@ -46,6 +46,7 @@ pub(super) fn stage() -> FnStage {
         .version(1)
         .about("Reads Arrow IPC files and streams: paths, globs or object-store URLs.")
         .fingerprint(|params: ArrowParams| fingerprint(&params.path.find()?))
+        .reads_anywhere(|params: ArrowParams| params.path.are_remote())
 }
 
 fn read_arrow(

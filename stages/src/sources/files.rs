@@ -51,6 +51,11 @@ impl<S: Into<String>> FromIterator<S> for Paths {
 }
 
 impl Paths {
+    /// Whether all of them lie in remote stores, so that they mean the same everywhere.
+    pub(crate) fn are_remote(&self) -> bool {
+        self.0.iter().all(|path| path.split_once("://").is_some_and(|(scheme, _)| scheme != "file"))
+    }
+
     /// The files that the paths name, in reading order.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ pub(super) fn stage() -> FnStage {
         .fingerprint(|params: IdxParams| {
             Ok(format!("{} {}", fingerprint(&params.images.find()?)?, fingerprint(&params.labels.find()?)?))
         })
+        .reads_anywhere(|params: IdxParams| params.images.are_remote() && params.labels.are_remote())
 }
 
 fn read_idx(Params(params): Params<IdxParams>, cancel: Cancel) -> Result<Frame> {

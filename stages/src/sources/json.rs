@@ -45,6 +45,7 @@ pub(super) fn stage() -> FnStage {
         .version(1)
         .about("Reads JSON lines, one object a line: paths, globs or object-store URLs, gzip or plain.")
         .fingerprint(|params: JsonParams| fingerprint(&params.path.find()?))
+        .reads_anywhere(|params: JsonParams| params.path.are_remote())
 }
 
 fn read_json(

@@ -45,6 +45,7 @@ pub(super) fn stage() -> FnStage {
         .version(1)
         .about("Reads Parquet files: paths, globs or object-store URLs; only the columns that are asked for.")
         .fingerprint(|params: ParquetParams| fingerprint(&params.path.find()?))
+        .reads_anywhere(|params: ParquetParams| params.path.are_remote())
 }
 
 impl Length for Ranges {

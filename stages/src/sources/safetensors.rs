@@ -23,6 +23,7 @@ pub(super) fn stage() -> FnStage {
         .version(1)
         .about("Reads named tensors from safetensors files: weights of a model, for the input `init` of `train`.")
         .fingerprint(|params: SafetensorsParams| fingerprint(&params.path.find()?))
+        .reads_anywhere(|params: SafetensorsParams| params.path.are_remote())
 }
 
 fn read(Params(params): Params<SafetensorsParams>) -> Result<Tensors> {

@@ -134,7 +134,7 @@ fn is_first(scheduler: &Scheduler, choice: &Choice<'_>, usage: &Usage, given: Ro
             let share = |whose| share(scheduler, usage.get(&whose).copied().unwrap_or_default());
             let standing = scheduler.lines.shares.standing(line.run);
             let of_run = share((line.run, None)) / u64::from(standing.weight);
-            (Reverse(standing.priority), of_run, Reverse(priority), share((line.run, Some(line.group))))
+            (Reverse(standing.priority), of_run, line.run, Reverse(priority), share((line.run, Some(line.group))))
         };
         let (ours, theirs) = (rank(choice.line, choice.priority), rank(other, priority.0));
         assert!(ours <= theirs, "{who}: {theirs:?} before {ours:?}");

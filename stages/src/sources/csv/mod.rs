@@ -103,6 +103,7 @@ pub(super) fn stage() -> FnStage {
         .version(1)
         .about("Reads CSV files: paths, globs or object-store URLs, gzip or plain; types are inferred.")
         .fingerprint(|params: CsvParams| fingerprint(&params.path.find()?))
+        .reads_anywhere(|params: CsvParams| params.path.are_remote())
 }
 
 fn read_csv(Params(params): Params<CsvParams>, threads: Threads, cancel: Cancel, progress: Progress) -> Result<Frame> {
