@@ -168,7 +168,8 @@ impl Scheduler {
         loop {
             let worker = self.workers.get(slot)?;
             let takes = |line: &Line| worker.has_room(&line.needs) && self.takes(line, slot);
-            let fits = |id, line: &Line| !(kept && line.members > 1) && !incomplete.contains(&id) && takes(line);
+            let may = |id, line: &Line| line.members == 1 || !(kept || incomplete.contains(&id));
+            let fits = |id, line: &Line| may(id, line) && takes(line);
             let best = self.lines.best(self.workers.total(), fits)?;
             if self.lines.get(best).members == 1 || self.possible_now(best) {
                 return Some(best);
