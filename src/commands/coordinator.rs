@@ -1,11 +1,11 @@
 //! `ropeway coordinator`
 
 use super::run::{interrupt_with, local};
-use super::{DEFAULT_STORE, gpus, open, pipeline_text, serve_metrics};
+use super::{DEFAULT_STORE, gpus, open, pipeline_text, run_metrics};
 use crate::cli::{Context, Exit, TierArgs, complain};
 use crate::diagnostics;
 use crate::pipeline::{Pool, SourceFile, resolve};
-use crate::run::{Elsewhere, Event, Metrics, Options, Report, coordinate};
+use crate::run::{Elsewhere, Event, Options, Report, coordinate};
 use crate::worker::Token;
 use crate::{Error, Result, units};
 use std::ops::RangeInclusive;
@@ -71,12 +71,7 @@ impl Coordinator {
             memory: self.tiers.memory,
             cache: self.tiers.cache(),
         });
-        if let Some(address) = &self.metrics {
-            let metrics = Metrics::of(&store);
-            let served = metrics.clone();
-            serve_metrics(address, move || served.text())?;
-            options.metrics = Some(metrics);
-        }
+        options.metrics = run_metrics(self.metrics.as_deref(), &store)?;
         interrupt_with(options.cancel.clone())?;
         let quiet = self.quiet;
         coordinate(&context.registry, &store, &options, &mut |event| match event {

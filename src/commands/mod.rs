@@ -21,7 +21,7 @@ use crate::cli::{Context, PipelineArgs, complain};
 use crate::data::{Artifact, Ref};
 use crate::diagnostics;
 use crate::pipeline::{Override, Pipeline, SourceFile, resolve};
-use crate::run::{Event, Line, StageReport, read_events};
+use crate::run::{Event, Line, Metrics, StageReport, read_events};
 use crate::serving::MetricsServer;
 use crate::store::{Entry, Store, StoreError};
 use crate::worker::Gpus;
@@ -186,6 +186,15 @@ pub(crate) fn did_you_mean<'a>(error: Error, name: &str, known: impl Iterator<It
         Some(near) => error.help(format!("did you mean {near:?}?")),
         None => error.help(format!("there are: {}", known.join(", "))),
     }
+}
+
+/// Counts what happens in runs, if an address is given at which Prometheus can ask for it.
+fn run_metrics(address: Option<&str>, store: &Store) -> Result<Option<Metrics>> {
+    let Some(address) = address else { return Ok(None) };
+    let metrics = Metrics::of(store);
+    let served = metrics.clone();
+    serve_metrics(address, move || served.text())?;
+    Ok(Some(metrics))
 }
 
 /// Serves numbers for Prometheus at an address, as long as this process lives, and says where.

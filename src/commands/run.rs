@@ -3,12 +3,12 @@
 use super::join::JoinArgs;
 use super::signals::Signals;
 use super::trace::TraceFile;
-use super::{gpus, load, open_store, print, print_json, read_pipeline, serve_metrics};
+use super::{gpus, load, open_store, print, print_json, read_pipeline, run_metrics};
 use crate::cli::{Context, Exit, Format, PipelineArgs, TierArgs, complain};
 use crate::live::Live;
 use crate::observe::Timeline;
 use crate::pipeline::Pool;
-use crate::run::{Elsewhere, Event, Line, Metrics, Options, Report, Sink, read_events, run};
+use crate::run::{Elsewhere, Event, Line, Options, Report, Sink, read_events, run};
 use crate::stage::Cancel;
 use crate::table::summary;
 use crate::worker::Token;
@@ -170,12 +170,7 @@ impl Run {
         }
         let here = (&mut options.cores, options.gpus.all().len());
         options.elsewhere = self.elsewhere.read(&pipeline.pools, self.cores, &self.tiers, here)?;
-        if let Some(address) = &self.metrics {
-            let metrics = Metrics::of(&store);
-            let served = metrics.clone();
-            serve_metrics(address, move || served.text())?;
-            options.metrics = Some(metrics);
-        }
+        options.metrics = run_metrics(self.metrics.as_deref(), &store)?;
         interrupt_with(options.cancel.clone())?;
         let token =
             options.elsewhere.as_ref().filter(|elsewhere| elsewhere.open).map(|elsewhere| elsewhere.token.to_string());

@@ -1,6 +1,6 @@
 //! A run that a coordinator of many is asked for.
 
-use super::{Event, Line, Report, Sink, StageReport, Standing};
+use super::{Event, Line, Outcome, Report, Sink, StageReport, Standing};
 use crate::stage::Cancel;
 use crate::worker::{Asking, FIRST_PAUSE, LAST_PAUSE, Token, Told};
 use crate::{Context, Fault, Result, links};
@@ -138,7 +138,10 @@ impl Heard<'_> {
             match line.event {
                 Event::Started { run, .. } => (self.run, self.stages) = (run, Vec::new()),
                 Event::StageFinished(stage) => {
-                    self.breaks = 0;
+                    // What was done before is cached the next time, and no progress.
+                    if stage.outcome == Outcome::Done {
+                        self.breaks = 0;
+                    }
                     self.stages.push(stage);
                 }
                 Event::Finished(report) => return Ok(Ok(report)),

@@ -94,6 +94,7 @@ impl Coordinator<'_> {
         // Nobody waits any more for the run of a client that is gone.
         let mut course = Course::new((Cow::Owned(pipeline), wanted), opening, sink, order.client.gone())?;
         (course.began, course.standing, course.near) = (self.options.clock.elapsed(), order.standing, order.near);
+        course.client = Some(order.client);
         let run = self.admit(course)?;
         self.introduce(run)?;
         let mut warn = |name: &str, message: String| self.tell(run, Event::Warning { name: name.to_owned(), message });

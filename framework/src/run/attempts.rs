@@ -29,9 +29,15 @@ impl Coordinator<'_> {
             return self.fail(id, far());
         }
         let Some(task) = self.tasks.get(&id) else { return Ok(()) };
-        if !task.again
-            && let Some(memo) = self.remembered(id, known)?
-        {
+        let memo = match task.again {
+            true => Ok(None),
+            false => self.remembered(id, known),
+        };
+        let memo = match memo {
+            Err(error) if self.serves() => return self.fail(id, error),
+            memo => memo?,
+        };
+        if let Some(memo) = memo {
             let made = Made { outputs: memo.outputs, seconds: memo.seconds, device: memo.device };
             return self.succeed(id, Outcome::Cached, made);
         }
@@ -83,15 +89,17 @@ impl Coordinator<'_> {
     /// longer for it than for a place of its own.
     fn may_wait_with(&self, id: TaskId, other: TaskId) -> bool {
         let (Some(task), Some(other)) = (self.tasks.get(&id), self.tasks.get(&other)) else { return false };
-        let once = task.request.stage.signature().once;
-        once || task.run == other.run || !other.live.is_empty() || task.request.task.needs == other.request.task.needs
+        let begun = !other.live.is_empty() || task.request.task.needs == other.request.task.needs;
+        // A deadline passes while a task runs or waits for a place, and not while it waits for another one.
+        let in_time = self.deadline(task).is_none_or(|own| self.deadline(other).is_some_and(|theirs| theirs <= own));
+        task.run == other.run || task.request.stage.signature().once || (begun && in_time)
     }
 
     /// The same task is under way under another name, or for another run: this one waits for that.
     fn wait_with(&mut self, id: TaskId, first: TaskId) -> Result<()> {
         let Some(task) = self.tasks.remove(&id) else { return Ok(()) };
         let Some(other) = self.tasks.get_mut(&first) else { return Ok(()) };
-        let (whose, run) = (other.run, task.run);
+        let (whose, run, is_live) = (other.run, task.run, !other.live.is_empty());
         if whose == run {
             other.waiters.extend(task.waiters);
             return Ok(());
@@ -100,7 +108,7 @@ impl Coordinator<'_> {
         let name = task.request.task.label.clone();
         other.waiters.push(Waiter::Same(task));
         let priority = |run| self.courses.get(&run).map_or(0, |course| course.standing.priority);
-        if priority(run) > priority(whose) {
+        if priority(run) > priority(whose) || (!is_live && self.scheduler.precedes(run, whose)) {
             self.hand_over(first, run)?;
         }
         let Some(computes) = self.courses.get(&whose).filter(|_| is_stage) else { return Ok(()) };

@@ -4,29 +4,25 @@ use super::Options;
 use super::asks::Asks;
 use super::course::Course;
 use super::crew::{Crew, HERE};
-use super::event::{Event, Line, Outcome, Report, StageReport};
+use super::event::{Event, Outcome, Report, StageReport};
 use super::gangs::Gangs;
 use super::lookup::Lookup;
 use super::nodes::{Node, request};
 use super::rests::Rests;
-use super::task::{Live, Task, Waiter};
+use super::task::{Task, Waiter};
 use super::voice::Message;
 use crate::data::{Artifact, Kind, Metrics, Ref};
 use crate::fast_map::FastMap;
-use crate::schedule::{self, Costs, RunId, Scheduler, StageId, TaskId, WorkerId};
+use crate::schedule::{self, Costs, RunId, Scheduler, StageId, TaskId};
 use crate::soon::Soon;
 use crate::stage::Registry;
 use crate::store::{Key, Store, StoreError};
-use crate::worker::{self, Failure, Heard, program};
+use crate::worker::{Heard, program};
 use crate::{Context, Error, Result, runtime};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// How long tasks under way have to stop when a run is interrupted.
-const GRACE: Duration = Duration::from_secs(5);
-/// How long workers have to hear that the run is over.
-const PARTING: Duration = Duration::from_secs(2);
 /// How often a silent run looks whether it is interrupted.
 const PULSE: Duration = Duration::from_millis(100);
 
@@ -61,8 +57,8 @@ pub(super) struct Coordinator<'a> {
     pub(super) watcher: Option<&'a mut dyn FnMut(&Event)>,
     /// Runs that it is asked for and that have not begun.
     pub(super) asks: Asks,
-    /// The number that was given to a run last.
-    pub(super) number: RunId,
+    /// The number that the next run is given, if nobody has it.
+    pub(super) number: u32,
     /// How the run ended that ended last.
     pub(super) last: Option<Report>,
     pub(super) tasks: BTreeMap<TaskId, Box<Task>>,
@@ -80,8 +76,8 @@ pub(super) struct Coordinator<'a> {
     pub(super) recalled: Option<Costs>,
     pub(super) gangs: Gangs,
     pub(super) rests: Rests,
-    /// Whether it was said that there is no CUDA device.
-    pub(super) told_of_gpus: bool,
+    /// Whether what earlier runs learned could not be read, so that it must not be written over.
+    pub(super) unread: bool,
 }
 
 impl<'a> Coordinator<'a> {
@@ -102,7 +98,7 @@ impl<'a> Coordinator<'a> {
             courses: BTreeMap::new(),
             watcher: None,
             asks: Asks::default(),
-            number: RunId(u32::MAX / 2),
+            number: 0,
             last: None,
             tasks: BTreeMap::new(),
             next_task: 0,
@@ -116,7 +112,7 @@ impl<'a> Coordinator<'a> {
             recalled: None,
             gangs: Gangs::default(),
             rests: Rests::default(),
-            told_of_gpus: false,
+            unread: false,
         })
     }
 
@@ -277,8 +273,8 @@ impl<'a> Coordinator<'a> {
 
     /// A stage failed.
     pub(super) fn fail_node(&mut self, run: RunId, node: usize, error: Error) -> Result<()> {
-        if let Some(course) = self.courses.get_mut(&run) {
-            course.nodes[node] = Node::Failed;
+        if let Some(at) = self.courses.get_mut(&run).and_then(|course| course.nodes.get_mut(node)) {
+            *at = Node::Failed;
         }
         self.close(run, node, Ending::without(Outcome::Failed, Some(error)))
     }
@@ -288,7 +284,7 @@ impl<'a> Coordinator<'a> {
         let Ending { outcome, seconds, device, key, outputs, error } = ending;
         let metrics = self.metrics(&outputs)?;
         let Some(course) = self.courses.get_mut(&run) else { return Ok(()) };
-        let stage = &course.pipeline.stages[node];
+        let Some(stage) = course.pipeline.stages.get(node) else { return Ok(()) };
         let report = StageReport {
             name: stage.name.clone(),
             outcome,
@@ -320,94 +316,10 @@ impl<'a> Coordinator<'a> {
                 // Whoever needs a lost artifact has it made again; a report only shows it.
                 Ok(_) => {}
                 Err(error) if StoreError::of(&error).is_some_and(StoreError::is_lost) => {}
+                Err(error) if self.serves() => tracing::warn!("the numbers of a stage can't be read: {error}"),
                 Err(error) => return Err(error),
             }
         }
         Ok(all.into_iter().collect())
-    }
-
-    /// Ends all runs before their time: asks what runs to stop and waits a little. Whoever waits for a task that is dropped
-    /// hears that the run ended.
-    fn interrupt(&mut self) -> Result<()> {
-        if self.serves() {
-            // Who asked for a run is to ask whoever coordinates next, and must not take this for its end.
-            self.courses.values_mut().for_each(|course| course.sink = Box::new(|_: &Line| {}));
-        }
-        if self.serves() {
-            // Nor must workers that nobody here started: what they do goes on, and is whoever coordinates next's.
-            let guests = self.crew.release_guests();
-            self.part(|_, _, live| !guests.contains(&live.worker));
-        }
-        self.tasks.retain(|_, task| !task.live.is_empty());
-        self.tasks.values().flat_map(|task| task.live.values()).for_each(|live| live.cancel.cancel());
-        self.crew.dismiss();
-        let until = self.options.clock.elapsed() + GRACE;
-        while !self.tasks.is_empty() && self.options.clock.elapsed() < until {
-            match self.inbox.recv_timeout(PULSE) {
-                Ok(Message::Ended(worker, id, attempt, result)) => self.ended_at_last(worker, id, attempt, &result)?,
-                Ok(Message::Heard(all)) => all.into_iter().try_for_each(|heard| match heard {
-                    Heard::Ended { worker, task, attempt, result } => {
-                        self.ended_at_last(worker, task, attempt, &result)
-                    }
-                    // A worker that is told that the run is over stops what it does and goes.
-                    Heard::Lost { worker, .. } => {
-                        self.crew.forget(worker);
-                        self.part(|_, _, live| live.worker != worker);
-                        Ok(())
-                    }
-                    _ => Ok(()),
-                })?,
-                _ => {}
-            }
-            self.pulse()?;
-        }
-        let runs: Vec<RunId> = self.courses.keys().copied().collect();
-        runs.into_iter().try_for_each(|run| self.finish(run, true))
-    }
-
-    /// An attempt of an interrupted run has ended.
-    fn ended_at_last(
-        &mut self,
-        worker: WorkerId,
-        id: TaskId,
-        attempt: u32,
-        result: &Result<worker::Outcome, Failure>,
-    ) -> Result<()> {
-        if let Some(live) = self.tasks.get_mut(&id).and_then(|task| task.take(attempt, worker)) {
-            self.tell_ended(id, attempt, &live, result)?;
-        }
-        self.part(|_, _, _| true);
-        Ok(())
-    }
-
-    /// Forgets the attempts that `stays` does not hold for, and the tasks that have none left.
-    fn part(&mut self, stays: impl Fn(TaskId, u32, &Live) -> bool) {
-        self.tasks.retain(|id, task| {
-            task.live.retain(|number, live| stays(*id, *number, live));
-            !task.live.is_empty()
-        });
-    }
-
-    /// Tells the workers that the run is over, and waits until they have heard it and left: a process that ends may
-    /// take its last words with it.
-    fn part_ways(&mut self) {
-        self.count_out();
-        self.crew.dismiss();
-        let until = self.options.clock.elapsed() + PARTING;
-        while !self.crew.is_alone() && self.options.clock.elapsed() < until {
-            let Ok(Message::Heard(all)) = self.inbox.recv_timeout(PULSE) else { continue };
-            for heard in all {
-                match heard {
-                    Heard::Lost { worker, .. } => self.crew.forget(worker),
-                    // Its own end with it; others look for whoever coordinates next.
-                    Heard::Joined(_) if self.serves() => {}
-                    Heard::Joined(worker) => {
-                        self.crew.join(self.options.clock.elapsed(), *worker);
-                        self.crew.dismiss();
-                    }
-                    _ => {}
-                }
-            }
-        }
     }
 }

@@ -65,8 +65,13 @@ impl Coordinator<'_> {
         let learned = match entry.map(|entry| entry.map(|entry| serde_json::from_slice::<Learned>(&entry))) {
             Ok(Some(Ok(learned))) if learned.costs.is_sound() => learned,
             Ok(None) => Learned::default(),
+            Err(error) => {
+                tracing::warn!("what earlier runs noted of the cost of stages can't be read: {error}");
+                self.unread = true;
+                Learned::default()
+            }
             // They only make runs faster.
-            Ok(Some(_)) | Err(_) => {
+            Ok(Some(_)) => {
                 tracing::warn!("what earlier runs noted of the cost of stages can't be read; it is learned again");
                 Learned::default()
             }
@@ -79,7 +84,7 @@ impl Coordinator<'_> {
 
     /// Keeps what this run learned for the runs after it.
     pub(super) fn remember(&mut self) {
-        if self.recalled.as_ref().is_none_or(|before| before == self.scheduler.costs()) {
+        if self.unread || self.recalled.as_ref().is_none_or(|before| before == self.scheduler.costs()) {
             return;
         }
         let mut stages = vec![String::new(); self.stages.len()];

@@ -12,6 +12,7 @@ use crate::pipeline::Pipeline;
 use crate::schedule::{Needs, Standing, Time};
 use crate::stage::Cancel;
 use crate::store::Store;
+use crate::worker::Client;
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -35,6 +36,10 @@ pub(super) struct Course<'a> {
     /// Whether files that parameters name are the same to whoever asked for it as to this process.
     pub(super) near: bool,
     pub(super) sink: Box<dyn Sink + 'a>,
+    /// Whoever asked for it, if not this process itself.
+    pub(super) client: Option<Client>,
+    /// Whether it was said that there is no CUDA device.
+    pub(super) told_of_gpus: bool,
     pub(super) fold: Fold,
     pub(super) log: RunLog,
     /// What stages said last of how far they are.
@@ -111,6 +116,8 @@ impl<'a> Course<'a> {
             cancel,
             near: true,
             sink,
+            client: None,
+            told_of_gpus: false,
             fold: Fold::default(),
             log,
             progress: HashMap::new(),

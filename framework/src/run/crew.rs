@@ -339,11 +339,6 @@ impl Crew {
         self.pools.as_mut().map_or_else(Vec::new, Pools::warnings)
     }
 
-    /// Whether there is no worker elsewhere.
-    pub(super) fn is_alone(&self) -> bool {
-        self.there.is_empty()
-    }
-
     /// The run is over.
     pub(super) fn dismiss(&mut self) {
         self.there.values_mut().for_each(RemoteWorker::farewell);

@@ -149,11 +149,13 @@ impl Coordinator<'_> {
         let message = format!("{error}; stage {:?} computes it again", maker.task.label);
         let run = task.run;
         self.tell(run, Event::Warning { name: task.label().to_owned(), message })?;
-        runtime()?.block_on(self.store.discard(Entry::Blob(lost)))?;
+        let discarded = runtime()?.block_on(self.store.discard(Entry::Blob(lost)));
         task.recovered.push(lost);
-        let waiting = TaskId(self.next_task);
-        self.next_task += 1;
-        self.tasks.insert(waiting, task);
+        let waiting = self.enlist(task);
+        match discarded {
+            Err(error) if self.serves() => return self.fail(waiting, error),
+            discarded => drop(discarded?),
+        }
         let mut again = Task::new(run, maker, Waiter::Task(waiting));
         again.again = true;
         self.look(again);
@@ -173,12 +175,12 @@ impl Coordinator<'_> {
             }
         }
         let mut moved = BTreeSet::new();
-        for waiter in task.waiters {
+        for waiter in task.waiters.into_iter().filter(|waiter| !waiter.is_nobody()) {
             match waiter {
                 Waiter::Node(run, node) => {
                     moved.insert(run);
-                    if let Some(course) = self.courses.get_mut(&run) {
-                        course.nodes[node] = Node::Ready(outputs.clone());
+                    if let Some(at) = self.courses.get_mut(&run).and_then(|course| course.nodes.get_mut(node)) {
+                        *at = Node::Ready(outputs.clone());
                     }
                     self.close(
                         run,
@@ -205,7 +207,10 @@ impl Coordinator<'_> {
                     }
                 }
                 // Its result is known now.
-                Waiter::Same(task) => self.look(task),
+                Waiter::Same(mut same) => {
+                    same.again = false;
+                    self.look(same);
+                }
             }
         }
         moved.into_iter().try_for_each(|run| self.advance(run))
@@ -216,7 +221,7 @@ impl Coordinator<'_> {
         let Some(task) = self.forget(id) else { return Ok(()) };
         task.span.record("outcome", Outcome::Failed.name());
         let mut moved = BTreeSet::new();
-        for waiter in task.waiters {
+        for waiter in task.waiters.into_iter().filter(|waiter| !waiter.is_nobody()) {
             match waiter {
                 Waiter::Node(run, node) => {
                     moved.insert(run);
@@ -232,8 +237,12 @@ impl Coordinator<'_> {
                     reply.fail(error.clone());
                 }
                 Waiter::Task(waiting) => self.fail(waiting, error.clone())?,
-                // It has needs, retries and a deadline of its own.
-                Waiter::Same(task) => self.look(task),
+                // With the same needs it would come to the same, and with others it may not.
+                Waiter::Same(same) if same.shares_fate_with(&task.request) => {
+                    let same = self.enlist(same);
+                    self.fail(same, error.clone())?;
+                }
+                Waiter::Same(same) => self.look(same),
             }
         }
         moved.into_iter().try_for_each(|run| self.advance(run))

@@ -64,18 +64,19 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Says once that a stage which would compute on a CUDA device finds none: only programs that were built for
+    /// Says, once a run, that a stage which would compute on a CUDA device finds none: only programs that were built for
     /// CUDA do.
     pub(super) fn tell_of_missing_gpus(&mut self, id: TaskId) -> Result<()> {
-        if self.told_of_gpus || !Gpus::is_built() {
+        let Some(task) = self.tasks.get(&id) else { return Ok(()) };
+        let Some(course) = self.courses.get_mut(&task.run) else { return Ok(()) };
+        if course.told_of_gpus || !Gpus::is_built() {
             return Ok(());
         }
-        let Some(task) = self.tasks.get(&id) else { return Ok(()) };
         let may = task.request.task.needs.device == stage::Device::Auto && task.request.stage.signature().devices;
         let Some(reason) = self.options.gpus.missing().filter(|_| may) else { return Ok(()) };
         let (run, name, message) =
             (task.run, task.label().to_owned(), format!("{reason}: it computes on the processor"));
-        self.told_of_gpus = true;
+        course.told_of_gpus = true;
         self.tell(run, Event::Warning { name, message })
     }
 }

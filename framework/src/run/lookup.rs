@@ -61,12 +61,19 @@ impl Lookup {
 }
 
 impl Coordinator<'_> {
-    /// Takes a task on; what is known of it is looked up soon.
-    pub(super) fn look(&mut self, task: Box<Task>) {
+    /// Gives a task its number.
+    pub(super) fn enlist(&mut self, task: Box<Task>) -> TaskId {
         let id = TaskId(self.next_task);
         self.next_task += 1;
-        self.lookup.waiting.push((id, task.request.clone()));
         self.tasks.insert(id, task);
+        id
+    }
+
+    /// Takes a task on; what is known of it is looked up soon.
+    pub(super) fn look(&mut self, task: Box<Task>) {
+        let request = task.request.clone();
+        let id = self.enlist(task);
+        self.lookup.waiting.push((id, request));
         if self.lookup.waiting.len() >= BATCH {
             self.look_up_elsewhere();
         }

@@ -23,6 +23,7 @@ mod lookup;
 mod losses;
 mod metrics;
 mod nodes;
+mod parting;
 mod placement;
 mod plan;
 mod pools;

@@ -7,7 +7,8 @@ use super::event::{Event, Line, Outcome};
 use super::task::{Task, Waiter};
 use crate::fast_map::FastMap;
 use crate::schedule::{self, RunId, TaskId};
-use crate::{Error, Result};
+use crate::{Context, Error, Result};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// Numbers of runs, unless there are more at the same time.
@@ -19,10 +20,10 @@ impl<'a> Coordinator<'a> {
         // Numbers of runs that are over are given again, but late: what of those is still being stopped is then gone, and
         // what is kept by number does not grow with the runs that there ever were.
         let numbers = FEW_NUMBERS.max(2 * self.courses.len() as u32);
-        let after = self.number.0 + 1;
-        let mut next = (0..numbers).map(|more| RunId((after + more) % numbers));
-        let run = next.find(|run| !self.courses.contains_key(run)).unwrap_or_default();
-        self.number = run;
+        let first = self.number;
+        let mut next = (0..numbers).map(|more| RunId(first.wrapping_add(more) % numbers));
+        let run = next.find(|run| !self.courses.contains_key(run)).context("there are more numbers than runs")?;
+        self.number = run.0 + 1;
         self.step(schedule::Event::Admitted { run, standing: course.standing })?;
         self.courses.insert(run, course);
         Ok(run)
@@ -56,7 +57,9 @@ impl<'a> Coordinator<'a> {
             let waiters: Vec<Option<RunId>> = task.waiters.iter().map(|waiter| heirs.of(waiter)).collect();
             let has_same = task.waiters.iter().any(|waiter| matches!(waiter, Waiter::Same(same) if same.run == run));
             if task.run == run || has_same || waiters.contains(&None) {
-                plan.push((*id, waiters.iter().flatten().next().copied(), waiters));
+                let priority = |run: &RunId| self.courses.get(run).map(|course| course.standing.priority);
+                let heir = waiters.iter().flatten().copied().max_by_key(|run| (priority(run), Reverse(*run)));
+                plan.push((*id, heir, waiters));
             }
         }
         for (id, heir, waiters) in plan {
@@ -87,11 +90,17 @@ impl<'a> Coordinator<'a> {
 
     /// A task is another run's from now on.
     pub(super) fn hand_over(&mut self, task: TaskId, to: RunId) -> Result<()> {
+        let Some(from) = self.tasks.get(&task).map(|task| task.run) else { return Ok(()) };
         self.tell_handed(task, to)?;
         if let Some(task) = self.tasks.get_mut(&task) {
             task.run = to;
         }
-        self.step(schedule::Event::Passed { task, to })
+        self.step(schedule::Event::Passed { task, to })?;
+        // And so is what it waits for.
+        let waits = |waiter: &Waiter| matches!(waiter, Waiter::Stage(id, _) | Waiter::Task(id) if *id == task);
+        let its = self.tasks.iter().filter(|(_, other)| other.run == from && other.waiters.iter().any(waits));
+        let its: Vec<TaskId> = its.map(|(id, _)| *id).collect();
+        its.into_iter().try_for_each(|id| self.hand_over(id, to))
     }
 
     /// The run that somebody waits for who waits for a task.
@@ -124,10 +133,9 @@ impl<'a> Coordinator<'a> {
 
     /// A run can't be kept: it is stopped, and whoever asked for it hears why.
     pub(super) fn break_off(&mut self, run: RunId, error: Error) -> Result<()> {
-        let now = self.options.clock.elapsed();
         let Some(course) = self.courses.get_mut(&run) else { return Ok(()) };
-        let (name, message) = ("store".to_owned(), error.to_string());
-        course.sink.event(&Line { event: Event::Warning { name, message }, at: course.at(now) });
+        course.client.iter().for_each(|client| client.refuse(&error));
+        course.sink = Box::new(|_: &Line| {});
         course.cancel.cancel();
         let name = course.name.clone();
         self.survives(&name, error)

@@ -59,7 +59,16 @@ pub(super) enum Waiter {
 impl Waiter {
     /// Whether it no longer waits: a stage that asked for the task and has ended since.
     pub(super) fn is_gone(&self) -> bool {
-        matches!(self, Waiter::Stage(_, reply) if reply.answer.is_for_nobody())
+        match self {
+            Waiter::Stage(_, reply) => reply.answer.is_for_nobody(),
+            Waiter::Same(_) => self.is_nobody(),
+            Waiter::Node(..) | Waiter::Task(_) => false,
+        }
+    }
+
+    /// Whether it is a task of another run that nobody waits for any more.
+    pub(super) fn is_nobody(&self) -> bool {
+        matches!(self, Waiter::Same(task) if !task.waiters.is_empty() && task.waiters.iter().all(Waiter::is_gone))
     }
 }
 
@@ -131,7 +140,8 @@ impl Task {
         let kind = match waiter {
             Waiter::Node(..) => "stage",
             Waiter::Stage(..) => "task",
-            Waiter::Task(_) | Waiter::Same(_) => "recovery",
+            Waiter::Task(_) => "recovery",
+            Waiter::Same(_) => "shared",
         };
         let span = info_span!("task", otel.name = request.task.label, kind, uses = request.task.stage, outcome = Empty);
         Box::new(Self {
@@ -152,6 +162,12 @@ impl Task {
             failure: None,
             outcome: None,
         })
+    }
+
+    /// Whether it would fail where another request for the same did: it asks for as much, and has no deadline of its own.
+    pub(super) fn shares_fate_with(&self, other: &Request) -> bool {
+        let needs = &self.request.task.needs;
+        *needs == other.task.needs && needs.deadline.is_none()
     }
 
     /// Whether an attempt is under way on a worker: no other may speak for it.

@@ -2,9 +2,15 @@
 
 use super::scheduler::Scheduler;
 use super::task::State;
-use super::{RunId, TaskId};
+use super::{GroupId, RunId, TaskId};
 
 impl Scheduler {
+    /// Whether a run is served before another one, as things are.
+    pub(crate) fn precedes(&self, run: RunId, other: RunId) -> bool {
+        let claim = |run| self.lines.shares.of(run, GroupId::default(), self.workers.total()).run;
+        claim(run) < claim(other)
+    }
+
     /// A task is another run's from now on: it waits in that one's line, and what it uses counts there.
     pub(super) fn pass_on(&mut self, id: TaskId, run: RunId) {
         let Some(entry) = self.tasks.get(&id).filter(|entry| entry.is_open()) else { return };

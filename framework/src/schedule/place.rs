@@ -70,7 +70,7 @@ impl Scheduler {
         let Some((.., id)) = self.lines.get(line).first() else { return };
         let gang = self.lines.get(line).members > 1;
         if gang && self.reservation.is_none() && self.possible_now(line) {
-            if self.is_others_turn(line) {
+            if self.is_others_turn(line) && !self.has_places(line) {
                 self.deferred.insert(line);
                 return;
             }
@@ -140,7 +140,10 @@ impl Scheduler {
         while self.workers.get(slot).is_some_and(|worker| worker.is_open()) {
             let Some(line) = self.first_that_fits(slot) else { break };
             if self.lines.get(line).members > 1 {
-                self.reserve(line);
+                match self.is_others_turn(line) && !self.has_places(line) {
+                    true => drop(self.deferred.insert(line)),
+                    false => self.reserve(line),
+                }
                 continue;
             }
             let Some(id) = self.pick(line, slot) else { break };
@@ -168,7 +171,8 @@ impl Scheduler {
         loop {
             let worker = self.workers.get(slot)?;
             let takes = |line: &Line| worker.has_room(&line.needs) && self.takes(line, slot);
-            let may = |id, line: &Line| line.members == 1 || !(kept || incomplete.contains(&id));
+            let put_off = |id| incomplete.contains(&id) || self.deferred.contains(&id);
+            let may = |id, line: &Line| line.members == 1 || !(kept || put_off(id));
             let fits = |id, line: &Line| may(id, line) && takes(line);
             let best = self.lines.best(self.workers.total(), fits)?;
             if self.lines.get(best).members == 1 || self.possible_now(best) {

@@ -54,6 +54,20 @@ impl Scheduler {
         })
     }
 
+    /// Whether there is room for all members of a gang at this moment.
+    pub(super) fn has_places(&mut self, gang: u32) -> bool {
+        let Line { needs, members, .. } = *self.lines.get(gang);
+        if self.workers.with_room(&needs, None).is_none() {
+            return false;
+        }
+        let mut missing = u64::from(members);
+        let open = self.workers.iter().filter(|(_, worker)| worker.is_open());
+        open.map(|(_, worker)| u64::from(worker.places(&needs, members))).any(|places| {
+            missing = missing.saturating_sub(places);
+            missing == 0
+        })
+    }
+
     /// A worker with room is kept; if that makes enough, the task starts.
     fn hold(&mut self, slot: u32) {
         let Some(kept) = self.reservation.as_mut() else { return };

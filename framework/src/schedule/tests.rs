@@ -336,6 +336,20 @@ fn gangs_of_one_run_leave_others_what_is_their_due() {
 }
 
 #[test]
+fn a_gang_that_fits_now_does_not_wait_for_others_who_do_not() {
+    let device = Capacity { devices: vec![8 << 30], ..cores(3) };
+    let mut case = Case::new(&[device]);
+    let on_device = |id| Task { run: RunId(1), ..Task::new(TaskId(id), Needs { gpus: WHOLE, ..CORE }) };
+    case.submit(on_device(1));
+    case.send(Event::Passed { task: TaskId(1), to: RunId(2) });
+    assert_eq!(started(&case.submit(on_device(2))), [], "there is one device");
+    // Its run has nothing, and waits for the worker on which the gang fits.
+    case.submit(task(3));
+    case.end(0, 3, 1, End::Done);
+    assert_eq!(started(&case.submit(Task { members: 2, ..task(4) })).len(), 2);
+}
+
+#[test]
 fn what_becomes_another_runs_waits_and_counts_as_that_ones() {
     let mut case = Case::new(&[cores(2)]);
     case.send(Event::Admitted { run: RunId(1), standing: Standing { priority: 1, weight: 1 } });

@@ -4,6 +4,7 @@ use super::*;
 use crate::Fault;
 use crate::worker::Token;
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Condvar, Mutex, mpsc};
 use std::thread::{JoinHandle, spawn};
 
@@ -14,6 +15,8 @@ const LONG: Duration = Duration::from_millis(20);
 #[derive(Default)]
 struct Gate {
     state: Mutex<(Vec<String>, BTreeSet<String>)>,
+    /// Whether one that waits is to fail.
+    spoiled: AtomicBool,
     changed: Condvar,
 }
 
@@ -26,6 +29,9 @@ impl Gate {
         while !state.1.contains(name) {
             cancel.check()?;
             state = self.changed.wait_timeout(state, Duration::from_millis(5)).unwrap().0;
+            if self.spoiled.swap(false, Ordering::Relaxed) {
+                return Err(Error::new("it is spoiled"));
+            }
         }
         Ok(())
     }
@@ -210,20 +216,6 @@ fn crowd(name: &str, tasks: usize) -> String {
     format!("name = {name:?}\n[stage.all]\nuse = \"crowd\"\nwith = {{ name = {name:?}, tasks = {tasks} }}\n")
 }
 
-const SWEEP: &str = r#"
-name = "sweep"
-seed = 5
-[stage.rows]
-use = "noise"
-with = { rows = 100 }
-[stage.trial]
-use = "add"
-from = "rows"
-[stage.best]
-use = "sweep"
-from = { trial = "trial" }
-"#;
-
 #[test]
 fn runs_side_by_side_give_what_they_give_alone() {
     let many = Many::new(&registry(), 2);
@@ -293,13 +285,13 @@ fn who_waits_for_another_runs_task_keeps_its_own_terms() {
     // Nobody will ever have so many cores; whoever needs fewer does not wait for that.
     let never = many.usual(&with("never", "cpus = 1000"));
     never.hears(|event| matches!(event, Event::StageStarted { .. }));
-    let hasty = many.usual(&with("hasty", "deadline = \"300ms\""));
+    let hasty = many.usual(&with("hasty", "retries = 0"));
     gate.begun(1);
-    let patient = many.usual(&with("patient", "cpus = 1"));
+    let patient = many.usual(&with("patient", "cpus = 2"));
     patient.hears(|event| matches!(event, Event::Log { line, .. } if line.contains("computes it already")));
-    let report = hasty.report();
-    assert_eq!(outcomes(&report), [("wait", Outcome::Failed)], "its deadline passed");
-    // That is none of the other's, which begins anew.
+    gate.spoiled.store(true, Ordering::Relaxed);
+    assert_eq!(outcomes(&hasty.report()), [("wait", Outcome::Failed)]);
+    // With other needs the other one begins anew.
     assert_eq!(gate.begun(2).len(), 2);
     gate.let_go("it");
     assert_eq!(outcomes(&patient.report()), [("wait", Outcome::Done)]);
