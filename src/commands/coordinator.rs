@@ -74,7 +74,7 @@ impl Coordinator {
         options.metrics = run_metrics(self.metrics.as_deref(), &store)?;
         interrupt_with(options.cancel.clone())?;
         let quiet = self.quiet;
-        coordinate(&context.registry, &store, &options, &mut |event| match event {
+        let ended = coordinate(&context.registry, &store, &options, &mut |event| match event {
             Event::Listening { address } => {
                 complain(&format!(
                     "runs are asked for with: ROPEWAY_TOKEN={shown} ropeway run PIPELINE --join {address}"
@@ -83,9 +83,9 @@ impl Coordinator {
             }
             event if !quiet => said(event).into_iter().for_each(|line| complain(&line)),
             _ => {}
-        })?;
+        });
         store.close();
-        Ok(0)
+        ended.map(|()| 0)
     }
 }
 

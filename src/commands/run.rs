@@ -180,10 +180,12 @@ impl Run {
             }
             sink.event(line);
         };
-        let report = run(&pipeline, &context.registry, &store, &options, &mut hear)?;
-        let events = if traced { read_events(&store, &report.run)? } else { Vec::new() };
+        let ended = run(&pipeline, &context.registry, &store, &options, &mut hear).and_then(|report| {
+            let events = if traced { read_events(&store, &report.run)? } else { Vec::new() };
+            Ok((report, events))
+        });
         store.close();
-        Ok((report, events))
+        ended
     }
 }
 

@@ -156,6 +156,10 @@ impl Files {
         Ok(found(rename()).map_err(|error| self.0.error("write", to, &error))?.is_some())
     }
 
+    pub(super) fn close(&self) {
+        self.0.staging.close();
+    }
+
     pub(super) fn sweep(&self, dry_run: bool) -> Result<Leftovers, StoreError> {
         self.0.staging.sweep(dry_run).map_err(|error| self.0.error("remove", "staging", &error))
     }

@@ -209,11 +209,13 @@ impl Store {
         self
     }
 
-    /// Removes the temporary files of a store in memory, whose long artifacts are gone then. For a program that ends:
-    /// what other threads still hold then is never dropped.
+    /// Removes this process's temporary files; long artifacts of a store in memory are gone then. Nothing can be written
+    /// any more. For a program that ends: what other threads still hold then is never dropped.
     pub fn close(&self) {
-        if let Backend::Ram(ram) = self.backend() {
-            ram.close();
+        match self.backend() {
+            Backend::Files(files) => files.close(),
+            Backend::Ram(ram) => ram.close(),
+            Backend::Objects(_) | Backend::Remote(_) => {}
         }
     }
 
