@@ -1,10 +1,9 @@
 //! `ropeway coordinator`
 
 use super::run::{interrupt_with, local};
-use super::{DEFAULT_STORE, gpus, open, pipeline_text, run_metrics};
+use super::{DEFAULT_STORE, gpus, load_source, open, read_pipeline, run_metrics};
 use crate::cli::{Context, Exit, TierArgs, complain};
-use crate::diagnostics;
-use crate::pipeline::{Pool, SourceFile, resolve};
+use crate::pipeline::Pool;
 use crate::run::{Elsewhere, Event, Options, Report, coordinate};
 use crate::worker::Token;
 use crate::{Error, Result, units};
@@ -91,11 +90,8 @@ impl Coordinator {
 
 /// The pools of a pipeline file.
 fn pools_of(file: &std::path::Path, context: &Context) -> Result<Vec<Pool>> {
-    let source = SourceFile::new(file.display().to_string(), pipeline_text(file)?);
-    let (pipeline, found) = resolve(&source, &context.registry, &[]);
-    diagnostics::draw(&source, &found);
-    // What is wrong has been drawn; the exit code says that something is.
-    let pools = pipeline.ok_or_else(|| Error::usage(""))?.pools;
+    let source = read_pipeline(file)?;
+    let pools = load_source(&source, &[], context)?.pools;
     match pools.is_empty() {
         true => Err(Error::usage(format!("{} has no pools", source.name)).help("add one: [pool.NAME]")),
         false => Ok(pools),

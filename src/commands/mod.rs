@@ -53,27 +53,28 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
 
 /// Reads and resolves a pipeline file. Mistakes are drawn on stderr, all of them.
 pub(crate) fn load(args: &PipelineArgs, context: &Context) -> Result<Pipeline> {
-    let source = read_pipeline(args)?;
-    let overrides = args.all_overrides().iter().map(|text| Override::parse(text)).collect::<Result<Vec<_>>>()?;
-    let (pipeline, found) = resolve(&source, &context.registry, &overrides);
-    diagnostics::draw(&source, &found);
+    load_source(&read_pipeline(&args.pipeline)?, &args.all_overrides(), context)
+}
+
+/// Resolves what a pipeline file says. Mistakes are drawn likewise.
+pub(crate) fn load_source(source: &SourceFile, overrides: &[String], context: &Context) -> Result<Pipeline> {
+    let overrides = overrides.iter().map(|text| Override::parse(text)).collect::<Result<Vec<_>>>()?;
+    let (pipeline, found) = resolve(source, &context.registry, &overrides);
+    diagnostics::draw(source, &found);
     // What is wrong has been drawn; the exit code says that something is.
     pipeline.ok_or_else(|| Error::usage(""))
 }
 
 /// Reads a pipeline file.
-pub(crate) fn read_pipeline(args: &PipelineArgs) -> Result<SourceFile> {
-    Ok(SourceFile::new(args.pipeline.display().to_string(), pipeline_text(&args.pipeline)?))
-}
-
-fn pipeline_text(path: &std::path::Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| {
+pub(crate) fn read_pipeline(path: &std::path::Path) -> Result<SourceFile> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
         let error = Error::usage(format!("can't read the pipeline file {}: {error}", path.display()));
         match near_file(path) {
             Some(near) => error.help(format!("did you mean {near}?")),
             None => error.help("give the path of a TOML file, such as configs/digits.toml"),
         }
-    })
+    })?;
+    Ok(SourceFile::new(path.display().to_string(), text))
 }
 
 fn near_file(path: &std::path::Path) -> Option<String> {

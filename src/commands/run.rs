@@ -3,7 +3,7 @@
 use super::join::JoinArgs;
 use super::signals::Signals;
 use super::trace::TraceFile;
-use super::{gpus, load, open_store, print, print_json, read_pipeline, run_metrics};
+use super::{gpus, load, load_source, open_store, print, print_json, read_pipeline, run_metrics};
 use crate::cli::{Context, Exit, Format, PipelineArgs, TierArgs, complain};
 use crate::live::Live;
 use crate::observe::Timeline;
@@ -143,8 +143,8 @@ impl Run {
     /// Has a coordinator see the run through. Gives how it ended, and its events if they are wanted.
     fn ask(self, context: &Context, sink: &mut dyn Sink, traced: bool) -> Result<(Report, Vec<Line>)> {
         // Mistakes are found here, where the file is.
-        load(&self.pipeline, context)?;
-        let (source, overrides) = (read_pipeline(&self.pipeline)?, self.pipeline.all_overrides());
+        let (source, overrides) = (read_pipeline(&self.pipeline.pipeline)?, self.pipeline.all_overrides());
+        load_source(&source, &overrides, context)?;
         let mut events = Vec::new();
         let mut hear = |line: &Line| {
             // A run that is asked for again begins again; how far stages are is in no trace.

@@ -9,7 +9,7 @@ use crate::fast_map::FastMap;
 use crate::schedule::{self, RunId, TaskId};
 use crate::{Context, Error, Result};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Numbers of runs, unless there are more at the same time.
 const FEW_NUMBERS: u32 = 64;
@@ -53,19 +53,19 @@ impl<'a> Coordinator<'a> {
     fn stop(&mut self, run: RunId) -> Result<()> {
         let mut heirs = Heirs { tasks: &self.tasks, run, known: FastMap::default() };
         let mut plan: Vec<(TaskId, Option<RunId>, Vec<Option<RunId>>)> = Vec::new();
-        for (id, task) in &self.tasks {
+        let priority = |run: RunId| self.courses.get(&run).map(|course| course.standing.priority);
+        let concerned = |task: &Task| {
+            task.run == run || task.waiters.iter().any(|waiter| self.whose(waiter).is_none_or(|whose| whose == run))
+        };
+        for (id, task) in self.tasks.iter().filter(|(_, task)| concerned(task)) {
             let waiters: Vec<Option<RunId>> = task.waiters.iter().map(|waiter| heirs.of(waiter)).collect();
-            let has_same = task.waiters.iter().any(|waiter| matches!(waiter, Waiter::Same(same) if same.run == run));
-            if task.run == run || has_same || waiters.contains(&None) {
-                let priority = |run: &RunId| self.courses.get(run).map(|course| course.standing.priority);
-                let heir = waiters.iter().flatten().copied().max_by_key(|run| (priority(run), Reverse(*run)));
-                plan.push((*id, heir, waiters));
-            }
+            let heir = waiters.iter().flatten().copied().max_by_key(|run| (priority(*run), Reverse(*run)));
+            plan.push((*id, heir, waiters));
         }
         for (id, heir, waiters) in plan {
             let owned = self.tasks.get(&id).is_some_and(|task| task.run == run);
             match heir {
-                Some(heir) if owned => self.hand_over(id, heir)?,
+                Some(heir) if owned => self.pass_on(id, heir)?,
                 None if owned => {
                     self.drop_task(id)?;
                     continue;
@@ -88,19 +88,27 @@ impl<'a> Coordinator<'a> {
         Ok(())
     }
 
-    /// A task is another run's from now on.
+    /// A task is another run's from now on, and so is what it waits for.
     pub(super) fn hand_over(&mut self, task: TaskId, to: RunId) -> Result<()> {
         let Some(from) = self.tasks.get(&task).map(|task| task.run) else { return Ok(()) };
+        let mut next = vec![task];
+        while !next.is_empty() {
+            next.iter().try_for_each(|id| self.pass_on(*id, to))?;
+            let handed: BTreeSet<TaskId> = next.into_iter().collect();
+            let waits =
+                |waiter: &Waiter| matches!(waiter, Waiter::Stage(id, _) | Waiter::Task(id) if handed.contains(id));
+            let its = self.tasks.iter().filter(|(_, other)| other.run == from && other.waiters.iter().any(waits));
+            next = its.map(|(id, _)| *id).collect();
+        }
+        Ok(())
+    }
+
+    fn pass_on(&mut self, task: TaskId, to: RunId) -> Result<()> {
         self.tell_handed(task, to)?;
         if let Some(task) = self.tasks.get_mut(&task) {
             task.run = to;
         }
-        self.step(schedule::Event::Passed { task, to })?;
-        // And so is what it waits for.
-        let waits = |waiter: &Waiter| matches!(waiter, Waiter::Stage(id, _) | Waiter::Task(id) if *id == task);
-        let its = self.tasks.iter().filter(|(_, other)| other.run == from && other.waiters.iter().any(waits));
-        let its: Vec<TaskId> = its.map(|(id, _)| *id).collect();
-        its.into_iter().try_for_each(|id| self.hand_over(id, to))
+        self.step(schedule::Event::Passed { task, to })
     }
 
     /// The run that somebody waits for who waits for a task.

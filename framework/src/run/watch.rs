@@ -83,18 +83,8 @@ impl Coordinator<'_> {
         if self.options.metrics.is_none() && course.fold.hold_start(task.label(), (id.0, attempt), waited, at) {
             return Ok(());
         }
-        let start = AttemptStart {
-            name: task.label().to_owned(),
-            task: id.0,
-            attempt,
-            worker: self.crew.name(live.worker).to_owned(),
-            device: live.device.to_string(),
-            threads: threads.try_into().unwrap_or(u32::MAX),
-            cores: live.cores,
-            gpus: live.gpus,
-            waited,
-        };
-        let run = task.run;
+        let (run, name, worker) = (task.run, task.label().to_owned(), self.crew.name(live.worker).to_owned());
+        let start = live.start((name, worker), (id, attempt), threads, waited);
         self.tell(run, Event::AttemptStarted(start))
     }
 
@@ -167,25 +157,25 @@ impl Coordinator<'_> {
         for (attempt, live) in &task.live {
             let worker = self.crew.name(live.worker).to_owned();
             if let Some(course) = self.courses.get_mut(&from) {
-                let seconds = now.saturating_sub(live.since).as_secs_f64();
-                let (task, attempt, cores, gpus) = (id.0, *attempt, live.cores, live.gpus);
-                let (name, worker, end) = (name.clone(), worker.clone(), Ended::Stopped);
-                let (read, written, moved) = (0, 0, 0);
-                let end = AttemptEnd { name, task, attempt, worker, end, seconds, cores, gpus, read, written, moved };
-                course.tell(Event::AttemptEnded(end), now)?;
-            }
-            if let Some(course) = self.courses.get_mut(&heir) {
-                let start = AttemptStart {
+                let end = AttemptEnd {
                     name: name.clone(),
                     task: id.0,
                     attempt: *attempt,
-                    worker,
-                    device: live.device.to_string(),
-                    threads: live.cores.ceil().max(1.0) as u32,
+                    worker: worker.clone(),
+                    end: Ended::Stopped,
+                    seconds: now.saturating_sub(live.since).as_secs_f64(),
                     cores: live.cores,
                     gpus: live.gpus,
-                    waited: 0.0,
+                    // What it reads and gives is told when it has ended.
+                    read: 0,
+                    written: 0,
+                    moved: 0,
                 };
+                course.tell(Event::AttemptEnded(end), now)?;
+            }
+            if let Some(course) = self.courses.get_mut(&heir) {
+                let threads = live.cores.ceil().max(1.0) as usize;
+                let start = live.start((name.clone(), worker), (id, *attempt), threads, 0.0);
                 course.tell(Event::AttemptStarted(start), now)?;
             }
         }
@@ -280,6 +270,29 @@ impl Course<'_> {
                 self.log.keep(line, now)
             }
             _ => self.log.keep(line, now),
+        }
+    }
+}
+
+impl Live {
+    /// How it began, as an attempt of a task and on a worker of these names.
+    fn start(
+        &self,
+        (name, worker): (String, String),
+        (task, attempt): (TaskId, u32),
+        threads: usize,
+        waited: f64,
+    ) -> AttemptStart {
+        AttemptStart {
+            name,
+            task: task.0,
+            attempt,
+            worker,
+            device: self.device.to_string(),
+            threads: threads.try_into().unwrap_or(u32::MAX),
+            cores: self.cores,
+            gpus: self.gpus,
+            waited,
         }
     }
 }

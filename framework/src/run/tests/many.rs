@@ -112,18 +112,31 @@ struct Asked {
     ends: JoinHandle<Result<(Report, Option<String>)>>,
 }
 
+/// Others may join and ask who have the token.
+fn open_to(token: &Token) -> Elsewhere {
+    let (listen, token) = ("127.0.0.1:0".into(), token.clone());
+    Elsewhere { listen, open: true, token, pools: Vec::new(), memory: 64 << 20, cache: None }
+}
+
+/// Asks a coordinator for a run.
+fn for_run(address: &str, token: &Token, text: &str) -> Ask {
+    Ask {
+        join: address.into(),
+        token: token.clone(),
+        name: "test.toml".into(),
+        text: text.into(),
+        overrides: Vec::new(),
+        only: Vec::new(),
+        standing: Standing::default(),
+        patience: PATIENCE,
+        cancel: Cancel::default(),
+    }
+}
+
 impl Many {
     fn new(registry: &Arc<Registry>, cores: usize) -> Self {
         let (token, store, cancel) = (Token::generate().unwrap(), Store::memory(), Cancel::default());
-        let elsewhere = Elsewhere {
-            listen: "127.0.0.1:0".into(),
-            open: true,
-            token: token.clone(),
-            pools: Vec::new(),
-            memory: 64 << 20,
-            cache: None,
-        };
-        let (elsewhere, cancelled) = (Some(elsewhere), cancel.clone());
+        let (elsewhere, cancelled) = (Some(open_to(&token)), cancel.clone());
         let (said, events) = mpsc::channel();
         let metrics = crate::run::Metrics::of(&store);
         let counted = metrics.clone();
@@ -141,17 +154,7 @@ impl Many {
 
     fn ask(&self, text: &str, standing: Standing) -> Asked {
         let cancel = Cancel::default();
-        let asked = Ask {
-            join: self.address.clone(),
-            token: self.token.clone(),
-            name: "test.toml".into(),
-            text: text.into(),
-            overrides: Vec::new(),
-            only: Vec::new(),
-            standing,
-            patience: PATIENCE,
-            cancel: cancel.clone(),
-        };
+        let asked = Ask { standing, cancel: cancel.clone(), ..for_run(&self.address, &self.token, text) };
         let (said, lines) = mpsc::channel();
         let ends = spawn(move || ask(&asked, &mut |line: &Line| drop(said.send(line.clone()))));
         Asked { cancel, lines, ends }
@@ -196,6 +199,12 @@ impl Asked {
                 return line.event;
             }
         }
+    }
+
+    /// Waits until its run waits for what another one computes.
+    fn waits_for(&self, run: &str) {
+        let said = format!("run {run} computes it already: this one waits for that");
+        self.hears(|event| matches!(event, Event::Log { line, .. } if *line == said));
     }
 
     fn report(self) -> Report {
@@ -265,7 +274,7 @@ fn what_several_runs_ask_for_is_computed_once_and_outlives_whoever_asked_first()
     let first = many.usual(&waiting("first"));
     gate.begun(1);
     let second = many.usual(&waiting("second"));
-    second.hears(|event| matches!(event, Event::Log { line, .. } if line.contains("run first-1 computes it already")));
+    second.waits_for("first-1");
     first.cancel.cancel();
     assert!(first.report().interrupted);
     many.hears(|event| matches!(event, Event::Finished(report) if report.run == "first-1" && report.interrupted));
@@ -288,7 +297,7 @@ fn who_waits_for_another_runs_task_keeps_its_own_terms() {
     let hasty = many.usual(&with("hasty", "retries = 0"));
     gate.begun(1);
     let patient = many.usual(&with("patient", "cpus = 2"));
-    patient.hears(|event| matches!(event, Event::Log { line, .. } if line.contains("computes it already")));
+    patient.waits_for("hasty-1");
     gate.spoiled.store(true, Ordering::Relaxed);
     assert_eq!(outcomes(&hasty.report()), [("wait", Outcome::Failed)]);
     // With other needs the other one begins anew.
@@ -371,16 +380,8 @@ fn runs_share_the_cores_as_is_their_due() {
 fn a_coordinator_of_one_run_takes_no_other() {
     let gate = Arc::new(Gate::default());
     let registry = gated(&gate);
-    let (token, cancel) = (Token::generate().unwrap(), Cancel::default());
-    let elsewhere = Elsewhere {
-        listen: "127.0.0.1:0".into(),
-        open: true,
-        token: token.clone(),
-        pools: Vec::new(),
-        memory: 64 << 20,
-        cache: None,
-    };
-    let options = Options { cores: 1, elsewhere: Some(elsewhere), cancel: cancel.clone(), ..Options::default() };
+    let token = Token::generate().unwrap();
+    let options = Options { cores: 1, elsewhere: Some(open_to(&token)), ..Options::default() };
     let (said, heard) = mpsc::channel();
     let runs = spawn(move || {
         let mut sink = |line: &Line| drop(said.send(line.event.clone()));
@@ -391,18 +392,7 @@ fn a_coordinator_of_one_run_takes_no_other() {
             break address;
         }
     };
-    let asked = Ask {
-        join: address,
-        token,
-        name: "test.toml".into(),
-        text: CHAIN.into(),
-        overrides: Vec::new(),
-        only: Vec::new(),
-        standing: Standing::default(),
-        patience: PATIENCE,
-        cancel: Cancel::default(),
-    };
-    let error = ask(&asked, &mut |_: &Line| {}).unwrap_err();
+    let error = ask(&for_run(&address, &token, CHAIN), &mut |_: &Line| {}).unwrap_err();
     assert_eq!(error.to_string(), "whoever listens there coordinates run alone-1 alone, and takes no other");
     gate.let_go("it");
     assert!(!runs.join().unwrap().interrupted);
